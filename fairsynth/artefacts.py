@@ -1,0 +1,148 @@
+"""An artefact is a folder with a manifest, written atomically and checked when it is read.
+
+In:  a root folder and a kind.   Out: `root/<kind>/` with `manifest.json` naming schema, inputs' hashes, seed and counts.
+Never: a half-written artefact under its final name; pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fairsynth.errors import ArtefactError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+def code_version() -> str:
+    """The installed version of FairSynth."""
+    try:
+        return version("fairsynth")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """Hex SHA-256 over the names and contents of a folder's files, the manifest excepted."""
+    entries = [
+        (path.relative_to(folder).as_posix(), sha256_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    ]
+    return sha256_json(entries)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` so that readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """A temporary folder that becomes `root/kind` when the block ends well, and vanishes when it does not.
+
+    `inputs` maps each input's name to its hash; `facts` (seed, counts, ...) is stored in the manifest as it is when the
+    block ends, so a caller may fill it inside the block.
+    """
+    facts = {} if facts is None else facts
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
+    try:
+        yield temporary
+        manifest = {
+            "schema": SCHEMA,
+            "kind": kind,
+            "code_version": code_version(),
+            "inputs": dict(inputs),
+            "content": sha256_folder(temporary),
+            "facts": dict(facts),
+        }
+        write_json(temporary / MANIFEST, manifest)
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _sync_file(path)
+        _swap(temporary, root / kind)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str, Any]:
+    """The manifest of the artefact at `folder`; with `verify`, its files' hash is compared too.
+
+    Raises ArtefactError when the folder is missing, of another kind or schema, or (with `verify`) altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtefactError.of(f"no {kind} artefact", where=str(folder), do="run the step that writes it first")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.get("schema") != SCHEMA or manifest.get("kind") != kind:
+        raise ArtefactError.of(
+            "artefact of another kind or schema",
+            where=str(path),
+            expected=f"kind {kind!r}, schema {SCHEMA}",
+            do="delete the folder, then run its step again",
+        )
+    if verify and manifest["content"] != sha256_folder(folder):
+        raise ArtefactError.of("artefact altered since it was written", where=str(folder), do="run its step again")
+    return manifest
+
+
+def _swap(temporary: Path, final: Path) -> None:
+    """Put `temporary` in the place of `final`."""
+    if final.exists():
+        old = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".old.{final.name}."))
+        final.rename(old / final.name)
+        temporary.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(final)
+    _sync_folder(final.parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    _sync_file(path)

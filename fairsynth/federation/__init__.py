@@ -1,0 +1,1 @@
+"""Step 5: statistics and weights -> rounds. The protocol without transport; only `flower.py` imports flwr."""

@@ -1,0 +1,182 @@
+"""What server and sites say to each other: one dataclass a message, arrays beside JSON fields.
+
+In:  values.   Out: `Envelope`, which any transport can carry, and back.
+Never: flwr, files, exception text, patient data other than the counts that are named here.
+
+Phases (DESIGN section 4): enrol -> agree -> train (per arm and round) -> audit.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from fairsynth.config import Strict, StudyPlan
+from fairsynth.errors import Problem, ProtocolError
+from fairsynth.schemas import Arrays, SiteId
+
+
+class Envelope(Strict):
+    """A message as transports see it: `kind`, JSON `fields` (of one of the models below), and named arrays."""
+
+    model_config: ClassVar = {**Strict.model_config, "arbitrary_types_allowed": True}
+
+    kind: str
+    fields: str
+    arrays: Arrays = {}
+
+
+class Body(Strict):
+    """JSON fields of one kind of message."""
+
+    kind: ClassVar[str]
+
+    def pack(self, arrays: Arrays | None = None) -> Envelope:
+        """This body and its arrays as an envelope."""
+        return Envelope(kind=self.kind, fields=self.model_dump_json(by_alias=True), arrays=arrays or {})
+
+    @classmethod
+    def unpack(cls, envelope: Envelope) -> Self:
+        """The body of `envelope`. Raises ProtocolError when it is of another kind or does not fit."""
+        if envelope.kind != cls.kind:
+            raise ProtocolError(Problem(what="message of another kind", where=cls.kind, expected=cls.kind))
+        try:
+            return cls.model_validate_json(envelope.fields)
+        except PydanticError as error:
+            keys = {".".join(map(str, detail["loc"])) for detail in error.errors()}
+            what = Problem(what="message does not fit its schema", where=cls.kind, expected=f"valid {sorted(keys)}")
+            raise ProtocolError(what) from None
+
+
+class EnrolRequest(Body):
+    """Server -> site: extract, build the cohort, and propose codes."""
+
+    kind: ClassVar[str] = "enrol"
+    plan: StudyPlan
+
+
+class EnrolReply(Body):
+    """Site -> server. Arrays: `members` int64 (G, 2), training patients by (group, label)."""
+
+    kind: ClassVar[str] = "enrolled"
+    site: SiteId
+    plan_sha256: str
+    data_sha256: str  # of the site's events artefact: names the data, reveals nothing of it
+    codes: dict[str, NonNegativeInt]  # rolled-up code -> training patients who carry it, at least `minimum_patients`
+    visits: NonNegativeInt  # of training patients
+    flow: dict[str, NonNegativeInt]  # cohort flow, step -> patients left
+
+
+class AgreeRequest(Body):
+    """Server -> site: the shared vocabulary and the pooled totals; encode the cohort with them.
+
+    Arrays: `members` int64 (G, 2), pooled over sites.
+    """
+
+    kind: ClassVar[str] = "agree"
+    plan_sha256: str
+    codes: tuple[str, ...]
+    patients: PositiveInt  # n: training patients of all sites
+    visits: PositiveInt  # their visits, label visits not counted
+
+
+class AgreeReply(Body):
+    """Site -> server: encoded; how much of the site's data the shared vocabulary covers.
+
+    Arrays: `cohort` int64 (3, G, 2), patients by (split, group, label).
+    """
+
+    kind: ClassVar[str] = "agreed"
+    site: SiteId
+    plan_sha256: str
+    vocabulary_sha256: str
+    mapped_share: float  # of the site's code occurrences in training visits
+
+
+class TrainRequest(Body):
+    """Server -> site: train `arm` from these weights.
+
+    Arrays: `weight/<name>` float32 for every parameter; `coefficients` float64 (G, 2), dL_F/dS_g and dL_F/dTP_g.
+    `epochs` 0 asks for the counts and losses of the received model only.
+    """
+
+    kind: ClassVar[str] = "train"
+    plan_sha256: str
+    vocabulary_sha256: str
+    arm: str  # "plain" or "fairsynth"
+    round: NonNegativeInt
+    epochs: NonNegativeInt
+
+
+class TrainReply(Body):
+    """Site -> server. Statistics are of the *received* model on training patients; losses on both splits.
+
+    Arrays: `weight/<name>` float32; `soft` and `hard` float64 (G, 4): members N_g, positives P_g, predicted S_g,
+    true positives TP_g, all summed over the site's training patients (DESIGN section 3).
+    """
+
+    kind: ClassVar[str] = "trained"
+    site: SiteId
+    plan_sha256: str
+    arm: str
+    round: NonNegativeInt
+    patients: PositiveInt  # n_i, the weight of this site in the average
+    nll_train: float  # summed negative log-likelihood (nats) of training visits, label visits included
+    nll_validation: float
+    cells_train: NonNegativeInt  # visits (label visits included) that `nll_train` sums over
+    cells_validation: NonNegativeInt
+    bounded: bool  # whether a coefficient hit its bound
+
+
+class AuditRequest(Body):
+    """Server -> site: generate R' at home with both arms, train the predictors, evaluate on held-out real patients.
+
+    Arrays: `<arm>/weight/<name>` float32 for both arms.
+    """
+
+    kind: ClassVar[str] = "audit"
+    plan_sha256: str
+    vocabulary_sha256: str
+
+
+class AuditReply(Body):
+    """Site -> server: counts only.
+
+    Axes: A approaches, P predictors, K seeds, H thresholds ("half", "tuned"), G groups, Q = 4 (TP, FP, FN, TN).
+    Arrays: `confusion` int64 (A, P, K, H, G, 4); `scores` int64 (A, P, K, G, 2, 200), histogram of scores on [0, 1] by
+    label; `synthetic` int64 (A, G, 2), synthetic or copied patients added, by (group, label); `code_visits` int64
+    (3, C), visits with each code in training, held-out and synthetic (fairsynth) patients; `code_totals` int64 (3,),
+    visits of each.
+    """
+
+    kind: ClassVar[str] = "audited"
+    site: SiteId
+    plan_sha256: str
+    approaches: tuple[str, ...]
+    predictors: tuple[str, ...]
+    thresholds: tuple[str, ...]
+    seeds: PositiveInt
+
+
+class Failed(Body):
+    """Site -> server: the request could not be met. A code, never text."""
+
+    kind: ClassVar[str] = "failed"
+    site: SiteId
+    code: str
+
+
+WEIGHT = "weight/"
+
+
+def weights_of(arrays: Arrays, prefix: str = WEIGHT) -> Arrays:
+    """The arrays under `prefix`, with the prefix removed."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def weights_as(weights: Arrays, prefix: str = WEIGHT) -> Arrays:
+    """`weights` with `prefix` before each name, float32."""
+    return {f"{prefix}{name}": np.asarray(array, dtype=np.float32) for name, array in weights.items()}
