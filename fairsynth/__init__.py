@@ -1,1 +1,1 @@
-"""FairSynth: hospitals train one fairness-optimised generator of synthetic patients together, and no record leaves home."""
+"""FairSynth: hospitals train one fairness-optimised generator of synthetic patients together; no record leaves home."""

@@ -1,6 +1,6 @@
 """An artefact is a folder with a manifest, written atomically and checked when it is read.
 
-In:  a root folder and a kind.   Out: `root/<kind>/` with `manifest.json` naming schema, inputs' hashes, seed and counts.
+In:  a root folder and a kind.   Out: `root/<kind>/`, whose `manifest.json` names schema, inputs' hashes and facts.
 Never: a half-written artefact under its final name; pickle.
 """
 
@@ -122,6 +122,12 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str,
     if verify and manifest["content"] != sha256_folder(folder):
         raise ArtefactError.of("artefact altered since it was written", where=str(folder), do="run its step again")
     return manifest
+
+
+def read_flow(folder: Path) -> dict[str, int]:
+    """The cohort flow (step -> count) that an events or visits artefact keeps in `flow.json`, in order."""
+    flow: dict[str, int] = json.loads((folder / "flow.json").read_text(encoding="utf-8"))
+    return flow
 
 
 def _swap(temporary: Path, final: Path) -> None:

@@ -1,7 +1,7 @@
 """Typed configuration: one model per file kind, read once, unknown keys refused, then passed as values.
 
-In:  YAML files (study, site, rules, groups).   Out: frozen pydantic models, or a ConfigError that names file, line, key,
-value and mend.   Never: a default that weakens privacy; a value read from the environment.
+In:  YAML files (study, site, rules, groups).   Out: frozen pydantic models, or a ConfigError that names file, line,
+key, value and mend.   Never: a default that weakens privacy; a value read from the environment.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class AuditConfig(Strict):
 
 
 class StudyPlan(Strict):
-    """What every site of a study agrees on. It holds no path and nothing of one site alone; its hash names the study."""
+    """What every site of a study agrees on: no path, nothing of one site alone. Its hash names the study."""
 
     schema_: Literal["fairsynth.plan/1"] = Field(default="fairsynth.plan/1", alias="schema")
     name: Name
@@ -158,7 +158,7 @@ class StudyPlan(Strict):
 
 
 class BiasConfig(Strict):
-    """The simulator's bias knobs; the defaults add no bias beyond the calibrated process. Documented in docs/simulator.md."""
+    """The simulator's bias knobs, see docs/simulator.md; the defaults add nothing to the calibrated process."""
 
     under_representation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of non-reference patients left out
     under_documentation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # chance that a non-reference patient's code is lost
@@ -274,6 +274,14 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         return model.model_validate(value)
     except PydanticError as error:
         raise ConfigError(_problem(path, lines, model, detail) for detail in error.errors()) from None
+
+
+def checked(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """`values` as `model`, for options of the command line; every problem in one ConfigError that names `where`."""
+    try:
+        return model.model_validate(values)
+    except PydanticError as error:
+        raise ConfigError(_problem(Path(where), {}, model, detail) for detail in error.errors()) from None
 
 
 def _compose(path: Path) -> yaml.Node | None:

@@ -5,8 +5,8 @@ specials, as in HALO).
 Never: data.
 
 A record is: start | label visit | visit 1 | ... | visit T (which also carries `end`). The label visit holds only
-context tokens, ordered groups, label, sex, ages, phenotypes: a prefix of it fixes (group, label), which makes conditional
-sampling exact.
+context tokens, ordered groups, label, sex, ages, phenotypes: a prefix of it fixes (group, label), which makes
+conditional sampling exact.
 """
 
 from __future__ import annotations

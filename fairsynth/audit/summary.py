@@ -1,0 +1,368 @@
+"""Counts of every site -> the tables of a report.
+
+In:  the plan and each site's audit arrays (counts only, see `AuditReply` in federation/messages.py).
+Out: `Summary`: per scope (every site, and all sites together) the metrics of each approach x predictor x threshold with
+mean, sd over seeds and interval, the groups with their status, and fidelity. Plain JSON, NaN never.
+Never: patients; a metric of a group with too few positives inside a minimum; a small cell in clear.
+
+Definitions of the metrics, of INSUFFICIENT and of the intervals: docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from fairsynth.config import Strict, StudyPlan
+from fairsynth.errors import ArtefactError, Problem
+from fairsynth.fairness import metrics
+from fairsynth.fairness.comparison import (
+    RATES,
+    Judged,
+    Rules,
+    Values,
+    change,
+    group_rate,
+    overall,
+    redraw_scores,
+)
+from fairsynth.fairness.counts import FN, TP
+from fairsynth.fairness.estimates import NOT_ESTIMATED, Estimate, number
+from fairsynth.fairness.intervals import bootstrap
+from fairsynth.schemas import Arrays, FloatArray, Group, IntArray, SiteId
+from fairsynth.seeds import numpy_stream
+
+ALL_SITES = "all sites"
+RARE = 0.01  # codes in fewer than this share of training visits form the rare tail of the fidelity figures
+
+Count = int | str  # a number of patients, or "<11" where it is above 0 and below the minimum cell
+Status = Literal["ok", "INSUFFICIENT"]
+
+
+class Axes(BaseModel):
+    """What the axes of the audit arrays stand for; made from an `AuditReply` or from its JSON fields.
+
+    Other fields of the reply are passed over, which is why this model alone accepts them.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
+
+    approaches: tuple[str, ...]  # the first is what the others are compared with
+    predictors: tuple[str, ...]
+    thresholds: tuple[str, ...]
+    seeds: PositiveInt
+
+
+class GroupRow(Strict):
+    """One group's real held-out patients in one scope."""
+
+    group: Group
+    reference: bool
+    patients: Count
+    positives: Count
+    status: Status  # INSUFFICIENT: fewer positives than the plan's `minimum_positives`, left out of every minimum
+
+
+class GroupRates(Strict):
+    """What one approach does to one group; `NOT_ESTIMATED` where the denominator is below the minimum cell."""
+
+    selection_rate: Estimate
+    tpr: Estimate
+    fpr: Estimate
+    ppv: Estimate
+    auroc: Estimate
+
+
+class Result(Strict):
+    """One approach, predictor and threshold in one scope."""
+
+    approach: str
+    predictor: str
+    threshold: str
+    metrics: dict[str, Estimate]  # keys: METRICS
+    change: dict[str, Estimate]  # from the first approach, seed by seed; empty for the first. Unpaired intervals
+    worst_group: Group | None  # with the lowest TPR, averaged over seeds, among the groups with status ok
+    lowest_auroc_group: Group | None
+    groups: dict[Group, GroupRates]
+
+
+class Fidelity(Strict):
+    """Share of visits that carry each code: real training, real held-out, synthetic (of the fairness-optimised arm).
+
+    R2 is the coefficient of determination 1 - sum (x - y)^2 / sum (y - mean y)^2 of y against the line y = x.
+    """
+
+    codes: int
+    visits: tuple[Count, Count, Count]  # training, held-out, synthetic
+    r2: float | None  # held-out (y) by synthetic (x)
+    r2_ceiling: float | None  # held-out (y) by real training (x): what sampling error alone leaves
+    r2_training: float | None  # training (y) by synthetic (x)
+    r2_training_rare: float | None  # the same, codes in fewer than 1 % of training visits
+    points: tuple[tuple[float, float, float], ...]  # per code, unnamed: training, held-out, synthetic
+
+
+class Scope(Strict):
+    """One site, or all sites together (summed counts)."""
+
+    scope: str
+    patients: Count  # real held-out
+    positives: Count
+    groups: tuple[GroupRow, ...]
+    insufficient: tuple[Group, ...]
+    results: tuple[Result, ...]  # by approach, predictor, threshold
+    added: dict[str, dict[Group, tuple[int, int]]]  # approach -> group -> patients added with label 0 and 1
+    fidelity: Fidelity
+
+    def result(self, *, approach: str, predictor: str, threshold: str) -> Result:
+        """The result at these axes. Raises KeyError when there is none."""
+        for result in self.results:
+            if (result.approach, result.predictor, result.threshold) == (approach, predictor, threshold):
+                return result
+        raise KeyError((approach, predictor, threshold))
+
+
+class Summary(Strict):
+    """All that a report prints of an audit."""
+
+    schema_: Literal["fairsynth.summary/1"] = "fairsynth.summary/1"
+    axes: Axes
+    sites: tuple[SiteId, ...]
+    missing: tuple[SiteId, ...]  # of the roster, without a reply
+    reference: tuple[Group, ...]
+    minimum_positives: int
+    minimum_cell: int
+    confidence: float
+    replicates: int  # bootstrap replicates of each interval, spread over the seeds
+    scopes: tuple[Scope, ...]  # "all sites" first, then the sites in order
+
+    def scope(self, name: str) -> Scope:
+        """The scope `name`: a site, or "all sites". Raises KeyError when there is none."""
+        for scope in self.scopes:
+            if scope.scope == name:
+                return scope
+        raise KeyError(name)
+
+
+_ARRAYS = ("confusion", "scores", "synthetic", "code_visits", "code_totals")
+_Counts = dict[str, IntArray]  # those arrays of one scope, checked
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Frame:
+    """What stays the same within one scope."""
+
+    scope: str
+    plan: StudyPlan
+    axes: Axes
+    members: IntArray  # (G,) held-out patients
+    positives: IntArray  # (G,)
+
+    @property
+    def replicates(self) -> int:
+        """Bootstrap replicates a seed."""
+        return -(-self.plan.audit.bootstrap_replicates // self.axes.seeds)
+
+    @property
+    def rules(self) -> Rules:
+        """How this scope's groups are compared."""
+        return Rules(
+            reference=np.isin(self.plan.groups.names, self.plan.groups.reference),
+            sufficient=self.positives >= self.plan.audit.minimum_positives,
+            confidence=self.plan.audit.confidence,
+        )
+
+    def rng(self, *path: str) -> np.random.Generator:
+        """The bootstrap's generator for one purpose within this scope."""
+        return numpy_stream(self.plan.seed, "audit", "bootstrap", self.scope, *path)
+
+    def shown(self, count: np.integer | int) -> Count:
+        """`count`, or "<k" where it is above 0 and below the minimum cell k; zero stays 0."""
+        smallest = self.plan.audit.minimum_cell
+        return f"<{smallest}" if 0 < count < smallest else int(count)
+
+
+def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) -> Summary:
+    """The summary of the audit arrays of each site. The same plan and arrays give the same summary, in any order.
+
+    Raises ArtefactError when no site replied, or when arrays are missing or do not fit `axes` and the plan.
+    """
+    sites = tuple(sorted(replies))
+    problems = [problem for site in sites for problem in _misfits(site, replies[site], plan, axes)]
+    if not sites:
+        problems = [Problem(what="no site replied to the audit", where="audit", expected="at least one reply")]
+    if problems:
+        raise ArtefactError(problems)
+    counts = {str(site): {name: replies[site][name].astype(np.int64) for name in _ARRAYS} for site in sites}
+    everywhere = {name: np.stack([part[name] for part in counts.values()]).sum(axis=0) for name in _ARRAYS}
+    scopes = [
+        _scope(arrays, frame=_frame(name, arrays, plan, axes))
+        for name, arrays in [(ALL_SITES, everywhere), *counts.items()]
+    ]
+    return Summary(
+        axes=axes,
+        sites=sites,
+        missing=tuple(site for site in plan.roster if site not in replies),
+        reference=plan.groups.reference,
+        minimum_positives=plan.audit.minimum_positives,
+        minimum_cell=plan.audit.minimum_cell,
+        confidence=plan.audit.confidence,
+        replicates=-(-plan.audit.bootstrap_replicates // axes.seeds) * axes.seeds,
+        scopes=tuple(scopes),
+    )
+
+
+def _misfits(site: SiteId, arrays: Arrays, plan: StudyPlan, axes: Axes) -> list[Problem]:
+    """What is wrong with the arrays of one site."""
+    a, p, h = len(axes.approaches), len(axes.predictors), len(axes.thresholds)
+    k, g, c = axes.seeds, len(plan.groups.names), arrays["code_visits"].shape[-1] if "code_visits" in arrays else 0
+    shapes = ((a, p, k, h, g, 4), (a, p, k, g, 2, metrics.SCORE_BINS), (a, g, 2), (3, c), (3,))
+    problems = [
+        Problem(what="audit array does not fit", where=f"site {site}: {name}", expected=f"int64 {shape}, none negative")
+        for name, shape in zip(_ARRAYS, shapes, strict=True)
+        if not _fits(arrays.get(name), shape)
+    ]
+    if not problems and not _same_patients(arrays["confusion"].astype(np.int64), arrays["scores"].astype(np.int64)):
+        what = "approaches were not judged on the same held-out patients"
+        problems.append(Problem(what=what, where=f"site {site}", expected="equal patients by group and label"))
+    return problems
+
+
+def _fits(array: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> bool:
+    fits = array is not None and array.shape == shape and array.dtype == np.int64
+    return fits and array is not None and not (array.astype(np.int64) < 0).any()
+
+
+def _same_patients(confusion: IntArray, scores: IntArray) -> bool:
+    """Whether every approach, predictor, seed and threshold has the same patients by group and label."""
+    positives = confusion[..., TP] + confusion[..., FN]
+    by_label = np.stack([confusion.sum(-1) - positives, positives], axis=-1)  # (A, P, K, H, G, 2)
+    first = by_label[0, 0, 0, 0]
+    return bool((by_label == first).all() and (scores.sum(-1) == first).all())
+
+
+def _frame(scope: str, arrays: _Counts, plan: StudyPlan, axes: Axes) -> _Frame:
+    first = arrays["confusion"][0, 0, 0, 0]  # (G, 4): the held-out patients are the same everywhere
+    return _Frame(scope=scope, plan=plan, axes=axes, members=first.sum(-1), positives=first[:, TP] + first[:, FN])
+
+
+def _scope(arrays: _Counts, *, frame: _Frame) -> Scope:
+    rows = _group_rows(frame)
+    names = frame.plan.groups.names
+    added = {
+        approach: {group: (int(cell[0]), int(cell[1])) for group, cell in zip(names, cells, strict=True)}
+        for approach, cells in zip(frame.axes.approaches, arrays["synthetic"], strict=True)
+    }
+    return Scope(
+        scope=frame.scope,
+        patients=frame.shown(frame.members.sum()),
+        positives=frame.shown(frame.positives.sum()),
+        groups=rows,
+        insufficient=tuple(row.group for row in rows if row.status == "INSUFFICIENT"),
+        results=tuple(_results(arrays, frame=frame)),
+        added=added,
+        fidelity=_fidelity(arrays["code_visits"], arrays["code_totals"], frame),
+    )
+
+
+def _group_rows(frame: _Frame) -> tuple[GroupRow, ...]:
+    rules = frame.rules
+    return tuple(
+        GroupRow(
+            group=group,
+            reference=bool(rules.reference[index]),
+            patients=frame.shown(frame.members[index]),
+            positives=frame.shown(frame.positives[index]),
+            status="ok" if rules.sufficient[index] else "INSUFFICIENT",
+        )
+        for index, group in enumerate(frame.plan.groups.names)
+    )
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def _results(arrays: _Counts, *, frame: _Frame) -> Iterator[Result]:
+    """One result for each approach, predictor and threshold, in that order."""
+    first: dict[tuple[str, str], Judged] = {}
+    for a, approach in enumerate(frame.axes.approaches):
+        for p, predictor in enumerate(frame.axes.predictors):
+            histogram = arrays["scores"][a, p]  # (K, G, 2, 200)
+            rng = frame.rng(approach, predictor, "scores")
+            redrawn = redraw_scores(histogram, replicates=frame.replicates, rng=rng)
+            for h, threshold in enumerate(frame.axes.thresholds):
+                confusion = arrays["confusion"][a, p, :, h]  # (K, G, 4)
+                rng = frame.rng(approach, predictor, threshold)
+                judged = Judged(
+                    confusion=confusion,
+                    observed=Values.of(confusion, histogram, rules=frame.rules),
+                    replicates=Values.of(
+                        bootstrap(confusion, replicates=frame.replicates, rng=rng), redrawn, rules=frame.rules
+                    ),
+                    rules=frame.rules,
+                )
+                since = None if a == 0 else first[predictor, threshold]
+                first.setdefault((predictor, threshold), judged)
+                yield _result(judged, since, keys=(approach, predictor, threshold), frame=frame)
+
+
+def _result(judged: Judged, since: Judged | None, *, keys: tuple[str, str, str], frame: _Frame) -> Result:
+    names = (*frame.plan.groups.names, None)  # index -1: no group
+    approach, predictor, threshold = keys
+    return Result(
+        approach=approach,
+        predictor=predictor,
+        threshold=threshold,
+        metrics=overall(judged),
+        change={} if since is None else change(judged, since=since),
+        worst_group=names[judged.worst_group],
+        lowest_auroc_group=names[judged.lowest_auroc_group],
+        groups={group: _group_rates(judged, index, frame) for index, group in enumerate(frame.plan.groups.names)},
+    )
+
+
+def _group_rates(judged: Judged, group: int, frame: _Frame) -> GroupRates:
+    """Rates of one group; those whose denominator of patients is below the minimum cell are not given."""
+    members, positives, smallest = frame.members[group], frame.positives[group], frame.plan.audit.minimum_cell
+    denominators = {
+        "selection_rate": members,
+        "tpr": positives,
+        "fpr": members - positives,
+        "ppv": positives,
+        "auroc": min(positives, members - positives),
+    }
+    return GroupRates(
+        **{
+            rate: group_rate(judged, rate, group=group) if denominators[rate] >= smallest else NOT_ESTIMATED
+            for rate in RATES
+        }
+    )
+
+
+# --- fidelity --------------------------------------------------------------------------------------------------------
+
+
+def _fidelity(code_visits: IntArray, code_totals: IntArray, frame: _Frame) -> Fidelity:
+    """Prevalence by visit of each code, (3, C) counts over (3,) totals: training, held-out, synthetic."""
+    shares = code_visits / np.maximum(code_totals, 1)[:, None]
+    training, held_out, synthetic = shares
+    rare = training < RARE
+    return Fidelity(
+        codes=code_visits.shape[1],
+        visits=(frame.shown(code_totals[0]), frame.shown(code_totals[1]), frame.shown(code_totals[2])),
+        r2=_determination(held_out, synthetic),
+        r2_ceiling=_determination(held_out, training),
+        r2_training=_determination(training, synthetic),
+        r2_training_rare=_determination(training[rare], synthetic[rare]),
+        points=tuple((x, y, z) for x, y, z in shares.T.round(6).tolist()),
+    )
+
+
+def _determination(y: FloatArray, x: FloatArray) -> float | None:
+    """1 - residual / total sum of squares of y against y = x; None where y does not vary."""
+    total = ((y - y.mean()) ** 2).sum() if len(y) else 0.0
+    return number(1 - ((y - x) ** 2).sum() / total) if total > 0 else None

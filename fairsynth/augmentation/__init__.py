@@ -1,0 +1,1 @@
+"""Step 7: real + synthetic -> mixed: which patients a site adds to its own, and the baselines that add copies."""

@@ -1,0 +1,91 @@
+"""What the terminal shows of a study's result.
+
+In:  a `Summary`.   Out: rich tables.   Never: arithmetic on patients; a count that the summary suppressed.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from fairsynth.audit.summary import Result, Scope, Summary
+from fairsynth.fairness.estimates import Estimate
+from fairsynth.report.wording import APPROACHES, PREDICTORS, THRESHOLDS
+
+output = Console()
+errors = Console(stderr=True)
+
+COLUMNS = {
+    "worst_tpr": "worst TPR",
+    "disparate_impact": "DI",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "selection_rate": "selected",
+    "ppv": "PPV",
+}
+
+
+def show_summary(summary: Summary) -> None:
+    """Print the four approaches for all sites together, one table a predictor and threshold, and who was counted."""
+    scope = summary.scopes[0]
+    for predictor in summary.axes.predictors:
+        for threshold in summary.axes.thresholds:
+            output.print(_approaches(summary, scope, predictor, threshold))
+    output.print(_groups(scope))
+    for line in _notes(summary, scope):
+        output.print(line, highlight=False)
+
+
+def _approaches(summary: Summary, scope: Scope, predictor: str, threshold: str) -> Table:
+    title = f"{PREDICTORS.get(predictor, predictor)}, {THRESHOLDS.get(threshold, threshold)}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("training set")
+    for name in COLUMNS.values():
+        table.add_column(name, justify="right")
+    for approach in summary.axes.approaches:
+        result = scope.result(approach=approach, predictor=predictor, threshold=threshold)
+        table.add_row(APPROACHES.get(approach, approach), *(_cell(result, metric) for metric in COLUMNS))
+    return table
+
+
+def _cell(result: Result, metric: str) -> str:
+    text = shown_estimate(result.metrics[metric])
+    if metric == "worst_tpr" and result.worst_group is not None:
+        text += f"\n{result.worst_group}"
+    return text
+
+
+def shown_estimate(value: Estimate) -> str:
+    """Mean (sd) over seeds, and the interval below."""
+    if value.mean is None:
+        return "INSUFFICIENT"
+    sd = f" ({value.sd:.2f})" if value.sd is not None else ""
+    interval = f"\n[dim]{value.low:.2f}, {value.high:.2f}[/dim]" if value.low is not None else ""
+    return f"{value.mean:.2f}{sd}{interval}"
+
+
+def _groups(scope: Scope) -> Table:
+    table = Table("group", "held out", "positives", "status", title="real held-out patients", title_justify="left")
+    for row in scope.groups:
+        name = f"{row.group} (reference)" if row.reference else row.group
+        table.add_row(name, _count(row.patients), _count(row.positives), row.status)
+    return table
+
+
+def _count(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _notes(summary: Summary, scope: Scope) -> list[str]:
+    lines = [
+        f"{scope.scope}: {_count(scope.patients)} real held-out patients, {_count(scope.positives)} positives; "
+        f"mean (sd) over {summary.axes.seeds} seeds, {summary.confidence:.0%} interval below"
+    ]
+    if scope.insufficient:
+        lines.append(
+            f"INSUFFICIENT (fewer than {summary.minimum_positives} held-out positives), left out of the worst group: "
+            + ", ".join(scope.insufficient)
+        )
+    if summary.missing:
+        lines.append("sites without an audit: " + ", ".join(summary.missing))
+    return lines

@@ -1,0 +1,103 @@
+"""Progress of a study on the terminal, from the events that the study reports.
+
+In:  events (journal lines and the runner's own).   Out: rich progress bars; plain lines when not a terminal.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+ARM_TITLES = {"plain": "training, plain generator", "fairsynth": "training, FairSynth generator"}
+
+
+class StudyProgress:
+    """A context manager; call it with each event."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+        )
+        self.current: TaskID | None = None
+        self.arm = ""
+        self.rounds = 0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        self._step("checking every input")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        if kind is None and self.current is not None:
+            self._finish()
+        self.progress.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event; events of an unknown kind are ignored."""
+        handler = getattr(self, f"_on_{event.get('event')}", None)
+        if handler is not None:
+            handler(event)
+
+    def expect(self, rounds: int) -> None:
+        """Tell how many rounds each arm has."""
+        self.rounds = rounds
+
+    def _on_checked(self, event: dict[str, Any]) -> None:
+        self._step("starting Flower", note=f"{len(event['sites'])} sites")
+
+    def _on_simulating(self, event: dict[str, Any]) -> None:
+        self._step(f"simulating {event['site']}", note=f"{event['patients']:,} patients")
+
+    def _on_starting(self, event: dict[str, Any]) -> None:
+        self._step("starting Flower", note=str(event.get("engine", "")))
+
+    def _on_study(self, event: dict[str, Any]) -> None:
+        self._step("extracting events and building cohorts, at each site")
+
+    def _on_enrolled(self, event: dict[str, Any]) -> None:
+        self._step("agreeing on one vocabulary")
+
+    def _on_agreed(self, event: dict[str, Any]) -> None:
+        self._arm("plain")
+
+    def _on_round(self, event: dict[str, Any]) -> None:
+        if event["arm"] != self.arm:
+            self._arm(event["arm"])
+        if self.current is not None:
+            done = min(int(event["round"]) + 1, self.rounds)
+            note = f"validation NLL {event['nll_validation']:.2f} nats a visit"
+            if event.get("loss") is not None:
+                note += f", L_F {event['loss']:.3f}"
+            self.progress.update(self.current, completed=done, note=note)
+
+    def _on_auditing(self, event: dict[str, Any]) -> None:
+        self._step("generating at home, training predictors, evaluating on held-out real patients")
+
+    def _on_audited(self, event: dict[str, Any]) -> None:
+        self._step("writing the report")
+
+    def _arm(self, arm: str) -> None:
+        self.arm = arm
+        self._step(ARM_TITLES.get(arm, arm), total=self.rounds or None)
+
+    def _step(self, description: str, *, total: int | None = 1, note: str = "") -> None:
+        self._finish()
+        self.current = self.progress.add_task(description, total=total, note=note)
+        if not self.console.is_terminal:
+            self.console.print(f"- {description} {note}".rstrip(), highlight=False)
+
+    def _finish(self) -> None:
+        if self.current is not None:
+            task = self.progress.tasks[self.progress.task_ids.index(self.current)]
+            total = task.total or 1
+            self.progress.update(self.current, total=total, completed=total)

@@ -1,0 +1,74 @@
+"""`fairsynth study`: a federated study, from raw tables to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairsynth.cli.console import errors, output, show_summary
+from fairsynth.cli.progress import StudyProgress
+from fairsynth.config import read_study
+from fairsynth.errors import ConfigError
+from fairsynth.experiments.study import Engine, Run, run_study
+from fairsynth.report.study import read_finished
+
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", help="SITE=FOLDER: where a site's raw tables are; overrides the study file.", metavar="SITE=FOLDER"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.  [default: runs/<name of the study>]")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Flower's simulation, or real processes on loopback.")
+    ] = Engine.simulation,
+    data: DataOption = None,
+    force: Annotated[bool, typer.Option(help="Replace the results of an earlier run in the same folder.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one generator over all sites, augment at each, audit on held-out real patients, and write the report.
+
+    Example: `fairsynth study studies/mimic3demo_pic.yaml --engine deployment`
+    """
+    execute(study, out=out, engine=engine, data=parse_data(data), force=force, as_json=as_json)
+
+
+def execute(
+    study: Path, *, out: Path | None, engine: Engine, data: dict[str, Path], force: bool, as_json: bool
+) -> None:
+    """Run the study with progress on the terminal, then print its result."""
+    config = read_study(study)
+    folder = out or Path("runs") / config.name
+    with StudyProgress(errors if as_json else output) as progress:
+        progress.expect(config.training.rounds)
+        result = run_study(study, out=folder, engine=engine, data=data, force=force, on_event=progress)
+    show(result, as_json=as_json)
+
+
+def show(result: Run, *, as_json: bool) -> None:
+    """Print the four approaches and where the report is."""
+    summary = read_finished(result.server).summary
+    if as_json:
+        typer.echo(json.dumps({"report": str(result.report), "summary": json.loads(summary.model_dump_json())}))
+        return
+    show_summary(summary)
+    output.print(f"\nreport: [bold]{result.report}[/bold]", highlight=False, soft_wrap=True)
+
+
+def parse_data(values: list[str] | None) -> dict[str, Path]:
+    """`["boston=/data"]` as a mapping. Raises ConfigError."""
+    folders: dict[str, Path] = {}
+    for value in values or []:
+        site, separator, folder = value.partition("=")
+        if not (site and separator and folder):
+            raise ConfigError.of("bad option", where=f"--data {value}", expected="SITE=FOLDER")
+        folders[site] = Path(folder)
+    return folders

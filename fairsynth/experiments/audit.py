@@ -1,0 +1,26 @@
+"""The audit of a finished run again, at one site or at each site on this machine."""
+
+from __future__ import annotations
+
+from fairsynth.audit.site import audit_site
+from fairsynth.audit.summary import Axes, Summary, summarise
+from fairsynth.errors import ConfigError
+from fairsynth.experiments.study import Run
+from fairsynth.generator import checkpoint
+from fairsynth.schemas import Arrays, SiteId
+
+ARMS = ("plain", "fairsynth")
+
+
+def audit(run: Run, *, site: str | None = None) -> Summary:
+    """Train and evaluate the four approaches at `site`, or at every site of the run on this machine."""
+    plan = run.plan
+    names = [site] if site else sorted(path.parent.name for path in run.root.glob("sites/*/site.json"))
+    if not names:
+        raise ConfigError.of("no site of this run on this machine", where=str(run.root))
+    weights = {arm: checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}").weights for arm in ARMS}
+    replies: dict[SiteId, Arrays] = {}
+    for name in names:
+        reply, arrays = audit_site(run.site(name), site=SiteId(name), plan=plan, weights=weights)
+        replies[SiteId(name)] = arrays
+    return summarise(plan, replies, axes=Axes.model_validate(reply))

@@ -1,0 +1,193 @@
+"""Study file -> finished run: every site of the study on this machine, each in its own folder.
+
+In:  a study file, an engine.   Out: `Run`, a folder with `sites/<site>/`, `server/` and `report.html`.
+Never: a site that reads another site's folder; training before every input was checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fairsynth import artefacts
+from fairsynth.audit.predictors import load_predictor
+from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_study
+from fairsynth.errors import ConfigError, FairSynthError, Problem
+from fairsynth.extraction.checks import TablesReport, check_tables
+from fairsynth.fairness.objectives import load_objective
+from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
+from fairsynth.report import build
+from fairsynth.schemas import SiteId
+from fairsynth.simulate import simulate
+from fairsynth.visits.groups import read_groups
+from fairsynth.visits.tasks import load_task
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+
+class Engine(StrEnum):
+    """How the federation runs on this machine."""
+
+    simulation = "simulation"  # Flower's simulation engine: one process pool
+    deployment = "deployment"  # a real SuperLink and one SuperNode per site, on loopback
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def server(self) -> Path:
+        """What the server keeps: plan, journal, global generators, pooled counts."""
+        return self.root / "server"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report.html"
+
+    @property
+    def plan(self) -> StudyPlan:
+        """The plan that the run followed. Raises ConfigError when there is no run here."""
+        path = self.server / "plan.json"
+        if not path.is_file():
+            raise ConfigError.of("no finished run", where=str(self.root), do="fairsynth study STUDY --out FOLDER")
+        return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def site(self, name: str) -> Path:
+        """The folder of one site. Raises ConfigError when the run has no such site on this machine."""
+        folder = self.root / "sites" / name
+        if not (folder / "site.json").is_file():
+            known = ", ".join(sorted(path.parent.name for path in self.root.glob("sites/*/site.json")))
+            raise ConfigError.of("no such site in this run", where=name, expected=f"one of: {known}")
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One site that may take part: its entry, its configuration folder and its tables."""
+
+    entry: SiteEntry
+    config: Path
+    data: Path
+    tables: TablesReport | None  # None: still to be simulated
+
+
+def check(study: Path, *, data: Mapping[str, Path] | None = None) -> tuple[StudyConfig, list[Checked]]:
+    """Check a study file, what it names, and every site's tables; all problems at once, nothing is written."""
+    config = read_study(study)
+    problems: list[Problem] = list(_names(config))
+    sites: list[Checked] = []
+    overrides = _overrides(config, data or {})
+    for entry in config.sites:
+        try:
+            sites.append(_check_site(entry, study.parent, overrides.get(entry.site)))
+        except FairSynthError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return config, sites
+
+
+def run_study(
+    study: Path,
+    *,
+    out: Path,
+    engine: Engine = Engine.simulation,
+    data: Mapping[str, Path] | None = None,
+    force: bool = False,
+    on_event: OnEvent = lambda _: None,
+) -> Run:
+    """Run the study at `study` and write its report. `data` overrides a site's folder of tables.
+
+    Raises ConfigError, ExtractionError or CohortError before any training, EngineError when Flower fails.
+    """
+    app = find_app()
+    config, sites = check(study, data=data)
+    result = Run(root=out.resolve())
+    _prepare_folder(result, force=force)
+    on_event({"event": "checked", "sites": [site.entry.site for site in sites]})
+    members = [_open_site(result, site, on_event) for site in sites]
+    plan = config.plan()
+    plan_path = result.root / "plan.json"
+    artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    start = run_simulation if engine is Engine.simulation else run_deployment
+    start(app, plan=plan_path, workdir=result.server, sites=members, on_event=on_event)
+    build(result.server, out=result.report)
+    on_event({"event": "report", "path": str(result.report)})
+    return result
+
+
+def _names(config: StudyConfig) -> Iterator[Problem]:
+    """The problems of what the study names: objective, task, predictors."""
+    loaders: list[tuple[Callable[[str], object], str]] = [
+        (load_objective, config.objective.name),
+        (load_task, config.task.name),
+        *((load_predictor, name) for name in config.audit.predictors),
+    ]
+    for load, name in loaders:
+        try:
+            load(name)
+        except FairSynthError as error:
+            yield from error.problems
+
+
+def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Path]:
+    known = {entry.site for entry in config.sites}
+    if unknown := sorted(set(data) - known):
+        raise ConfigError.of("unknown site", where=f"--data {unknown[0]}=...", expected=f"one of: {sorted(known)}")
+    return data
+
+
+def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
+    config = (base / entry.config).resolve()
+    read_groups(config)
+    if entry.simulate is not None and override is None:
+        return Checked(entry=entry, config=config, data=Path(), tables=None)
+    data = (override or base / str(entry.data)).resolve()
+    if not data.is_dir():
+        raise ConfigError.of(
+            "missing folder of tables",
+            where=f"site {entry.site}: {data}",
+            do=f"correct `data`, or give --data {entry.site}=FOLDER; docs/data.md says where open data is to be had",
+        )
+    return Checked(entry=entry, config=config, data=data, tables=check_tables(data, config=config))
+
+
+def _prepare_folder(result: Run, *, force: bool) -> None:
+    """Make room for the run. With `force`, an earlier run's results go; tables and events are reused if unchanged."""
+    if result.root.exists() and any(result.root.iterdir()):
+        if not force:
+            raise ConfigError.of("folder not empty", where=str(result.root), do="another --out, or --force to replace")
+        if not (result.root / "sites").is_dir():
+            raise ConfigError.of("not the folder of a run", where=str(result.root), do="another --out")
+        shutil.rmtree(result.server, ignore_errors=True)
+        result.report.unlink(missing_ok=True)
+    result.server.mkdir(parents=True, exist_ok=True)
+
+
+def _open_site(result: Run, site: Checked, on_event: OnEvent) -> Site:
+    """Write the site's folder: its tables if they are simulated, and `site.json`."""
+    name: SiteId = site.entry.site
+    folder = result.root / "sites" / name
+    data = site.data
+    if site.tables is None and site.entry.simulate is not None:
+        data = folder / "raw"
+        wanted = artefacts.sha256_json(
+            {"code": artefacts.code_version(), **site.entry.simulate.model_dump(mode="json")}
+        )
+        stamp = folder / "raw.sha256"
+        if not (data.is_dir() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == wanted):
+            on_event({"event": "simulating", "site": name, "patients": site.entry.simulate.patients})
+            shutil.rmtree(data, ignore_errors=True)
+            simulate(site.entry.simulate, data)
+            artefacts.write_text(stamp, wanted + "\n")
+    artefacts.write_json(folder / "site.json", {"site": name, "config": str(site.config), "data": str(data)})
+    return Site(site=name, folder=folder)

@@ -1,0 +1,51 @@
+"""Pooled counts -> what one more positive prediction costs: c_g = dL_F/dS_g and dL_F/dTP_g.
+
+In:  the pooled counts (G, 4) of all sites.   Out: the loss and its derivatives (G, 2), which every site then applies
+to its own patients: the sum over patients of c_S,g s_i + c_TP,g tp_i has, over all sites, exactly the gradient of the
+pooled objective (chain rule; the counts are sums).   Never: patients, the weight lambda, bounds (the trainer's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fairsynth.config import ObjectiveConfig
+from fairsynth.errors import CohortError
+from fairsynth.fairness.counts import PREDICTED, TRUE_POSITIVES
+from fairsynth.fairness.objectives import load_objective
+from fairsynth.schemas import FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coefficients:
+    """The objective's value at the pooled counts, and its derivatives there."""
+
+    loss: float  # L_F
+    values: FloatArray  # (G, 2): dL_F/dS_g, dL_F/dTP_g; 0 for groups that the objective leaves out
+
+
+def coefficients(objective: ObjectiveConfig, counts: FloatArray, *, reference: npt.NDArray[np.bool_]) -> Coefficients:
+    """Loss and derivatives of `objective` at pooled `counts` (G, 4); `reference` bool (G,).
+
+    Raises ConfigError when the objective cannot be loaded, and CohortError when these counts leave it nobody to
+    compare (no reference patient, no protected patient, or no positives where it needs them) or no finite gradient.
+    """
+    function = load_objective(objective)
+    tensor = torch.tensor(counts, dtype=torch.float64, requires_grad=True)
+    loss = function(tensor, reference=torch.tensor(reference, dtype=torch.bool), comparison=objective.comparison)
+    if not bool(torch.isfinite(loss)):
+        raise CohortError.of(
+            "the fairness objective has nobody to compare",
+            where=f"objective: {objective.name}, pooled training counts of {len(counts)} groups",
+            expected="patients (for true-positive rates: positives) among reference and other groups",
+            do="merge groups in the study file, or choose another objective",
+        )
+    (gradient,) = torch.autograd.grad(loss, tensor, allow_unused=True, materialize_grads=True)
+    if not bool(torch.isfinite(gradient).all()):
+        raise CohortError.of("the fairness objective has no finite gradient", where=f"objective: {objective.name}")
+    values = gradient[:, [PREDICTED, TRUE_POSITIVES]].numpy()
+    return Coefficients(loss=loss.item(), values=values)

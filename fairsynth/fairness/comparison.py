@@ -1,0 +1,155 @@
+"""One approach's counts over seeds -> every reported metric with its interval, and its change from another approach.
+
+In:  confusion counts (K, G, 4) and score histograms (K, G, 2, 200) of K seeds, and bootstrap replicates of both.
+Out: `Estimate` by metric and by group.
+Never: names of sites, approaches or groups; suppression of small cells (audit.summary).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from fairsynth.fairness import metrics
+from fairsynth.fairness.counts import FN, FP, TP
+from fairsynth.fairness.estimates import Estimate, estimate, proportion
+from fairsynth.fairness.intervals import bootstrap
+from fairsynth.schemas import FloatArray, IntArray
+
+METRICS = (
+    "disparate_impact",
+    "worst_tpr",
+    "f1",
+    "auroc",
+    "lowest_group_auroc",
+    "selection_rate",
+    "ppv",
+    "tpr",
+    "balanced_accuracy",
+)
+RATES = ("selection_rate", "tpr", "fpr", "ppv", "auroc")  # of one group
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rules:
+    """How groups are compared; the same for all approaches on the same held-out patients."""
+
+    reference: metrics.BoolArray  # (G,)
+    sufficient: metrics.BoolArray  # (G,) groups that may enter a minimum
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """Metrics over some leading axes: (K,) as observed, (replicates, K) redrawn."""
+
+    overall: dict[str, FloatArray]  # by METRICS
+    tpr: FloatArray  # (..., G)
+    auroc: FloatArray  # (..., G)
+
+    @classmethod
+    def of(cls, confusion: IntArray, histogram: IntArray, *, rules: Rules) -> Self:
+        """Every metric of confusion counts (..., G, 4) and histograms (..., G, 2, 200)."""
+        everyone, tpr, area = metrics.pooled(confusion), metrics.true_positive_rate(confusion), metrics.auroc(histogram)
+        overall = {
+            "disparate_impact": metrics.disparate_impact(confusion, reference=rules.reference),
+            "worst_tpr": metrics.lowest(tpr, among=rules.sufficient).value,
+            "f1": metrics.f1(everyone),
+            "auroc": metrics.auroc(histogram.sum(axis=-3)),
+            "lowest_group_auroc": metrics.lowest(area, among=rules.sufficient).value,
+            "selection_rate": metrics.selection_rate(everyone),
+            "ppv": metrics.positive_predictive_value(everyone),
+            "tpr": metrics.true_positive_rate(everyone),
+            "balanced_accuracy": metrics.balanced_accuracy(everyone),
+        }
+        return cls(overall=overall, tpr=tpr, auroc=area)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """One approach on one set of held-out patients: the counts of its K seeds, and what they give."""
+
+    confusion: IntArray  # (K, G, 4)
+    observed: Values
+    replicates: Values
+    rules: Rules
+
+    @property
+    def worst_group(self) -> int:
+        """The sufficient group with the lowest TPR, averaged over seeds; -1 when there is none."""
+        return _lowest(self.observed.tpr, self.rules)
+
+    @property
+    def lowest_auroc_group(self) -> int:
+        """The sufficient group with the lowest AUROC, averaged over seeds; -1 when there is none."""
+        return _lowest(self.observed.auroc, self.rules)
+
+
+def redraw_scores(histogram: IntArray, *, replicates: int, rng: np.random.Generator) -> IntArray:
+    """(replicates, K, G, 2, 200) bootstrap of histograms (K, G, 2, 200), patients by group."""
+    flat = histogram.reshape(*histogram.shape[:-2], -1)
+    return bootstrap(flat, replicates=replicates, rng=rng).reshape(replicates, *histogram.shape)
+
+
+def overall(judged: Judged) -> dict[str, Estimate]:
+    """The estimates of `METRICS`: Wilson's interval for single proportions, else the bootstrap's.
+
+    Where all replicates of the worst TPR are alike, e.g. no true positive at all, its interval is Wilson's for the
+    worst group, since the bootstrap cannot see past a cell that is empty.
+    """
+    confidence, everyone = judged.rules.confidence, metrics.pooled(judged.confusion)
+    found = {
+        name: estimate(judged.observed.overall[name], judged.replicates.overall[name], confidence=confidence)
+        for name in METRICS
+    }
+    for name in ("selection_rate", "ppv", "tpr"):
+        found[name] = proportion(*_fraction(name, everyone), confidence=confidence)
+    if judged.worst_group >= 0 and found["worst_tpr"].low is None:
+        of_group = group_rate(judged, "tpr", group=judged.worst_group)
+        found["worst_tpr"] = found["worst_tpr"].model_copy(update={"low": of_group.low, "high": of_group.high})
+    return found
+
+
+def change(judged: Judged, *, since: Judged) -> dict[str, Estimate]:
+    """The differences `judged` - `since` of `METRICS`, seed by seed.
+
+    Their intervals treat the two as if they had different held-out patients, because counts do not pair them: wider
+    than a paired interval where the two err on the same patients.
+    """
+    return {
+        name: estimate(
+            judged.observed.overall[name] - since.observed.overall[name],
+            judged.replicates.overall[name] - since.replicates.overall[name],
+            confidence=judged.rules.confidence,
+        )
+        for name in METRICS
+    }
+
+
+def group_rate(judged: Judged, rate: str, *, group: int) -> Estimate:
+    """One of `RATES` of one group."""
+    if rate == "auroc":
+        redrawn = judged.replicates.auroc[..., group]
+        return estimate(judged.observed.auroc[:, group], redrawn, confidence=judged.rules.confidence)
+    return proportion(*_fraction(rate, judged.confusion[:, group]), confidence=judged.rules.confidence)
+
+
+def _fraction(rate: str, cells: IntArray) -> tuple[IntArray, IntArray]:
+    """Numerators and denominators (K,) of a rate, from confusion counts (K, 4)."""
+    selected, positives = cells[:, TP] + cells[:, FP], cells[:, TP] + cells[:, FN]
+    everyone: IntArray = cells.sum(-1)
+    fractions = {
+        "selection_rate": (selected, everyone),
+        "tpr": (cells[:, TP], positives),
+        "fpr": (cells[:, FP], everyone - positives),
+        "ppv": (cells[:, TP], selected),
+    }
+    return fractions[rate]
+
+
+def _lowest(rates: FloatArray, rules: Rules) -> int:
+    """The index of the lowest mean over seeds of `rates` (K, G) among sufficient groups defined on every seed."""
+    usable = rules.sufficient & np.isfinite(rates).all(axis=0)
+    return int(metrics.lowest(np.where(usable, rates, 0).mean(axis=0), among=usable).group)

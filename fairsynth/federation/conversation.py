@@ -1,0 +1,116 @@
+"""Ask sites, wait no longer than agreed, check what comes, and go on only with a quorum.
+
+In:  a `Transport`, requests, a check for one reply.   Out: the checked replies by site, sorted.
+Never: an unchecked reply; a wait without end; text that a site wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from fairsynth.config import StudyPlan
+from fairsynth.errors import FairSynthError, Problem, ProtocolError
+from fairsynth.federation.journal import Journal
+from fairsynth.federation.messages import Envelope, Failed
+from fairsynth.schemas import SiteId
+
+MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
+REFUSED = "FS-302"  # a reply came and was refused at the door
+PATIENCE = {"enrol": 4, "agree": 2, "train": 1, "audit": 4}  # deadlines a phase may take: reading tables takes longer
+
+Checked = TypeVar("Checked")
+
+
+class Transport(Protocol):
+    """Carries messages between the server and the sites."""
+
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Mapping[SiteId, Envelope]:
+        """Send each site its request and wait at most `timeout` seconds; a site without a usable reply is absent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a site has no part in a phase."""
+
+    site: SiteId
+    code: str
+    problems: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        reasons = {MISSING: "no reply in time", REFUSED: f"reply refused, {'; '.join(self.problems[:3])}"}
+        return f"{self.site}: {self.code} {reasons.get(self.code, 'the site could not do it; its own log says why')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """One study's exchange with its sites."""
+
+    transport: Transport
+    plan: StudyPlan
+    journal: Journal
+
+    def ask(
+        self,
+        requests: Mapping[SiteId, Envelope],
+        *,
+        phase: str,
+        check: Callable[[SiteId, Envelope], Checked],
+    ) -> dict[SiteId, Checked]:
+        """The checked replies, sorted by site; refused ones are journalled.
+
+        Raises ProtocolError, naming the sites and their codes, when fewer than a quorum remain.
+        """
+        kind = next(iter(requests.values())).kind
+        timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[kind])
+        replies = self.transport.ask(requests, timeout=timeout)
+        accepted: dict[SiteId, Checked] = {}
+        refusals: list[Refusal] = []
+        for site in sorted(requests):
+            try:
+                accepted[site] = check(site, _answer(site, replies))
+            except _Refused as refused:
+                refusals.append(refused.refusal)
+            except FairSynthError as error:
+                problems = tuple(str(problem) for problem in error.problems)
+                refusals.append(Refusal(site=site, code=REFUSED, problems=problems))
+        for refusal in refusals:
+            self.journal.append(
+                "refused", phase=phase, site=refusal.site, code=refusal.code, problems=list(refusal.problems)
+            )
+        self._require_quorum(accepted, refusals, phase=phase)
+        return accepted
+
+    def _require_quorum(self, accepted: Iterable[SiteId], refusals: list[Refusal], *, phase: str) -> None:
+        present = list(accepted)
+        if len(present) < self.plan.quorum:
+            raise ProtocolError(
+                Problem(
+                    what=f"{len(present)} of {len(self.plan.roster)} sites",
+                    where=f"{phase}; {refusal}",
+                    expected=f"a quorum of {self.plan.quorum}",
+                    do="mend the site, or lower `quorum` in the study file if the study may go on without it",
+                )
+                for refusal in refusals
+            )
+
+
+class _Refused(Exception):
+    """Carries a refusal out of a check."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.code)
+
+
+def _answer(site: SiteId, replies: Mapping[SiteId, Envelope]) -> Envelope:
+    """The site's reply, unless it is missing or says that the site failed."""
+    envelope = replies.get(site)
+    if envelope is None:
+        raise _Refused(Refusal(site=site, code=MISSING))
+    if envelope.kind == Failed.kind:
+        code = Failed.unpack(envelope).code
+        raise _Refused(Refusal(site=site, code=code if re.fullmatch(r"FS-\d{3}", code) else REFUSED))
+    return envelope

@@ -1,0 +1,366 @@
+"""The server's loop: enrol -> agree -> train both arms -> audit.
+
+In:  a transport, a plan.   Out: the server's folder: `plan.json`, `journal.jsonl`, `enrolment.json`,
+`generator-plain/`, `generator-fairsynth/`, `audit/`.
+Never: flwr, a patient's record, an unchecked reply.
+
+Both arms start from the same weights and use the same seeds at the sites; they differ in the coefficients alone, so
+lambda = 0 gives two equal models. Statistics ride on the training reply: reply r holds the counts of the model that
+the site received in round r, so the coefficients of round r are those of the counts of round r - 1. Round 0 of the
+fairsynth arm takes the counts of round 0 of the plain arm, whose model is the same initial one. One request without
+training after the last round gives the final model's counts and losses.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fairsynth import artefacts
+from fairsynth.config import StudyPlan
+from fairsynth.errors import CohortError, FairSynthError, Problem
+from fairsynth.fairness.coefficients import Coefficients, coefficients
+from fairsynth.federation.aggregate import WeightedMean, pool, weights_sha256
+from fairsynth.federation.conversation import Conversation, Transport
+from fairsynth.federation.journal import Journal, Progress
+from fairsynth.federation.messages import (
+    AgreeRequest,
+    AuditRequest,
+    EnrolRequest,
+    TrainRequest,
+    weights_as,
+)
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256, reference_mask
+from fairsynth.federation.validation import Agreed, AuditedReply, Door, Enrolled, TrainedReply
+from fairsynth.generator.checkpoint import save
+from fairsynth.generator.model import initial_weights
+from fairsynth.schemas import Arrays, FloatArray, SiteId
+from fairsynth.seeds import stream
+from fairsynth.visits.cohort import shared_vocabulary
+from fairsynth.visits.layout import Vocabulary
+
+__all__ = ["Transport", "run_study"]
+
+_VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
+
+
+def run_study(transport: Transport, *, plan: StudyPlan, root: Path, progress: Progress = lambda _: None) -> None:
+    """Run the study of `plan` with the sites behind `transport`; write everything under `root`.
+
+    `progress` is called with every journal event. Raises ProtocolError below quorum, CohortError when the pooled
+    cohort cannot answer the question. The reason of a failure is the journal's last event.
+    """
+    artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    journal = Journal(root, progress=progress)
+    server = _Server(
+        conversation=Conversation(transport=transport, plan=plan, journal=journal), plan=plan, root=root, journal=journal
+    )
+    try:
+        server.run()
+    except FairSynthError as error:
+        journal.append("failed", code=error.code, problems=[str(problem) for problem in error.problems])
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Members:
+    """The sites that take part, what they share, and the server's door."""
+
+    sites: Mapping[SiteId, Agreed]
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Model:
+    """A global model on its way, and the pooled soft counts (G, 4) that its next coefficients come from."""
+
+    arm: str
+    weights: Arrays
+    counts: FloatArray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    conversation: Conversation
+    plan: StudyPlan
+    root: Path
+    journal: Journal
+
+    @property
+    def door(self) -> Door:
+        return Door(plan=self.plan)
+
+    def run(self) -> None:
+        """All phases, in order."""
+        self.journal.append("study", **_study_event(self.plan))
+        members = self.agree(self.enrol())
+        initial = initial_weights(
+            members.vocabulary, self.plan.generator, seed=stream(self.plan.seed, "initial-weights")
+        )
+        weights: dict[str, Arrays] = {}
+        counts: FloatArray | None = None
+        for arm in ARMS:
+            model = _Model(arm=arm, weights=initial, counts=counts)
+            weights[arm], counts = self.train(model, members)
+            self.keep(arm, weights[arm], members)
+        self.audit(weights, members)
+        self.journal.append("finished")
+
+    # --- enrol, agree
+
+    def enrol(self) -> dict[SiteId, Enrolled]:
+        """Every site of the roster proposes codes and tells its training cells; the pooled cells are checked."""
+        request = EnrolRequest(plan=self.plan).pack()
+        enrolled = self.conversation.ask(
+            dict.fromkeys(self.plan.roster, request),
+            phase="enrol",
+            check=lambda site, envelope: self.door.enrolled(envelope, site=site),
+        )
+        _check_pooled(self.plan, enrolled)
+        self.journal.append(
+            "enrolled",
+            sites={
+                site: {"patients": one.patients, "visits": one.reply.visits, "codes": len(one.reply.codes)}
+                for site, one in enrolled.items()
+            },
+        )
+        return enrolled
+
+    def agree(self, enrolled: dict[SiteId, Enrolled]) -> _Members:
+        """The sites encode their cohorts with one vocabulary; when one drops out, the others are asked again."""
+        while True:
+            vocabulary = shared_vocabulary(_pooled_codes(self.plan, enrolled), plan=self.plan)
+            request = AgreeRequest(
+                plan_sha256=plan_sha256(self.plan),
+                codes=vocabulary.codes,
+                patients=sum(one.patients for one in enrolled.values()),
+                visits=sum(one.reply.visits for one in enrolled.values()),
+            ).pack({"members": pool({site: one.members for site, one in enrolled.items()})})
+            agreed = self.conversation.ask(
+                dict.fromkeys(enrolled, request),
+                phase="agree",
+                check=lambda site, envelope, now=enrolled, names=vocabulary: self.door.agreed(  # type: ignore[misc]
+                    envelope, enrolled=now[site], vocabulary_sha256=names.sha256
+                ),
+            )
+            if len(agreed) == len(enrolled):
+                break
+            enrolled = {site: enrolled[site] for site in agreed}
+            _check_pooled(self.plan, enrolled)
+        members = _Members(sites=agreed, vocabulary=vocabulary)
+        artefacts.write_json(self.root / "enrolment.json", _enrolment(members))
+        self.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
+        return members
+
+    # --- train
+
+    def train(self, model: _Model, members: _Members) -> tuple[Arrays, FloatArray]:
+        """All rounds of one arm: its final weights, and the pooled counts (G, 4) of the model that it began with."""
+        first: FloatArray | None = None
+        for number in range(self.plan.training.rounds):
+            model = self.round(model, members, number=number, epochs=self.plan.training.local_epochs)
+            first = model.counts if first is None else first
+        model = self.round(model, members, number=self.plan.training.rounds, epochs=0)
+        return model.weights, first if first is not None else np.zeros((len(self.plan.groups.names), 4))
+
+    def round(self, model: _Model, members: _Members, *, number: int, epochs: int) -> _Model:
+        """One request to every site: train `epochs` from `model`, and count what `model` predicts."""
+        started = time.monotonic()
+        steer = self.steer(model) if epochs else None
+        values = steer.values if steer else np.zeros((len(self.plan.groups.names), 2))
+        asked = TrainRequest(
+            plan_sha256=plan_sha256(self.plan),
+            vocabulary_sha256=members.vocabulary.sha256,
+            arm=model.arm,
+            round=number,
+            epochs=epochs,
+        )
+        request = asked.pack({**weights_as(model.weights), "coefficients": values})
+        replies = self.conversation.ask(
+            dict.fromkeys(members.sites, request),
+            phase=f"train, arm {model.arm}, round {number}",
+            check=lambda site, envelope: self.door.trained(
+                envelope,
+                asked=asked,
+                sent=model.weights,
+                site=members.sites[site],
+                codes=len(members.vocabulary.codes),
+            ),
+        )
+        counts = pool({site: one.soft for site, one in replies.items()})
+        line = _round_event(replies, counts, loss=_loss(self.plan, counts))
+        self.journal.append(
+            "round",
+            arm=model.arm,
+            round=number,
+            **line,
+            coefficients=values.tolist(),
+            seconds=round(time.monotonic() - started, 3),
+            weights_sha256=weights_sha256(model.weights),
+        )
+        return replace(model, counts=counts, weights=_average(replies) if epochs else model.weights)
+
+    def steer(self, model: _Model) -> Coefficients | None:
+        """The coefficients for the next round, from the last pooled counts; none in the plain arm."""
+        if model.arm != FAIRSYNTH or model.counts is None:
+            return None
+        return coefficients(self.plan.objective, model.counts, reference=reference_mask(self.plan))
+
+    def keep(self, arm: str, weights: Arrays, members: _Members) -> None:
+        """Write the arm's global generator."""
+        save(
+            self.root,
+            kind=f"generator-{arm}",
+            weights=weights,
+            vocabulary=members.vocabulary,
+            config=self.plan.generator,
+            inputs={"plan": plan_sha256(self.plan), "vocabulary": members.vocabulary.sha256},
+            facts={
+                "arm": arm,
+                "seed": self.plan.seed,
+                "rounds": self.plan.training.rounds,
+                "sites": list(members.sites),
+                "weights_sha256": weights_sha256(weights),
+            },
+        )
+
+    # --- audit
+
+    def audit(self, weights: Mapping[str, Arrays], members: _Members) -> None:
+        """Every site generates at home, trains the predictors and sends counts of its real held-out patients."""
+        self.journal.append("auditing", sites=list(members.sites))
+        request = AuditRequest(
+            plan_sha256=plan_sha256(self.plan), vocabulary_sha256=members.vocabulary.sha256
+        ).pack({name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()})
+        replies = self.conversation.ask(
+            dict.fromkeys(members.sites, request),
+            phase="audit",
+            check=lambda site, envelope: self.door.audited(
+                envelope, site=members.sites[site], codes=len(members.vocabulary.codes)
+            ),
+        )
+        _write_audit(self.root, replies, plan=self.plan, weights=weights)
+        self.journal.append("audited", sites=list(replies))
+
+
+def _study_event(plan: StudyPlan) -> dict[str, object]:
+    return {
+        "name": plan.name,
+        "plan_sha256": plan_sha256(plan),
+        "roster": list(plan.roster),
+        "quorum": plan.quorum,
+        "seed": plan.seed,
+        "versions": {name: _version(name) for name in _VERSIONED},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _check_pooled(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> None:
+    """Every group of the plan needs a training patient somewhere, and the task needs positives."""
+    members = pool({site: one.members for site, one in enrolled.items()})
+    problems = [
+        Problem(
+            what="a group with nobody in it",
+            where=f"groups.names -> {group}, training patients of {', '.join(enrolled)}",
+            expected="at least one patient at one site",
+            do="remove the group from the study file, or map raw strings to it in the sites' groups.yaml",
+        )
+        for group, number in zip(plan.groups.names, members.sum(axis=1), strict=True)
+        if number == 0
+    ]
+    if not members[:, 1].any():
+        problems.append(
+            Problem(
+                what="a task without positives",
+                where=f"task.name -> {plan.task.name}, training patients of {', '.join(enrolled)}",
+                expected="at least one patient with the label",
+                do="choose another task, or widen the sites' cohort filters",
+            )
+        )
+    if problems:
+        raise CohortError(problems)
+
+
+def _pooled_codes(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> list[str]:
+    """The union of the proposed codes; above `maximum_codes`, those of most patients, ties by name."""
+    patients: dict[str, int] = {}
+    for one in enrolled.values():
+        for code, number in one.reply.codes.items():
+            patients[code] = patients.get(code, 0) + number
+    ranked = sorted(patients, key=lambda code: (-patients[code], code))
+    return sorted(ranked[: plan.vocabulary.maximum_codes])
+
+
+def _enrolment(members: _Members) -> dict[str, object]:
+    return {
+        "sites": {
+            site: {
+                "data_sha256": one.enrolled.reply.data_sha256,
+                "flow": one.enrolled.reply.flow,
+                "codes": len(one.enrolled.reply.codes),
+                "visits": one.enrolled.reply.visits,
+                "mapped_share": one.reply.mapped_share,
+                "cohort": one.cohort.tolist(),
+            }
+            for site, one in members.sites.items()
+        },
+        "vocabulary_sha256": members.vocabulary.sha256,
+        "codes": list(members.vocabulary.codes),
+    }
+
+
+def _average(replies: Mapping[SiteId, TrainedReply]) -> Arrays:
+    """The next global model: replies folded in the order of site ids, weighted by n_i."""
+    mean = WeightedMean()
+    for site in sorted(replies):
+        mean.add(replies[site].weights, patients=replies[site].reply.patients)
+    return mean.mean()
+
+
+def _round_event(replies: Mapping[SiteId, TrainedReply], soft: FloatArray, *, loss: float | None) -> dict[str, object]:
+    """What the journal tells of a round's replies; losses are nats a visit, label visits included."""
+    bodies = [replies[site].reply for site in sorted(replies)]
+    cells = sum(body.cells_train for body in bodies), sum(body.cells_validation for body in bodies)
+    return {
+        "sites": sorted(replies),
+        "soft": soft.tolist(),
+        "hard": pool({site: one.hard for site, one in replies.items()}).tolist(),
+        "loss": loss,
+        "nll_train": sum(body.nll_train for body in bodies) / max(cells[0], 1),
+        "nll_validation": sum(body.nll_validation for body in bodies) / max(cells[1], 1),
+        "bounded": any(body.bounded for body in bodies),
+    }
+
+
+def _loss(plan: StudyPlan, counts: FloatArray) -> float | None:
+    """L_F at pooled counts; None where the objective is undefined."""
+    try:
+        return coefficients(plan.objective, counts, reference=reference_mask(plan)).loss
+    except CohortError:
+        return None
+
+
+def _write_audit(
+    root: Path, replies: Mapping[SiteId, AuditedReply], *, plan: StudyPlan, weights: Mapping[str, Arrays]
+) -> None:
+    """`audit/`: the axes, and one file of counts a site."""
+    inputs = {"plan": plan_sha256(plan), **{f"generator-{arm}": weights_sha256(weights[arm]) for arm in ARMS}}
+    axes = next(iter(replies.values())).reply.model_dump(mode="json", exclude={"site"})
+    with artefacts.new(root, kind="audit", inputs=inputs, facts={"sites": sorted(replies)}) as folder:
+        artefacts.write_json(folder / "axes.json", axes)
+        for site in sorted(replies):
+            save_file(replies[site].arrays, folder / f"{site}.safetensors")

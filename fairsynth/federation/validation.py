@@ -1,0 +1,282 @@
+"""The server's door: every reply is checked before it can touch an aggregate.
+
+In:  a reply, what was asked, what the site said at enrolment.   Out: the checked reply, or a ProtocolError with all of
+its problems.
+Never: a value of the reply in a problem's text; a repair.
+
+What the checks can and cannot do: they catch damage and plain poison (NaN, huge or negative numbers, counts that
+contradict each other or the enrolment). A site that lies within these bounds is not caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from fairsynth.config import StudyPlan
+from fairsynth.errors import Problem, ProtocolError
+from fairsynth.federation.messages import (
+    WEIGHT,
+    AgreeReply,
+    AuditReply,
+    Body,
+    EnrolReply,
+    Envelope,
+    TrainReply,
+    TrainRequest,
+    weights_of,
+)
+from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
+
+MAXIMUM_UPDATE = 100.0  # |w_reply - w_sent| <= this * (1 + |w_sent|), L2: no honest round comes near; not a DP bound
+MAXIMUM_COUNT = 1 << 40  # of any one count: sums over a site and over 2^10 sites stay exact in int64 and float64
+_SLACK = 1e-6  # relative, of sums of float32 probabilities
+
+Spec = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # array name -> dtype, shape
+Reply = TypeVar("Reply", bound=Body)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Enrolled:
+    """What a site said of its training patients: what later replies are held to."""
+
+    reply: EnrolReply
+    members: IntArray  # (G, 2) by group and label
+
+    @property
+    def patients(self) -> int:
+        """n_i."""
+        return int(self.members.sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Agreed:
+    """A site with its cohort encoded."""
+
+    enrolled: Enrolled
+    reply: AgreeReply
+    cohort: IntArray  # (3, G, 2) by split, group and label
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedReply:
+    """A checked training reply."""
+
+    reply: TrainReply
+    weights: Arrays  # empty when no epoch was asked for
+    soft: FloatArray  # (G, 4) N_g, P_g, S_g, TP_g
+    hard: FloatArray  # (G, 4)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditedReply:
+    """A checked audit reply."""
+
+    reply: AuditReply
+    arrays: Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Checks the replies of one study. Every method raises ProtocolError with all problems of the reply."""
+
+    plan: StudyPlan
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return len(self.plan.groups.names)
+
+    def enrolled(self, envelope: Envelope, *, site: SiteId) -> Enrolled:
+        """A site's answer to the enrol request."""
+        reply = EnrolReply.unpack(envelope)
+        problems = [*self._identity(reply, site), *_fits(envelope.arrays, {"members": (np.int64, (self.groups, 2))})]
+        _raise(problems)
+        members = envelope.arrays["members"].astype(np.int64)
+        problems += _rules(
+            {
+                "members: counts from 0 to 2^40": _are_counts(members),
+                "members: at least one patient": bool(members.any()),
+                "visits: at least one a patient": reply.visits >= members.sum(),
+                "codes: at least one": len(reply.codes) > 0,
+                "codes: names of 1 to 200 characters": all(1 <= len(code) <= 200 for code in reply.codes),
+                "codes: carried by at least `minimum_patients`, at most all patients": all(
+                    self.plan.vocabulary.minimum_patients <= count <= members.sum() for count in reply.codes.values()
+                ),
+                "data_sha256: 64 hexadecimal digits": _is_sha256(reply.data_sha256),
+            }
+        )
+        _raise(problems)
+        return Enrolled(reply=reply, members=members)
+
+    def agreed(self, envelope: Envelope, *, enrolled: Enrolled, vocabulary_sha256: str) -> Agreed:
+        """A site's answer to the agree request."""
+        reply = AgreeReply.unpack(envelope)
+        problems = [
+            *self._identity(reply, enrolled.reply.site),
+            *_fits(envelope.arrays, {"cohort": (np.int64, (3, self.groups, 2))}),
+        ]
+        _raise(problems)
+        cohort = envelope.arrays["cohort"].astype(np.int64)
+        problems += _rules(
+            {
+                "vocabulary_sha256: the study's": reply.vocabulary_sha256 == vocabulary_sha256,
+                "mapped_share: from 0 to 1": 0 <= reply.mapped_share <= 1,
+                "cohort: counts from 0 to 2^40": _are_counts(cohort),
+                "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members),
+            }
+        )
+        _raise(problems)
+        return Agreed(enrolled=enrolled, reply=reply, cohort=cohort)
+
+    def trained(
+        self, envelope: Envelope, *, asked: TrainRequest, sent: Arrays, site: Agreed, codes: int
+    ) -> TrainedReply:
+        """A site's answer to a train request; `sent` are the weights that it was given, `codes` is C."""
+        reply = TrainReply.unpack(envelope)
+        counts = (np.float64, (self.groups, 4))
+        expected = {f"{WEIGHT}{name}": (np.float32, array.shape) for name, array in sent.items()} if asked.epochs else {}
+        problems = [
+            *self._identity(reply, site.reply.site),
+            *_fits(envelope.arrays, {"soft": counts, "hard": counts, **expected}),
+        ]
+        _raise(problems)
+        soft, hard = (envelope.arrays[name].astype(np.float64) for name in ("soft", "hard"))
+        weights = weights_of(envelope.arrays)
+        problems += _rules(
+            {
+                "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
+                "patients: as enrolled": reply.patients == site.enrolled.patients,
+                "nll_train, nll_validation: finite, from 0": _is_loss(reply.nll_train, reply.nll_validation),
+                "cells_train: one or more a patient, at most as enrolled": site.enrolled.patients
+                <= reply.cells_train
+                <= site.enrolled.patients + site.enrolled.reply.visits,
+                "soft and hard: the same N and P": np.array_equal(soft[:, :2], hard[:, :2]),
+                "hard: whole numbers": np.array_equal(hard, np.rint(hard)),
+                "weights: a plausible step": not weights or _step(weights, sent) <= MAXIMUM_UPDATE,
+            }
+        )
+        for name, values in (("soft", soft), ("hard", hard)):
+            problems += self._counts(name, values, cells=reply.cells_train * codes, members=site.enrolled.members)
+        _raise(problems)
+        return TrainedReply(reply=reply, weights=weights, soft=soft, hard=hard)
+
+    def audited(self, envelope: Envelope, *, site: Agreed, codes: int) -> AuditedReply:
+        """A site's answer to the audit request."""
+        reply = AuditReply.unpack(envelope)
+        a, p, k, h = len(APPROACHES), len(self.plan.audit.predictors), self.plan.audit.seeds, len(THRESHOLDS)
+        g = self.groups
+        shapes = {
+            "confusion": (a, p, k, h, g, 4),
+            "scores": (a, p, k, g, 2, SCORE_BINS),
+            "synthetic": (a, g, 2),
+            "code_visits": (3, codes),
+            "code_totals": (3,),
+        }
+        problems = [
+            *self._identity(reply, site.reply.site),
+            *_rules(
+                {
+                    "axes: as planned": (reply.approaches, reply.predictors, reply.thresholds, reply.seeds)
+                    == (APPROACHES, self.plan.audit.predictors, THRESHOLDS, self.plan.audit.seeds)
+                }
+            ),
+            *_fits(envelope.arrays, {name: (np.int64, shape) for name, shape in shapes.items()}),
+        ]
+        _raise(problems)
+        arrays: dict[str, IntArray] = {name: envelope.arrays[name].astype(np.int64) for name in shapes}
+        confusion, held_out = arrays["confusion"], site.cohort[2]
+        positives, negatives = confusion[..., 0] + confusion[..., 2], confusion[..., 1] + confusion[..., 3]
+        problems += _rules(
+            {
+                "arrays: counts from 0 to 2^40": all(map(_are_counts, arrays.values())),
+                "confusion: the positives of the held-out patients": bool((positives == held_out[:, 1]).all()),
+                "confusion: the negatives of the held-out patients": bool((negatives == held_out[:, 0]).all()),
+                "scores: the held-out patients": bool((arrays["scores"].sum(axis=-1) == held_out).all()),
+                "code_visits: at most all visits": bool(
+                    (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
+                ),
+            }
+        )
+        _raise(problems)
+        return AuditedReply(reply=reply, arrays=dict(arrays))
+
+    def _identity(self, reply: EnrolReply | AgreeReply | TrainReply | AuditReply, site: SiteId) -> list[Problem]:
+        """The reply must be of this site, of the roster, and of this study."""
+        return _rules(
+            {
+                "site: of the roster": reply.site in self.plan.roster,
+                "site: the one that was asked": reply.site == site,
+                "plan_sha256: the study's": reply.plan_sha256 == plan_sha256(self.plan),
+            }
+        )
+
+    def _counts(self, name: str, counts: FloatArray, *, cells: int, members: IntArray) -> list[Problem]:
+        """0 <= TP <= P and TP <= S, N as enrolled, and P and S within what they count (visits x codes, or patients)."""
+        number, positives, predicted, true_positives = counts.T
+        slack = 1 + _SLACK
+        rules = {
+            f"{name}: counts from 0": bool((counts >= 0).all()),
+            f"{name}: N as enrolled": np.array_equal(number, members.sum(axis=1)),
+            f"{name}: P whole numbers": np.array_equal(positives, np.rint(positives)),
+            f"{name}: TP at most P": bool((true_positives <= positives * slack).all()),
+            f"{name}: TP at most S": bool((true_positives <= predicted * slack).all()),
+        }
+        if self.plan.objective.target == "label":
+            rules[f"{name}: P as enrolled"] = np.array_equal(positives, members[:, 1])
+            rules[f"{name}: S at most N"] = bool((predicted <= number * slack).all())
+        else:
+            rules[f"{name}: P at most visits x codes"] = bool(positives.sum() <= cells)
+            rules[f"{name}: S at most visits x codes"] = bool(predicted.sum() <= cells * slack)
+        return _rules(rules)
+
+
+def _fits(arrays: Arrays, spec: Spec) -> Iterator[Problem]:
+    """The problems of names, dtypes, shapes and values that are not numbers."""
+    if missing := sorted(set(spec) - set(arrays)):
+        yield Problem(what="array missing", where=missing[0], expected=f"{len(spec)} arrays")
+    if extra := len(set(arrays) - set(spec)):
+        yield Problem(what="unknown arrays", where=f"{extra} of them", expected=f"{len(spec)} arrays")
+    for name in sorted(set(spec) & set(arrays)):
+        dtype, shape = spec[name]
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != shape:
+            yield Problem(what="array of another shape or dtype", where=name, expected=f"{dtype.__name__} {shape}")
+        elif not np.isfinite(array.astype(np.float64)).all():
+            yield Problem(what="array with a value that is not a finite number", where=name)
+
+
+def _rules(rules: Mapping[str, bool | np.bool_]) -> list[Problem]:
+    """A problem for every rule, `key: what is expected`, that does not hold."""
+    broken = [rule.partition(": ") for rule, holds in rules.items() if not holds]
+    return [Problem(what="reply breaks a rule", where=key, expected=expected) for key, _, expected in broken]
+
+
+def _raise(problems: list[Problem]) -> None:
+    if problems:
+        raise ProtocolError(problems)
+
+
+def _are_counts(array: IntArray) -> bool:
+    return bool(((array >= 0) & (array <= MAXIMUM_COUNT)).all())
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _is_loss(*values: float) -> bool:
+    return all(np.isfinite(value) and value >= 0 for value in values)
+
+
+def _step(weights: Arrays, sent: Arrays) -> float:
+    """|w_reply - w_sent| / (1 + |w_sent|), L2 over all weights; infinity when it overflows."""
+    moved = sum(
+        float(np.square(weights[name].astype(np.float64) - sent[name].astype(np.float64)).sum()) for name in sent
+    )
+    before = sum(float(np.square(array.astype(np.float64)).sum()) for array in sent.values())
+    return float(np.sqrt(moved) / (1 + np.sqrt(before)))

@@ -1,0 +1,77 @@
+"""What training minimises, and the additive statistics of the fairness objective.
+
+In:  logits of a batch.   Out: scalars and per-patient sums.
+Never: a ratio of rates, or one patient's loss depending on another patient.
+
+Per patient i with P_i predicted positions, V tokens, n patients pooled over all sites and `positions` predicted
+positions a patient on average (pooled):
+
+    BCE_i = sum over positions and tokens of BCE / (V * positions)
+    loss  = mean over patients of [ BCE_i + lambda * n * (c_S[g] * s_i + c_TP[g] * tp_i) ]
+
+The mean of BCE_i over the pooled patients is HALO's mean over the real cells. The coefficients c = dL_F/dT of the
+pooled counts T make the second part the gradient of the pooled fairness loss: an average of sites weighted by their
+patients is the pooled objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fairsynth.generator.batch import Batch
+from fairsynth.visits.layout import TokenLayout
+
+Target = Literal["codes", "label"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatientCounts:
+    """(B,) each: actual positives (P), predicted (S) and true positives (TP) over a patient's target tokens."""
+
+    positives: Tensor
+    predicted: Tensor
+    true_positives: Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The summed binary cross-entropy (nats) of all cells of (P, V) logits and targets."""
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+
+
+def soft(logits: Tensor) -> Tensor:
+    """Expected positive predictions of each cell: what training moves."""
+    return torch.sigmoid(logits)
+
+
+def hard(logits: Tensor) -> Tensor:
+    """Positive predictions of each cell, P > 0.5: what reports show. It has no gradient."""
+    return (logits > 0).to(logits.dtype)
+
+
+def patient_counts(
+    predictions: Tensor, target: Tensor, *, batch: Batch, over: Target, layout: TokenLayout
+) -> PatientCounts:
+    """Each patient's counts of (P, V) predictions.
+
+    `codes`: all code tokens of the visits, label visit excluded. `label`: the label token of the label visit.
+    """
+    steps = batch.positions > 0 if over == "codes" else batch.positions == 0
+    columns = layout.codes if over == "codes" else slice(layout.label, layout.label + 1)
+    predicted, actual = predictions[steps, columns], target[steps, columns]
+    patient = batch.patient[steps]
+
+    def total(cells: Tensor) -> Tensor:
+        return cells.new_zeros(len(batch)).index_add(0, patient, cells.sum(dim=1))
+
+    return PatientCounts(positives=total(actual), predicted=total(predicted), true_positives=total(actual * predicted))
+
+
+def fairness_term(counts: PatientCounts, *, group: Tensor, slopes: Tensor) -> Tensor:
+    """Mean over patients of slopes[g, 0] * s_i + slopes[g, 1] * tp_i; `slopes` (G, 2) is n * c, bounded."""
+    own = slopes[group]
+    return (own[:, 0] * counts.predicted + own[:, 1] * counts.true_positives).mean()

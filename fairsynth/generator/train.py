@@ -1,0 +1,166 @@
+"""One site's share of a round: weights in, weights and additive statistics out.
+
+In:  the global weights, the site's records, the pooled totals and coefficients.   Out: `Trained`, `Measured`.
+Never: files, the network, other sites' data, global random state.
+
+Adam (its state starts anew in each call: a site keeps nothing between rounds), gradients clipped to norm 1. The same
+arguments on the same machine give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairsynth.config import ObjectiveConfig, StudyPlan
+from fairsynth.generator import loss
+from fairsynth.generator.batch import Batch, Sequences
+from fairsynth.generator.model import Halo, build, weights_of
+from fairsynth.schemas import Arrays, FloatArray
+from fairsynth.seeds import numpy_stream
+from fairsynth.visits.layout import Vocabulary
+from fairsynth.visits.records import Records
+
+CLIP_NORM = 1.0
+MEASURE_STEPS = 1024  # predicted positions in one batch of `measure`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Of the training patients of all sites."""
+
+    patients: int  # n
+    positions: float  # predicted positions a patient: visits + 1, on average
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a site needs to know of the study to train."""
+
+    vocabulary: Vocabulary
+    plan: StudyPlan
+    totals: Totals
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """The weights after local training; `bounded` says that a coefficient hit its bound."""
+
+    weights: Arrays
+    bounded: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """Statistics of a model on records. `soft` and `hard` (G, 4): N_g, P_g, S_g, TP_g, summed over patients."""
+
+    soft: FloatArray
+    hard: FloatArray
+    nll: float  # nats, summed over all tokens of all predicted visits, label visits included
+    cells: int  # predicted visits that `nll` sums over, label visits included
+
+
+def train(
+    weights: Arrays, *, records: Records, study: Study, coefficients: FloatArray | None, epochs: int, seed: int
+) -> Trained:
+    """`weights` after `epochs` passes over `records`.
+
+    `coefficients` (G, 2) are dL_F/dS_g and dL_F/dTP_g of the pooled counts. Without them, or with lambda = 0, this is
+    plain HALO, bit for bit. Raises ProtocolError when the weights do not fit the study, CohortError when a patient has
+    too many visits.
+    """
+    plan = study.plan
+    model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
+    sequences = _sequences(records, study)
+    slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
+    optimiser = torch.optim.Adam(model.parameters(), lr=plan.training.learning_rate, fused=True)
+    order = numpy_stream(seed, "train", "order")
+    with threads(plan.training.threads):
+        for _ in range(epochs):
+            for batch in _shuffled(sequences, size=plan.training.batch_size, order=order):
+                optimiser.zero_grad()
+                training_loss(model, batch, study=study, slopes=slopes).backward()  # type: ignore[no-untyped-call]  # torch
+                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+                optimiser.step()
+    return Trained(weights=weights_of(model), bounded=bounded)
+
+
+def training_loss(model: Halo, batch: Batch, *, study: Study, slopes: Tensor | None) -> Tensor:
+    """The training loss of a batch (see `loss`): the mean over its patients. `slopes` (G, 2) is n * c."""
+    layout = study.vocabulary.layout
+    logits = model(batch)
+    target = batch.dense(layout, logits.dtype)
+    mean = loss.cross_entropy(logits, target) / (layout.size * study.totals.positions * len(batch))
+    if slopes is None:
+        return mean
+    fairness = study.plan.objective
+    counts = loss.patient_counts(loss.soft(logits), target, batch=batch, over=fairness.target, layout=layout)
+    term = loss.fairness_term(counts, group=batch.group, slopes=slopes.to(logits.dtype))
+    return mean + fairness.weight * term
+
+
+@torch.no_grad()
+def measure(weights: Arrays, *, records: Records, study: Study) -> Measured:
+    """The additive statistics of the model `weights` on `records`, summed in float64."""
+    plan, layout = study.plan, study.vocabulary.layout
+    model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
+    sequences = _sequences(records, study)
+    counts = np.zeros((2, len(plan.groups.names), 4))
+    nll = 0.0
+    with threads(plan.training.threads):
+        for batch in sequences.batches(steps=MEASURE_STEPS):
+            logits = model(batch)
+            target = batch.dense(layout, logits.dtype)
+            nll += float(loss.cross_entropy(logits, target))
+            for total, predictions in zip(counts, (loss.soft(logits), loss.hard(logits)), strict=True):
+                patients = loss.patient_counts(
+                    predictions, target, batch=batch, over=plan.objective.target, layout=layout
+                )
+                _add_by_group(total, patients, group=batch.group)
+    return Measured(soft=counts[0], hard=counts[1], nll=nll, cells=int(sequences.steps.sum()))
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Torch with `number` threads inside the block: sums on a CPU depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sequences(records: Records, study: Study) -> Sequences:
+    maximum = study.plan.generator.maximum_visits
+    return Sequences.of(records, vocabulary=study.vocabulary, maximum_visits=maximum)
+
+
+def _shuffled(sequences: Sequences, *, size: int, order: np.random.Generator) -> Iterator[Batch]:
+    """One pass over all patients in a new random order."""
+    rows = order.permutation(len(sequences))
+    for start in range(0, len(rows), size):
+        yield sequences.batch(rows[start : start + size])
+
+
+def _slopes(
+    coefficients: FloatArray | None, *, objective: ObjectiveConfig, patients: int
+) -> tuple[Tensor | None, bool]:
+    """n * c within the objective's bound, and whether the bound was hit; None when there is no fairness term."""
+    if coefficients is None or objective.weight == 0:
+        return None, False
+    free = patients * torch.from_numpy(np.asarray(coefficients, dtype=np.float64))
+    bound = objective.maximum_coefficient
+    return free.clamp(-bound, bound), bool((free.abs() > bound).any())
+
+
+def _add_by_group(total: FloatArray, counts: loss.PatientCounts, *, group: Tensor) -> None:
+    """Add each patient's counts to the (G, 4) `total`."""
+    columns = (torch.ones_like(counts.positives), counts.positives, counts.predicted, counts.true_positives)
+    values = torch.stack(columns, dim=1).double().numpy()
+    np.add.at(total, group.numpy(), values)

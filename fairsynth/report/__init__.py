@@ -1,0 +1,5 @@
+"""Audit -> report: one HTML file that opens without a network."""
+
+from fairsynth.report.build import build
+
+__all__ = ["build"]

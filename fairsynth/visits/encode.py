@@ -1,0 +1,89 @@
+"""Tokens of patients -> CSR records over the shared vocabulary.
+
+In:  patients (subject_id, group, sex, age, label, visits) and their tokens.   Out: `Records`.
+Never: files; identifiers in the result. Patients keep the order of the patients table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from fairsynth.schemas import IntArray
+from fairsynth.visits.layout import Vocabulary
+from fairsynth.visits.phenotypes import phenotypes
+from fairsynth.visits.records import Records
+
+
+def encode_patients(patients: pl.DataFrame, tokens: pl.DataFrame, *, vocabulary: Vocabulary) -> Records:
+    """The records of `patients`. Tokens outside the vocabulary are left out; their visits stay."""
+    patients = patients.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+    patient_offsets = _offsets(patients["visits"].to_numpy())
+    rows = tokens.join(patients.select("subject_id", "row"), on="subject_id", how="inner")
+    codes, visit_offsets = _codes(rows, patient_offsets=patient_offsets, vocabulary=vocabulary)
+    context, context_offsets = _context(patients, rows, vocabulary=vocabulary)
+    return Records(
+        codes=codes,
+        visit_offsets=visit_offsets,
+        patient_offsets=patient_offsets,
+        context=context,
+        context_offsets=context_offsets,
+        group=patients["group"].replace_strict(_ids(vocabulary.groups), return_dtype=pl.Int64).to_numpy(),
+        label=patients["label"].cast(pl.Int64).to_numpy(),
+    )
+
+
+def known_share(tokens: pl.DataFrame, *, vocabulary: Vocabulary) -> float:
+    """Share of the token occurrences that the vocabulary has; 0 when there are none."""
+    known = tokens["token"].is_in(list(vocabulary.codes)).sum()
+    return float(known) / len(tokens) if len(tokens) else 0.0
+
+
+def _codes(rows: pl.DataFrame, *, patient_offsets: IntArray, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
+    """Token ids of all visits in order, sorted within a visit, and the visits' offsets."""
+    table = _table("token", "id", list(vocabulary.codes), start=vocabulary.layout.codes.start)
+    found = rows.join(table, on="token", how="inner").select("row", "position", "id").unique()
+    visit = patient_offsets[found["row"].to_numpy()] + found["position"].to_numpy()
+    ids = found["id"].to_numpy()
+    order = np.lexsort((ids, visit))
+    counts = np.bincount(visit, minlength=patient_offsets[-1])
+    return ids[order], _offsets(counts)
+
+
+def _context(patients: pl.DataFrame, rows: pl.DataFrame, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
+    """Token ids of the label visits: group, label if positive, sex, age, phenotypes; and their offsets."""
+    ids = {name: index for index, name in enumerate(vocabulary.names)}
+    labels = patients.filter(pl.col("label") == 1).select("row", pl.lit("LABEL").alias("token"))
+    named = [
+        patients.select("row", pl.format(f"{kind}//{{}}", column).alias("token"))
+        for kind, column in (("GROUP", "group"), ("SEX", "sex"), ("AGE", "age"))
+    ]
+    frame = pl.concat([*named, labels, _phenotype_tokens(rows, vocabulary=vocabulary)])
+    frame = frame.with_columns(pl.col("token").replace_strict(ids, return_dtype=pl.Int64)).unique().sort("row", "token")
+    counts = np.bincount(frame["row"].to_numpy(), minlength=len(patients))
+    return frame["token"].to_numpy(), _offsets(counts)
+
+
+def _phenotype_tokens(rows: pl.DataFrame, *, vocabulary: Vocabulary) -> pl.DataFrame:
+    """The phenotypes that the diagnoses of each record name: row, token."""
+    known = [item for item in phenotypes() if item.name in vocabulary.phenotypes]
+    table = pl.DataFrame(
+        {"token": [f"DX//CCS//{item.ccs}" for item in known], "name": [f"PHENOTYPE//{item.name}" for item in known]},
+        schema={"token": pl.String, "name": pl.String},
+    )
+    return rows.join(table, on="token", how="inner").select("row", pl.col("name").alias("token")).unique()
+
+
+def _ids(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
+
+
+def _table(key: str, value: str, names: list[str], *, start: int) -> pl.DataFrame:
+    """A lookup table name -> start + index."""
+    ids = pl.Series(value, range(start, start + len(names)), dtype=pl.Int64)
+    return pl.DataFrame([pl.Series(key, names, dtype=pl.String), ids])
+
+
+def _offsets(counts: IntArray) -> IntArray:
+    """CSR offsets of rows with these lengths."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])

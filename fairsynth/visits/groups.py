@@ -1,0 +1,87 @@
+"""The sensitive attribute: ordered rules from the source's own strings to the study's groups.
+
+In:  `groups.yaml` of a site.   Out: `GroupRules`; the group of each raw string.
+Never: a guess. A string that no rule matches is an error, and strings that few patients carry are not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import Field, field_validator
+
+from fairsynth.config import Strict, read_yaml
+from fairsynth.errors import CohortError, Problem
+from fairsynth.schemas import Group
+
+
+class GroupRule(Strict):
+    """Strings (upper-cased) in which the regular expression `match` is found belong to `group`."""
+
+    match: str = Field(min_length=1)
+    group: Group
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+
+class GroupRules(Strict):
+    """`groups.yaml`: the first rule that matches wins. `attribute` is the kind of event that carries the string."""
+
+    schema_: Literal["fairsynth.groups/1"] = Field(alias="schema")
+    attribute: str = Field(default="ETHNICITY", pattern=r"^[A-Z_]+$")
+    rules: tuple[GroupRule, ...] = Field(min_length=1)
+
+    def group_of(self, raw: str) -> Group | None:
+        """The group of one raw string; None when no rule matches."""
+        text = raw.upper()
+        return next((rule.group for rule in self.rules if re.search(rule.match, text)), None)
+
+
+def read_groups(path: Path, *, names: Iterable[Group]) -> GroupRules:
+    """The rules at `path`. Raises ConfigError, and CohortError for a group that the study (`names`) does not know."""
+    rules = read_yaml(path, GroupRules)
+    known = tuple(names)
+    unknown = sorted({rule.group for rule in rules.rules} - set(known))
+    if unknown:
+        expected, do = f"one of: {', '.join(known)}", "correct the rule, or add the group to the study's `groups`"
+        raise CohortError(
+            Problem(what="unknown group", where=f"{path}  {group}", expected=expected, do=do) for group in unknown
+        )
+    return rules
+
+
+def assign(strings: pl.DataFrame, *, rules: GroupRules, source: Path, minimum_cell: int) -> pl.DataFrame:
+    """The group of every patient.
+
+    `strings` has columns subject_id, raw: one row a patient. Returns subject_id, raw, group.
+    Raises CohortError when a string matches no rule; only strings of at least `minimum_cell` patients are shown.
+    """
+    counts = strings.group_by("raw").len().sort("len", "raw", descending=[True, False])
+    groups = {raw: rules.group_of(raw) for raw in counts["raw"]}
+    unmatched = counts.filter(pl.col("raw").is_in([raw for raw, group in groups.items() if group is None]))
+    if len(unmatched):
+        raise CohortError(_unmatched(unmatched, attribute=rules.attribute, source=source, minimum_cell=minimum_cell))
+    mapped = counts.select("raw", pl.Series("group", [groups[raw] for raw in counts["raw"]], dtype=pl.String))
+    return strings.join(mapped, on="raw", how="left")
+
+
+def _unmatched(unmatched: pl.DataFrame, *, attribute: str, source: Path, minimum_cell: int) -> Problem:
+    common = unmatched.filter(pl.col("len") >= minimum_cell)["raw"].to_list()
+    shown = f"; carried by {minimum_cell} patients or more: {', '.join(map(repr, common))}" if common else ""
+    return Problem(
+        what=f"{attribute} strings without a group",
+        where=f"{source}  rules  ({len(unmatched)} distinct{shown})",
+        expected="one rule that matches each string of the source",
+        do=f"list the {attribute} column of the tables at the site, then add a rule for each missing string",
+    )

@@ -1,0 +1,134 @@
+"""Laboratory values -> bins between fixed clinical cut points, in one unit.
+
+In:  `data/labs.yaml`; values with their LOINC code and unit.   Out: the conversion table and the bin of each value.
+Never: a cut point learnt from a site's data, so that a token means the same at every site.
+
+A value is converted to the conventional unit, rounded to 6 significant digits (events are stored as float32), dropped when
+it is not plausible, and binned: below a low cut, above a high cut, else `normal`; a value equal to a cut is on the normal
+side of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Literal, Self
+
+import polars as pl
+from pydantic import Field, PositiveFloat, model_validator
+
+from fairsynth.config import Strict, read_yaml
+from fairsynth.visits.phenotypes import DATA
+
+BINS = ("critical_low", "low", "normal", "high", "critical_high")
+NORMAL = BINS.index("normal")
+SIGNIFICANT_DIGITS = 6
+
+Cut = float | None
+
+
+class Lab(Strict):
+    """One analyte; see the head of `data/labs.yaml`."""
+
+    name: str
+    loinc: str = Field(pattern=r"^\d+-\d$")
+    also: tuple[str, ...] = ()
+    unit: str
+    units: dict[str, PositiveFloat]
+    cuts: tuple[Cut, Cut, Cut, Cut]
+    plausible: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        edges = [self.plausible[0], *(cut for cut in self.cuts if cut is not None), self.plausible[1]]
+        if any(low >= high for low, high in pairwise(edges)):
+            raise ValueError("plausible minimum, cuts and plausible maximum must increase")
+        if (self.cuts[1] is None and self.cuts[0] is not None) or (self.cuts[2] is None and self.cuts[3] is not None):
+            raise ValueError("a critical cut needs the cut before it")
+        return self
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Bin -> (low, high) in the conventional unit, for the bins that this analyte has.
+
+        Low bins hold `low <= value < high`, high bins `low < value <= high`, `normal` both ends.
+        """
+        edges = (self.plausible[0], *self.cuts, self.plausible[1])
+        return {
+            name: (_first(edges[index::-1]), _first(edges[index + 1 :]))
+            for index, name in enumerate(BINS)
+            if index == NORMAL or edges[index + (index < NORMAL)] is not None
+        }
+
+
+def _first(edges: tuple[Cut, ...]) -> float:
+    """The first edge that is set."""
+    return next(edge for edge in edges if edge is not None)
+
+
+class LabTable(Strict):
+    """`data/labs.yaml`."""
+
+    schema_: Literal["fairsynth.labs/1"] = Field(alias="schema")
+    labs: tuple[Lab, ...]
+
+    @model_validator(mode="after")
+    def _codes_once(self) -> Self:
+        codes = [code for lab in self.labs for code in (lab.loinc, *lab.also)]
+        if len(set(codes)) != len(codes):
+            raise ValueError("a LOINC code is listed twice")
+        return self
+
+
+@cache
+def labs_by_loinc() -> dict[str, Lab]:
+    """LOINC code, `also` codes included -> its analyte."""
+    table = read_yaml(DATA / "labs.yaml", LabTable)
+    return {code: lab for lab in table.labs for code in (lab.loinc, *lab.also)}
+
+
+def plain_unit(unit: str | None) -> str:
+    """A unit as the table writes it: lower case, no blanks, `u` for micro; "" for none."""
+    text = "".join((unit or "").split()).lower().replace("µ", "u").replace("μ", "u")
+    return text.rstrip(".")
+
+
+def conversions(pairs: pl.DataFrame) -> pl.DataFrame:
+    """What is needed to bin each kind of measurement.
+
+    `pairs` has columns code, unit, loinc: the distinct measurements of a source, `loinc` null where it gives none.
+    Returns the rows that the table knows, with name, loinc (the token's), factor, cut0..cut3, least, greatest.
+    """
+    rows = []
+    for row in pairs.iter_rows(named=True):
+        lab = labs_by_loinc().get(row["loinc"] or "")
+        factor = lab.units.get(plain_unit(row["unit"])) if lab else None
+        if lab is None or factor is None:
+            continue
+        cuts = {f"cut{index}": cut for index, cut in enumerate(lab.cuts)}
+        least, greatest = lab.plausible
+        key = {"code": row["code"], "unit": row["unit"]}
+        rows.append({**key, "loinc": lab.loinc, "factor": float(factor), **cuts, "least": least, "greatest": greatest})
+    return pl.DataFrame(rows, schema=_CONVERSION_SCHEMA)
+
+
+_CONVERSION_SCHEMA = {
+    "code": pl.String,
+    "unit": pl.String,
+    "loinc": pl.String,
+    "factor": pl.Float64,
+    **{f"cut{index}": pl.Float64 for index in range(4)},
+    "least": pl.Float64,
+    "greatest": pl.Float64,
+}
+
+
+def converted() -> pl.Expr:
+    """The value in the conventional unit, from columns numeric_value, factor."""
+    return (pl.col("numeric_value").cast(pl.Float64) * pl.col("factor")).round_sig_figs(SIGNIFICANT_DIGITS)
+
+
+def bin_index() -> pl.Expr:
+    """Index into BINS, from columns value, cut0..cut3; a missing cut separates nothing."""
+    below = sum((pl.col("value") < pl.col(cut)).fill_null(False).cast(pl.Int8) for cut in ("cut0", "cut1"))
+    above = sum((pl.col("value") > pl.col(cut)).fill_null(False).cast(pl.Int8) for cut in ("cut2", "cut3"))
+    return pl.lit(NORMAL, dtype=pl.Int8) - below + above

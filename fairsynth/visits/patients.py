@@ -1,0 +1,102 @@
+"""Events -> the visits and patients of the cohort.
+
+In:  the events table, `CohortConfig`.   Out: visits (one row each, ordered within the patient) and patients.
+Never: tokens, labels.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from fairsynth.config import CohortConfig
+from fairsynth.visits.bins import DAYS_PER_YEAR, age_days
+from fairsynth.visits.flow import Flow
+
+SEX_OF_GENDER = {"GENDER//F": "female", "GENDER//M": "male"}
+
+
+def read_visits(events: pl.LazyFrame, *, attribute: str) -> pl.DataFrame:
+    """Every visit that has an admission: subject_id, visit_id, admitted, discharged, died, raw, units.
+
+    `raw` is the string of the sensitive attribute (events `<attribute>//...`), null if the visit has none. A visit
+    without discharge ends with its last event.
+    """
+    code, time = pl.col("code"), pl.col("time")
+    prefix = f"{attribute}//"
+    kinds = ("ADMISSION//", "DISCHARGE//", "DEATH//HOSPITAL", "UNIT//", prefix)
+    wanted = pl.any_horizontal(code.str.starts_with(kind) for kind in kinds)
+    visits = (
+        events.filter(pl.col("visit_id").is_not_null(), wanted)
+        .group_by("subject_id", "visit_id")
+        .agg(
+            time.filter(code.str.starts_with("ADMISSION//")).min().alias("admitted"),
+            time.filter(code.str.starts_with("DISCHARGE//")).max().alias("discharged"),
+            time.max().alias("last_event"),
+            code.str.starts_with("DEATH//HOSPITAL").any().alias("died"),
+            code.filter(code.str.starts_with(prefix)).sort().first().str.strip_prefix(prefix).alias("raw"),
+            code.filter(code.str.starts_with("UNIT//")).str.strip_prefix("UNIT//").unique().sort().alias("units"),
+        )
+        .filter(pl.col("admitted").is_not_null())
+        .with_columns(pl.coalesce("discharged", "last_event").alias("discharged"))
+        .drop("last_event")
+    )
+    return visits.sort("subject_id", "admitted", "visit_id").collect()
+
+
+def read_people(events: pl.LazyFrame) -> pl.DataFrame:
+    """Date of birth and sex of every patient that has both: subject_id, birth, sex."""
+    code = pl.col("code")
+    wanted = (code == "MEDS_BIRTH") | code.is_in(list(SEX_OF_GENDER))
+    return (
+        events.filter(wanted)
+        .group_by("subject_id")
+        .agg(
+            pl.col("time").filter(code == "MEDS_BIRTH").min().alias("birth"),
+            code.filter(code != "MEDS_BIRTH").sort().first().replace_strict(SEX_OF_GENDER, default=None).alias("sex"),
+        )
+        .drop_nulls()
+        .sort("subject_id")
+        .collect()
+    )
+
+
+def select(visits: pl.DataFrame, *, people: pl.DataFrame, cohort: CohortConfig, flow: Flow) -> pl.DataFrame:
+    """The cohort's visits, with columns birth, sex, age_days (at admission), order (0 = first), gap_days, los_days.
+
+    `gap_days` counts from the discharge of the patient's previous visit in the cohort (null on the first), never below 0.
+    """
+    flow.note("patients_in_events", visits["subject_id"].n_unique())
+    flow.note("visits_in_events", len(visits))
+    visits = visits.join(people, on="subject_id", how="inner", maintain_order="left")
+    flow.note("visits_with_sex_and_birth", len(visits))
+    visits = visits.with_columns(age_days(pl.col("birth"), pl.col("admitted")).alias("age_days"))
+    low, high = cohort.minimum_age_years * DAYS_PER_YEAR, cohort.maximum_age_years * DAYS_PER_YEAR
+    visits = visits.filter(pl.col("age_days").is_between(low, high))
+    flow.note("visits_in_age_range", len(visits))
+    if cohort.require_unit:
+        visits = visits.filter(pl.col("units").list.set_intersection(list(cohort.require_unit)).list.len() > 0)
+        flow.note("visits_in_required_units", len(visits))
+    visits = visits.filter(pl.len().over("subject_id") >= cohort.minimum_visits)
+    flow.note("patients_with_enough_visits", visits["subject_id"].n_unique())
+    return with_intervals(visits)
+
+
+def with_intervals(visits: pl.DataFrame) -> pl.DataFrame:
+    """`visits` (sorted) with order, gap_days and los_days."""
+    previous = pl.col("discharged").shift(1).over("subject_id")
+    days = 86_400.0
+    return visits.with_columns(
+        pl.int_range(pl.len()).over("subject_id").alias("order"),
+        ((pl.col("admitted") - previous).dt.total_seconds() / days).clip(lower_bound=0).alias("gap_days"),
+        ((pl.col("discharged") - pl.col("admitted")).dt.total_seconds() / days).clip(lower_bound=0).alias("los_days"),
+    )
+
+
+def first_strings(visits: pl.DataFrame) -> pl.DataFrame:
+    """The raw string of each patient's first visit that has one: subject_id, raw."""
+    return (
+        visits.filter(pl.col("raw").is_not_null())
+        .group_by("subject_id", maintain_order=True)
+        .first()
+        .select("subject_id", "raw")
+    )

@@ -1,0 +1,115 @@
+"""Configuration files: what is right is read, what is wrong is told with file, line, key and mend."""
+
+from pathlib import Path
+
+import pytest
+
+from fairsynth.config import SimulationConfig, SiteConfig, StudyConfig, checked, read_site, read_study, read_yaml
+from fairsynth.errors import ConfigError
+
+STUDY = """schema: fairsynth.study/1
+name: tiny
+seed: 1
+sites:
+  - site: a
+    config: sites/a
+    data: tables/a
+  - site: b
+    config: sites/b
+    simulate:
+      source: pic
+      patients: 50
+groups:
+  names: [x, y, z]
+  reference: [x]
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_study_file_becomes_a_plan_that_holds_no_path(study):
+    plan = read_study(study(STUDY)).plan()
+    assert plan.roster == ("a", "b")
+    assert plan.quorum == 2
+    assert "tables/a" not in plan.model_dump_json()
+    assert type(plan).model_validate_json(plan.model_dump_json(by_alias=True)) == plan
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "hint"),
+    [
+        ("seed: 1", "sede: 1", 3, "did you mean 'seed'?"),
+        ("patients: 50", "patient: 50", 12, "did you mean 'patients'?"),
+        ("patients: 50", "patients: -5", 12, "greater than 0"),
+        ("source: pic", "source: mimic4", 11, "'mimic3' or 'pic'"),
+        ("reference: [x]", "reference: [w]", 13, "reference group 'w' is not among `names`"),
+        ("site: b", "site: a", 0, "a site is named twice"),
+        ("schema: fairsynth.study/1", "schema: fairsynth.site/1", 1, "fairsynth.study/1"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_line_and_its_mend(study, old, new, line, hint):
+    path = study(STUDY.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_study(path)
+    message = str(caught.value)
+    assert f"{path}:{line}" in message if line else str(path) in message
+    assert hint in message
+
+
+def test_every_problem_of_a_file_is_told_in_one_pass(study):
+    with pytest.raises(ConfigError) as caught:
+        read_study(study(STUDY.replace("seed: 1", "sede: 1").replace("patients: 50", "patients: 0")))
+    assert len(caught.value.problems) == 3  # unknown key, missing key, bad value
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: 1\na: 2\n", "duplicate key"),
+        ("a: &x 1\nb: *x\n", "YAML alias"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "not a mapping"),
+        ("a: " + "1" * 70_000, "file too large"),
+    ],
+)
+def test_yaml_that_could_mislead_is_refused(study, text, what):
+    with pytest.raises(ConfigError, match=what):
+        read_yaml(study(text), StudyConfig)
+
+
+def test_bytes_that_are_not_utf8_are_refused(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_study(path)
+
+
+def test_a_missing_site_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing file.*site\.yaml"):
+        read_site(tmp_path)
+
+
+def test_the_splits_must_add_up(study):
+    text = STUDY + "split: {train: 0.5, validation: 0.1, held_out: 0.1}\n"
+    with pytest.raises(ConfigError, match="must be 1"):
+        read_study(study(text))
+
+
+def test_a_site_file_of_another_schema_is_refused(tmp_path):
+    path = tmp_path / "site.yaml"
+    path.write_text("schema: fairsynth.study/1\nsource: pic\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"site\.yaml:1"):
+        read_yaml(path, SiteConfig)
+
+
+def test_options_of_the_command_line_are_checked_alike():
+    with pytest.raises(ConfigError, match="options"):
+        checked(SimulationConfig, {"source": "pic", "detail": 2.0}, where="options")
