@@ -53,7 +53,7 @@ format: $(VENV)/dev.stamp       ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
-	$(BIN)/python -m benchmarks.generator --quick --json
+	$(BIN)/python -m benchmarks.pipeline --quick
 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -68,12 +68,12 @@ def features(records: Records, *, vocabulary: Vocabulary) -> Features:
 
 def demographic_tokens(layout: TokenLayout) -> int:
     """The number of distinct group, sex and age tokens."""
-    return _groups(layout) + layout.ages.stop - layout.sexes.start
+    return _groups(layout) + int(layout.ages.stop - layout.sexes.start)
 
 
 def phenotype_tokens(layout: TokenLayout) -> int:
     """The number of phenotypes."""
-    return layout.phenotypes.stop - layout.phenotypes.start
+    return int(layout.phenotypes.stop - layout.phenotypes.start)
 
 
 def blind(records: Records, *, vocabulary: Vocabulary) -> Records:
@@ -85,7 +85,7 @@ def blind(records: Records, *, vocabulary: Vocabulary) -> Records:
 
 
 def _groups(layout: TokenLayout) -> int:
-    return layout.groups.stop - layout.groups.start
+    return int(layout.groups.stop - layout.groups.start)
 
 
 def _keep(values: IntArray, offsets: IntArray, kept: npt.NDArray[np.bool_]) -> Ragged:

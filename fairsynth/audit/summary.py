@@ -103,7 +103,7 @@ class Fidelity(Strict):
     r2_ceiling: float | None  # held-out (y) by real training (x): what sampling error alone leaves
     r2_training: float | None  # training (y) by synthetic (x)
     r2_training_rare: float | None  # the same, codes in fewer than 1 % of training visits
-    points: tuple[tuple[float, float, float], ...]  # per code, unnamed: training, held-out, synthetic
+    points: tuple[tuple[float, float, float], ...]  # per code, unnamed: training, held-out, synthetic; or empty
 
 
 class Scope(Strict):
@@ -193,6 +193,8 @@ def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) 
     """
     sites = tuple(sorted(replies))
     problems = [problem for site in sites for problem in _misfits(site, replies[site], plan, axes)]
+    if len({replies[site]["code_visits"].shape for site in sites if "code_visits" in replies[site]}) > 1:
+        problems.append(Problem(what="sites have different vocabularies", where="code_visits", expected="equal shapes"))
     if not sites:
         problems = [Problem(what="no site replied to the audit", where="audit", expected="at least one reply")]
     if problems:
@@ -348,7 +350,7 @@ def _group_rates(judged: Judged, group: int, frame: _Frame) -> GroupRates:
 
 def _fidelity(code_visits: IntArray, code_totals: IntArray, frame: _Frame) -> Fidelity:
     """Prevalence by visit of each code, (3, C) counts over (3,) totals: training, held-out, synthetic."""
-    shares = code_visits / np.maximum(code_totals, 1)[:, None]
+    shares = np.where(code_totals > 0, code_visits.T / np.maximum(code_totals, 1), np.nan).T  # (3, C)
     training, held_out, synthetic = shares
     rare = training < RARE
     return Fidelity(
@@ -358,11 +360,11 @@ def _fidelity(code_visits: IntArray, code_totals: IntArray, frame: _Frame) -> Fi
         r2_ceiling=_determination(held_out, training),
         r2_training=_determination(training, synthetic),
         r2_training_rare=_determination(training[rare], synthetic[rare]),
-        points=tuple((x, y, z) for x, y, z in shares.T.round(6).tolist()),
+        points=tuple((x, y, z) for x, y, z in shares.T.round(6).tolist()) if code_totals.all() else (),
     )
 
 
 def _determination(y: FloatArray, x: FloatArray) -> float | None:
-    """1 - residual / total sum of squares of y against y = x; None where y does not vary."""
+    """1 - residual / total sum of squares of y against y = x; None where y does not vary or there are no visits."""
     total = ((y - y.mean()) ** 2).sum() if len(y) else 0.0
     return number(1 - ((y - x) ** 2).sum() / total) if total > 0 else None

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from fairsynth import seeds
 from fairsynth.audit.features import Features, demographic_tokens, features, phenotype_tokens
+from fairsynth.generator.train import threads
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
@@ -49,7 +49,7 @@ class Transformer:
 
     def fit(self, train: Records, *, vocabulary: Vocabulary, settings: FitSettings, seed: int) -> Fitted:
         """Train for `settings.epochs` passes over `train`; binary cross-entropy, no class weights."""
-        with _threads(settings.threads):
+        with threads(settings.threads):
             model = Network(vocabulary, prior=_log_odds(train.label))
             model.initialise(seeds.torch_stream(seed, "initial"))
             dropout = Dropout(rate=self.dropout, generator=seeds.torch_stream(seed, "dropout"))
@@ -61,7 +61,8 @@ class Transformer:
                     logits = model(features(batch, vocabulary=vocabulary), dropout)  # (B,)
                     label = torch.from_numpy(batch.label).to(logits.dtype)
                     optimiser.zero_grad()
-                    functional.binary_cross_entropy_with_logits(logits, label).backward()
+                    loss = functional.binary_cross_entropy_with_logits(logits, label)
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                     optimiser.step()
         return FittedTransformer(model=model, vocabulary=vocabulary, threads=settings.threads)
 
@@ -78,7 +79,7 @@ class FittedTransformer:
         """(B,) the predicted chance of label 1. A patient's score does not depend on who else is scored."""
         result = np.zeros(len(records))
         order = np.argsort(records.visit_counts, kind="stable")
-        with _threads(self.threads), torch.no_grad():
+        with threads(self.threads), torch.no_grad():
             for start in range(0, len(records), SCORING_BATCH):
                 rows = order[start : start + SCORING_BATCH]
                 logits = self.model(features(records.take(rows), vocabulary=self.vocabulary), None)
@@ -100,7 +101,7 @@ class Dropout:
 
 
 class Layer(nn.Module):
-    """The block of Eq. 6 for the read-out token: attention over a set of tokens and itself, then a feed-forward part."""
+    """The block of Eq. 6 for the read-out token: attention to a set of tokens and itself, then a feed-forward part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,14 +176,16 @@ class Network(nn.Module):
             (self.phenotypes[torch.from_numpy(inputs.phenotypes.values)], inputs.phenotypes.lengths),
             (self.demographics[torch.from_numpy(inputs.demographics.values)], inputs.demographics.lengths),
         )
-        read = [layer(drop(tokens), lengths, dropout) for layer, (tokens, lengths) in zip(self.layers, sets, strict=True)]
+        read = [
+            layer(drop(tokens), lengths, dropout) for layer, (tokens, lengths) in zip(self.layers, sets, strict=True)
+        ]
         return self.head(torch.cat(read, dim=1)).squeeze(1)  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
 def batches(lengths: IntArray, *, size: int, rng: np.random.Generator) -> Iterator[IntArray]:
     """Indices of every patient once, in random batches of `size` with similar lengths, so that little is padded."""
     order = rng.permutation(len(lengths))
-    parts = []
+    parts: list[IntArray] = []
     for start in range(0, len(order), size * POOL):
         pool = order[start : start + size * POOL]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
@@ -195,12 +198,12 @@ def _places(lengths: IntArray, longest: int) -> IntArray:
     """The row of each token in a (B * longest) padded array."""
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
     shift = np.arange(len(lengths)) * longest - offsets[:-1]
-    return np.arange(offsets[-1]) + np.repeat(shift, lengths)
+    return np.asarray(np.arange(offsets[-1]) + np.repeat(shift, lengths), dtype=np.int64)
 
 
 def _heads(values: Tensor) -> Tensor:
     """(B, T, E) -> (B, H, T, E / H)."""
-    return values.unflatten(-1, (HEADS, WIDTH // HEADS)).transpose(1, 2)
+    return values.reshape(*values.shape[:-1], HEADS, WIDTH // HEADS).transpose(1, 2)
 
 
 def _identity(values: Tensor) -> Tensor:
@@ -211,14 +214,3 @@ def _log_odds(label: IntArray) -> float:
     """Log-odds of label 1, half a patient added to either side."""
     positives = int(label.sum())
     return math.log((positives + 0.5) / (len(label) - positives + 0.5))
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Let torch use `number` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

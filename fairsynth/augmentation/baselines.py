@@ -48,8 +48,8 @@ def double_prioritised(
 ) -> Oversampled:
     """Copies added in `INCREMENTS` equal increments; the number of increments with the best `criterion` is kept.
 
-    `criterion(mixed)` scores a training set on validation patients, higher is better; the fewest copies win a tie. Every
-    candidate contains the one before, and the first already holds copies. The same seed gives the same copies.
+    `criterion(mixed)` scores a training set on validation patients, higher is better; the fewest copies win a tie.
+    Every candidate contains the one before, and the first already holds copies. The same seed gives the same copies.
     """
     members = members_of(train.group, train.label, groups=groups)
     full = copy_plan(members, budget=budget)

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairsynth.augmentation.plan import members_of
+from fairsynth.federation.plans import APPROACHES
 from fairsynth.schemas import IntArray
 from fairsynth.visits.records import Records
 
-REAL_ONLY = "real_only"
-PLAIN_SYNTHETIC = "plain_synthetic"
-OVERSAMPLED = "oversampled"
-FAIRSYNTH = "fairsynth"
-APPROACHES = (REAL_ONLY, PLAIN_SYNTHETIC, OVERSAMPLED, FAIRSYNTH)
+REAL_ONLY, PLAIN_SYNTHETIC, OVERSAMPLED, FAIRSYNTH = APPROACHES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,16 +53,19 @@ class StudyProgress:
         self.rounds = rounds
 
     def _on_checked(self, event: dict[str, Any]) -> None:
-        self._step("starting Flower", note=f"{len(event['sites'])} sites")
+        self._step("opening the sites", note=f"{len(event['sites'])} sites")
 
     def _on_simulating(self, event: dict[str, Any]) -> None:
         self._step(f"simulating {event['site']}", note=f"{event['patients']:,} patients")
+
+    def _on_preparing(self, event: dict[str, Any]) -> None:
+        self._step(f"extracting events and building the cohort of {event['site']}")
 
     def _on_starting(self, event: dict[str, Any]) -> None:
         self._step("starting Flower", note=str(event.get("engine", "")))
 
     def _on_study(self, event: dict[str, Any]) -> None:
-        self._step("extracting events and building cohorts, at each site")
+        self._step("enrolling the sites")
 
     def _on_enrolled(self, event: dict[str, Any]) -> None:
         self._step("agreeing on one vocabulary")

@@ -7,21 +7,27 @@ Never: a site that reads another site's folder; training before every input was 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairsynth import artefacts
 from fairsynth.audit.predictors import load_predictor
-from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_study
+from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_site, read_study
 from fairsynth.errors import ConfigError, FairSynthError, Problem
 from fairsynth.extraction.checks import TablesReport, check_tables
+from fairsynth.extraction.rules import read_rules
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
+from fairsynth.federation.messages import EnrolRequest
+from fairsynth.federation.rounds import check_pooled
+from fairsynth.federation.site import enrol
 from fairsynth.report import build
-from fairsynth.schemas import SiteId
+from fairsynth.schemas import Group, SiteId
 from fairsynth.simulate import simulate
 from fairsynth.visits.groups import read_groups
 from fairsynth.visits.tasks import load_task
@@ -88,7 +94,7 @@ def check(study: Path, *, data: Mapping[str, Path] | None = None) -> tuple[Study
     overrides = _overrides(config, data or {})
     for entry in config.sites:
         try:
-            sites.append(_check_site(entry, study.parent, overrides.get(entry.site)))
+            sites.append(_check_site(entry, study.parent, overrides.get(entry.site), config.groups.names))
         except FairSynthError as error:
             problems.extend(error.problems)
     if problems:
@@ -118,11 +124,25 @@ def run_study(
     plan = config.plan()
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    _rehearse(members, plan, on_event)
     start = run_simulation if engine is Engine.simulation else run_deployment
     start(app, plan=plan_path, workdir=result.server, sites=members, on_event=on_event)
     build(result.server, out=result.report)
     on_event({"event": "report", "path": str(result.report)})
     return result
+
+
+def _rehearse(members: Sequence[Site], plan: StudyPlan, on_event: OnEvent) -> None:
+    """Each site's enrolment, here and now: what is wrong with its data is told in full before Flower starts.
+
+    Between hospitals only a code would come back; on one machine the operator is every site's own.
+    """
+    request = EnrolRequest(plan=plan).pack()
+    cells = {}
+    for member in members:
+        on_event({"event": "preparing", "site": member.site})
+        cells[member.site] = enrol(member.folder, request).arrays["members"].astype(np.int64)
+    check_pooled(plan, cells)
 
 
 def _names(config: StudyConfig) -> Iterator[Problem]:
@@ -146,9 +166,10 @@ def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Pa
     return data
 
 
-def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
+def _check_site(entry: SiteEntry, base: Path, override: Path | None, names: Sequence[Group]) -> Checked:
     config = (base / entry.config).resolve()
-    read_groups(config)
+    read_groups(config / read_site(config).groups, names=names)
+    read_rules(config)
     if entry.simulate is not None and override is None:
         return Checked(entry=entry, config=config, data=Path(), tables=None)
     data = (override or base / str(entry.data)).resolve()
@@ -164,10 +185,10 @@ def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
 def _prepare_folder(result: Run, *, force: bool) -> None:
     """Make room for the run. With `force`, an earlier run's results go; tables and events are reused if unchanged."""
     if result.root.exists() and any(result.root.iterdir()):
-        if not force:
-            raise ConfigError.of("folder not empty", where=str(result.root), do="another --out, or --force to replace")
         if not (result.root / "sites").is_dir():
             raise ConfigError.of("not the folder of a run", where=str(result.root), do="another --out")
+        if (result.server / "plan.json").exists() and not force:
+            raise ConfigError.of("a run is here", where=str(result.root), do="another --out, or --force to replace it")
         shutil.rmtree(result.server, ignore_errors=True)
         result.report.unlink(missing_ok=True)
     result.server.mkdir(parents=True, exist_ok=True)

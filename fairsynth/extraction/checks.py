@@ -1,6 +1,6 @@
 """The door of extraction: everything that is wrong with a data folder, found before anything is written.
 
-In:  a data folder and a site configuration.   Out: `Survey` (tables, frame, counts, problems), `TablesReport`.
+In:  a data folder, the site's configuration and rules.   Out: `Survey` (tables, frame, problems), `TablesReport`.
 Never: a patient's value or identifier in a message; line numbers and counts only.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
-from fairsynth.config import SiteConfig, Strict, read_site
+from fairsynth.config import SiteConfig, Strict
 from fairsynth.errors import ExtractionError, Problem
 from fairsynth.extraction import cells
-from fairsynth.extraction.events import Frame, complete, events_of, placed, read_frame
-from fairsynth.extraction.rules import Rules, TableRule, read_rules
+from fairsynth.extraction.events import Frame, applies, is_complete, placed, read_frame
+from fairsynth.extraction.rules import Rules, TableRule, read_source
 from fairsynth.extraction.tables import ROW, SHOWN_LINES, Table, collect, open_tables, shown_lines
 
 
@@ -45,13 +45,16 @@ class TablesReport(Strict):
     visits_ending_before_they_start: int
     tables: tuple[TableReport, ...]
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """Table -> rows, in the order of the rules."""
+        return {table.table: table.rows for table in self.tables}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """A data folder, looked at. `frame` and `report` are there when the patients and visits tables could be read."""
 
-    site: SiteConfig
-    rules: Rules
     tables: dict[str, Table]
     problems: list[Problem] = field(default_factory=list)
     frame: Frame | None = None
@@ -60,7 +63,8 @@ class Survey:
 
 def check_tables(data: Path, *, config: Path) -> TablesReport:
     """The report on the raw tables in `data`. Raises ExtractionError with all their problems, ConfigError."""
-    _, _, report = checked(survey(data, config=config))
+    site, rules = read_source(config)
+    _, _, report = checked(survey(data, site=site, rules=rules))
     return report
 
 
@@ -71,14 +75,13 @@ def checked(seen: Survey) -> tuple[dict[str, Table], Frame, TablesReport]:
     return seen.tables, seen.frame, seen.report
 
 
-def survey(data: Path, *, config: Path) -> Survey:
-    """Look at every table in `data`; problems are collected, not raised. Raises ConfigError."""
-    site, rules = read_site(config), read_rules(config)
+def survey(data: Path, *, site: SiteConfig, rules: Rules) -> Survey:
+    """Look at every table in `data`; problems are collected, not raised."""
     tables, problems = open_tables(data, rules)
     looked = [_check_cells(tables[rule.file], rule, rules) for rule in rules.tables if rule.file in tables]
     problems.extend(problem for _, found in looked for problem in found)
     if not {rules.patients, rules.visits.table} <= tables.keys():
-        return Survey(site=site, rules=rules, tables=tables, problems=problems)
+        return Survey(tables=tables, problems=problems)
     problems.extend(_check_identifiers(tables, rules))
     frame = read_frame(rules, tables)
     reports = [_place(report, tables[report.table], frame) for report, _ in looked]
@@ -91,7 +94,7 @@ def survey(data: Path, *, config: Path) -> Survey:
         visits_ending_before_they_start=frame.visits.filter(pl.col("end") < pl.col("start")).height,
         tables=tuple(reports),
     )
-    return Survey(site=site, rules=rules, tables=tables, problems=problems, frame=frame, report=summary)
+    return Survey(tables=tables, problems=problems, frame=frame, report=summary)
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
@@ -210,37 +213,32 @@ def _where(table: Table, column: str, rows: pl.DataFrame) -> str:
 def _place(report: TableReport, table: Table, frame: Frame) -> TableReport:
     """`report` with what placing the rows among patients and visits shows."""
     rule = frame.rules.table(report.table)
-    rows = placed(table, rule, frame)
-    unknown_visit = pl.col("known_patient") & ~pl.col("known_visit")
     counts = {
         "with_visit": pl.col("visit_id").is_not_null().sum(),
         "rows_of_unknown_patients": (~pl.col("known_patient")).sum(),
-        "rows_of_unknown_visits": unknown_visit.sum(),
+        "rows_of_unknown_visits": (pl.col("known_patient") & ~pl.col("known_visit")).sum(),
+        **_event_counts(rule, frame.rules),
     }
-    found = collect(rows.select(**counts), str(table.path)).row(0, named=True)
+    found = collect(placed(table, rule, frame).select(**counts), str(table.path)).row(0, named=True)
     with_visit = found.pop("with_visit")
     share = round(with_visit / table.rows, 6) if rule.visit is not None and table.rows else None
-    return report.model_copy(update={**found, "share_with_visit": share, **_count_events(rows, rule, frame)})
+    return report.model_copy(update={**found, "share_with_visit": share})
 
 
-def _count_events(rows: pl.LazyFrame, rule: TableRule, frame: Frame) -> dict[str, int]:
-    """Events of a table, and rows that give none for want of a code or a time."""
-    totals = dict.fromkeys(("events", "events_without_visit", "rows_without_code", "rows_without_time"), 0)
+def _event_counts(rule: TableRule, rules: Rules) -> dict[str, pl.Expr]:
+    """Events of a table's placed rows, and rows that give none for want of a code or a time."""
+    counts: dict[str, list[pl.Expr]] = {
+        name: [] for name in ("events", "events_without_visit", "rows_without_code", "rows_without_time")
+    }
     for event in rule.events:
-        events = events_of(rows, event, frame)
-        lost_time = pl.col("time").is_null() & pl.lit(value=not (event.static or event.optional))
-        lost = events.select(
-            rows_without_code=pl.col("code").is_null().sum(),
-            rows_without_time=(pl.col("code").is_not_null() & lost_time).sum(),
-        )
-        kept = complete(events, event).select(
-            events=pl.len(),
-            events_without_visit=pl.col("visit_id").is_null().sum(),
-        )
-        found = collect(pl.concat([lost, kept], how="horizontal"), rule.file)
-        for name, value in found.row(0, named=True).items():
-            totals[name] += int(value)
-    return totals
+        wanted, made = applies(event), applies(event) & is_complete(event, rules)
+        code = event.template.filled()
+        counts["events"].append(made.sum())
+        counts["events_without_visit"].append((made & pl.col("visit_id").is_null()).sum())
+        counts["rows_without_code"].append((wanted & code.is_null()).sum())
+        if not event.optional:
+            counts["rows_without_time"].append((wanted & code.is_not_null() & ~made).sum())
+    return {name: pl.sum_horizontal(pl.lit(0), *parts) for name, parts in counts.items()}
 
 
 def _check_dropped(reports: list[TableReport], site: SiteConfig) -> list[Problem]:

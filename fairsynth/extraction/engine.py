@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -16,12 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairsynth import artefacts
-from fairsynth.config import read_site
 from fairsynth.errors import ArtefactError, ExtractionError
 from fairsynth.extraction.checks import TableReport, TablesReport, checked, survey
 from fairsynth.extraction.codes import describe
 from fairsynth.extraction.events import Frame, all_events
-from fairsynth.extraction.rules import TableRule, read_rules
+from fairsynth.extraction.rules import Rules, TableRule, read_source
 from fairsynth.extraction.tables import Table, find
 
 KIND = "events"
@@ -29,6 +29,7 @@ DATA = Path("data/0.parquet")  # these three by MEDS 0.4
 CODES = Path("metadata/codes.parquet")
 DATASET = Path("metadata/dataset.json")
 FLOW = Path("flow.json")
+ROWS_A_GROUP = 1_000_000
 
 EVENT_ARROW = pa.schema(
     [
@@ -48,26 +49,25 @@ def extract(data: Path, *, config: Path, root: Path) -> Path:
     A finished artefact whose inputs are unchanged (contents of tables and configuration, version of the code) is kept
     as it is. Raises ConfigError, and ExtractionError with every problem of the data folder before anything is written.
     """
-    inputs = _hashes(data, config=config)
-    if inputs is not None and _is_current(root / KIND, inputs=inputs):
+    site, rules = read_source(config)
+    files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
+    inputs = _hashes(data, rules) | files
+    if _is_current(root / KIND, inputs=inputs):
         return root / KIND
-    tables, frame, report = checked(survey(data, config=config))
-    inputs = inputs or {}  # never empty: a file that is missing has not passed the checks
+    tables, frame, report = checked(survey(data, site=site, rules=rules))
     facts: dict[str, object] = {"source": report.source, "data_sha256": inputs["data"]}
     with artefacts.new(root, kind=KIND, inputs=inputs, facts=facts) as folder:
         facts |= _write(folder, tables=tables, frame=frame, report=report)
     return root / KIND
 
 
-def _hashes(data: Path, *, config: Path) -> dict[str, str] | None:
-    """SHA-256 of every input, and of the tables together as `data`; None when a table is not there."""
-    site, rules = read_site(config), read_rules(config)
-    try:
-        tables = {rule.file: artefacts.sha256_file(find(data, rule.file)) for rule in rules.files}
-    except (ExtractionError, OSError):  # said in full by the checks
-        return None
-    files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
-    return {**tables, **files, "data": artefacts.sha256_json(tables)}
+def _hashes(data: Path, rules: Rules) -> dict[str, str]:
+    """SHA-256 of every table, and of all together as `data`. A table that is not there is left to the checks."""
+    tables = {}
+    for rule in rules.files:
+        with suppress(ExtractionError, OSError):
+            tables[rule.file] = artefacts.sha256_file(find(data, rule.file))
+    return {**tables, "data": artefacts.sha256_json(tables)}
 
 
 def _is_current(folder: Path, *, inputs: dict[str, str]) -> bool:
@@ -83,10 +83,7 @@ def _write(folder: Path, *, tables: dict[str, Table], frame: Frame, report: Tabl
     """Write the files of the artefact; the counts that its manifest states."""
     (folder / DATA).parent.mkdir(parents=True)
     (folder / CODES).parent.mkdir(parents=True)
-    try:
-        all_events(tables, frame).sink_parquet(folder / DATA, arrow_schema=EVENT_ARROW, engine="streaming")
-    except pl.exceptions.PolarsError:  # its text quotes cells
-        raise ExtractionError.of("tables changed while they were read", where=KIND, do="run it again") from None
+    _write_events(all_events(tables, frame), folder / DATA)
     events = pl.scan_parquet(folder / DATA)
     codes = describe(events, tables=tables, rules=frame.rules)
     pq.write_table(codes, folder / CODES)
@@ -96,8 +93,21 @@ def _write(folder: Path, *, tables: dict[str, Table], frame: Frame, report: Tabl
     return {"patients": report.patients, "visits": report.visits, "events": flow["events"], "codes": codes.num_rows}
 
 
+def _write_events(events: pl.LazyFrame, path: Path) -> None:
+    """Write events, streamed. Polars writes `large_string`, which MEDS does not accept: hence the second pass."""
+    sorted_events = path.with_name("sorted.parquet")
+    try:
+        events.sink_parquet(sorted_events, engine="streaming")
+    except pl.exceptions.ComputeError:  # its text quotes cells
+        raise ExtractionError.of("tables changed while they were read", where=KIND, do="run it again") from None
+    with pq.ParquetFile(sorted_events) as source, pq.ParquetWriter(path, EVENT_ARROW, compression="zstd") as target:
+        for batch in source.iter_batches(batch_size=ROWS_A_GROUP):
+            target.write_batch(batch.cast(EVENT_ARROW), row_group_size=ROWS_A_GROUP)
+    sorted_events.unlink()
+
+
 def _flow(events: pl.LazyFrame, *, frame: Frame, report: TablesReport) -> dict[str, int]:
-    """What came in, what was left out and why, what came out: step -> count, in order; losses of zero are not listed."""
+    """What came in, what was left out and why, what came out: step -> count, in order (no losses of zero)."""
     rules = frame.rules
     visited = {rule.file: _made_by(rule) & pl.col("visit_id").is_null() for rule in rules.tables if rule.visit}
     counts = [condition.sum().alias(name) for name, condition in visited.items()]

@@ -60,12 +60,12 @@ def placed(table: Table, rule: TableRule, frame: Frame) -> pl.LazyFrame:
     return rows.with_columns(known_visit=known_visit, known_patient=pl.col("known_patient").fill_null(value=False))
 
 
-def events_of(rows: pl.LazyFrame, event: EventRule, frame: Frame) -> pl.LazyFrame:
-    """The events that `event` makes of placed rows; before losses: `code` or `time` may be null."""
-    rows = rows.filter(*KEPT, *[pl.col(column).eq_missing(pl.lit(text)) for column, text in event.where.items()])
+def events_of(rows: pl.LazyFrame, event: EventRule, rules: Rules) -> pl.LazyFrame:
+    """The events that `event` makes of placed rows."""
+    rows = rows.filter(applies(event)).filter(is_complete(event, rules))
     columns = {
         "subject_id": pl.col("subject_id"),
-        "time": _time(event, frame.rules),
+        "time": time_of(event, rules),
         "code": event.template.filled(),
         "numeric_value": cells.number(event.value) if event.value else pl.lit(None),
         "visit_id": pl.col("visit_id"),
@@ -74,9 +74,24 @@ def events_of(rows: pl.LazyFrame, event: EventRule, frame: Frame) -> pl.LazyFram
     return rows.select(columns[name].cast(dtype).alias(name) for name, dtype in EVENT_SCHEMA.items())
 
 
-def complete(events: pl.LazyFrame, event: EventRule) -> pl.LazyFrame:
-    """The events that have a code, and a time unless they are static by rule."""
-    return events.drop_nulls(["code"] if event.static else ["code", "time"])
+def applies(event: EventRule) -> pl.Expr:
+    """Whether a placed row is kept and has the cells that `event` asks for."""
+    conditions = [pl.col(column).eq_missing(pl.lit(text)) for column, text in event.where.items()]
+    return pl.all_horizontal(*KEPT, *conditions)
+
+
+def is_complete(event: EventRule, rules: Rules) -> pl.Expr:
+    """Whether a row has the event's code, and its time unless the event is static by rule."""
+    code = event.template.filled().is_not_null()
+    return code if event.static else code & time_of(event, rules).is_not_null()
+
+
+def time_of(event: EventRule, rules: Rules) -> pl.Expr:
+    """The row's own time, else its visit's start or end; null for a static event."""
+    times = [cells.time(event.time, rules)] if event.time is not None else []
+    if event.at is not None:
+        times.append(pl.col(event.at))
+    return pl.coalesce(times) if times else pl.lit(None)
 
 
 def attached(events: pl.LazyFrame, visits: pl.DataFrame) -> pl.LazyFrame:
@@ -98,15 +113,7 @@ def all_events(tables: dict[str, Table], frame: Frame) -> pl.LazyFrame:
     for rule in frame.rules.tables:
         rows = placed(tables[rule.file], rule, frame)
         for event in rule.events:
-            events = complete(events_of(rows, event, frame), event)
+            events = events_of(rows, event, frame.rules)
             parts.append(attached(events, frame.visits) if rule.attach_by_time else events)
     order = ["subject_id", "time", "visit_id", "code", "numeric_value", "unit"]
     return pl.concat(parts).sort(order, nulls_last=False)
-
-
-def _time(event: EventRule, rules: Rules) -> pl.Expr:
-    """The row's own time, else its visit's start or end; null for a static event."""
-    times = [cells.time(event.time, rules)] if event.time is not None else []
-    if event.at is not None:
-        times.append(pl.col(event.at))
-    return pl.coalesce(times) if times else pl.lit(None)

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, Self
 import polars as pl
 from pydantic import AfterValidator, Field, model_validator
 
-from fairsynth.config import Strict, read_site, read_yaml
+from fairsynth.config import SiteConfig, Strict, read_site, read_yaml
 
 _TEMPLATE = re.compile(r"(?P<literal>[^{}]+)(?:\{(?P<column>[A-Z][A-Z0-9_]*)\})?")
 
@@ -251,6 +251,11 @@ class Rules(Strict):
         """Tables, then dictionaries."""
         return (*self.tables, *self.dictionaries)
 
+    def reads(self, rule: FileRule) -> tuple[str, ...]:
+        """The columns of `rule` that must be in its file, in file order; of the visits table also start and end."""
+        ends = {self.visits.start, self.visits.end} if rule.file == self.visits.table else set()
+        return tuple(column for column in rule.columns if column in ends | set(rule.reads))
+
     def table(self, name: str) -> TableRule:
         """The table called `name`."""
         return self._by_name[name]
@@ -296,4 +301,10 @@ class Rules(Strict):
 
 def read_rules(config: Path) -> Rules:
     """The rules of the site configuration in folder `config`. Raises ConfigError."""
-    return read_yaml(config / read_site(config).rules, Rules)
+    return read_source(config)[1]
+
+
+def read_source(config: Path) -> tuple[SiteConfig, Rules]:
+    """The site configuration in folder `config`, and its rules. Raises ConfigError."""
+    site = read_site(config)
+    return site, read_yaml(config / site.rules, Rules)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -39,7 +39,7 @@ class Table:
 
     def scan(self) -> pl.LazyFrame:
         """The columns that the rules read, as trimmed text (empty: null), and `ROW`."""
-        if self.path.suffix == ".parquet":
+        if _is_parquet(self.path):
             frame = _as_text(pl.scan_parquet(self.path, row_index_name=ROW))
         else:
             frame = pl.scan_csv(self.path, infer_schema=False, row_index_name=ROW)
@@ -50,7 +50,7 @@ class Table:
 
     def lines(self, rows: list[int]) -> list[int]:
         """The line on which each record begins (Parquet: the number of the row, from 1)."""
-        if self.path.suffix == ".parquet" or not rows:
+        if _is_parquet(self.path) or not rows:
             return [row + 1 for row in rows]
         wanted, found, last = set(rows), [], max(rows)
         for number, (line, _) in enumerate(_records(self.path), start=-1):  # -1: the header
@@ -69,27 +69,27 @@ def open_tables(data: Path, rules: Rules) -> tuple[dict[str, Table], list[Proble
         return {}, [Problem(what="missing folder", where=str(data), expected="the raw tables", do="check the path")]
     for rule in rules.files:
         try:
-            tables[rule.file] = _open(data, rule)
+            tables[rule.file] = _open(data, rule, rules.reads(rule))
         except ExtractionError as error:
             problems.extend(error.problems)
     return tables, problems
 
 
 def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
-    """The rows of `frame`; an error of the reader becomes ours, without its text, which quotes cells."""
+    """The rows of `frame`; an error about cells becomes ours, without its text, which quotes them."""
     try:
         return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.ComputeError, OSError):
         do = "export the table again"
         raise ExtractionError.of("file cannot be read", where=where, expected="a regular table", do=do) from None
 
 
-def _open(data: Path, rule: FileRule) -> Table:
+def _open(data: Path, rule: FileRule, reads: tuple[str, ...]) -> Table:
     """The table of one rule. Raises ExtractionError with all that is wrong with the file."""
     path = find(data, rule.file)
-    names = _parquet_header(path) if path.suffix == ".parquet" else _csv_header(path)
-    columns = _match(path, rule, names)
-    if path.suffix == ".parquet":
+    names = _parquet_header(path) if _is_parquet(path) else _csv_header(path)
+    columns = _match(path, rule, reads=reads, names=names)
+    if _is_parquet(path):
         rows, blank = int(pq.read_metadata(path).num_rows), False
     else:
         rows, blank = _check_records(path, width=len(names))
@@ -116,13 +116,15 @@ def find(data: Path, name: str) -> Path:
     )
 
 
-def _match(path: Path, rule: FileRule, names: list[str]) -> dict[str, str]:
+def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[str]) -> dict[str, str]:
     """Rules' column -> file's column, for every column that the rules read; names match in any case."""
     folded = [name.strip().upper() for name in names]
-    if len(names) == 1 and len(rule.reads) > 1:
+    if len(names) == 1 and len(reads) > 1:
         _refuse_other_delimiter(path, names[0])
+    if not set(folded) & {name for column in rule.columns for name in rule.names(column)}:
+        _refuse_headless(path, rule)
     columns, problems = {}, []
-    for column in rule.reads:
+    for column in reads:
         known = next((alias for alias in rule.names(column) if alias in folded), None)
         if known is None:
             what = f"missing column {' or '.join(rule.names(column))}"
@@ -137,6 +139,16 @@ def _match(path: Path, rule: FileRule, names: list[str]) -> dict[str, str]:
     if problems:
         raise ExtractionError(problems)
     return columns
+
+
+def _refuse_headless(path: Path, rule: FileRule) -> None:
+    """A first line without one known name may be a patient's row, so it is not shown."""
+    raise ExtractionError.of(
+        "no header",
+        where=f"{path}:1",
+        expected=f"column names such as {', '.join(rule.columns[:5])}",
+        do="export the table with its header",
+    )
 
 
 def _refuse_other_delimiter(path: Path, header: str) -> None:
@@ -182,20 +194,19 @@ def _check_records(path: Path, *, width: int) -> tuple[int, bool]:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line on which it begins, cells) of every record, the header first and blank lines as []. Text is checked."""
-    with _binary(path) as handle:
-        lines = _text_lines(path, TextIOWrapper(handle, encoding="utf-8-sig", newline=""))
-        reader = csv.reader(lines)
-        begins = 1
-        try:
+    begins = 1
+    try:
+        with _open_text(path) as text:
+            reader = csv.reader(_text_lines(path, text), strict=True)
             for cells in reader:
                 yield begins, cells
                 begins = reader.line_num + 1
-        except (csv.Error, EOFError, OSError):  # OSError: not gzip, or a wrong checksum
-            do = "export or copy the file again"
-            raise ExtractionError.of("damaged file", where=f"{path}  near line {begins}", do=do) from None
+    except (csv.Error, EOFError, OSError, zlib.error):  # OSError: no permission, not gzip, a wrong checksum
+        do = "export or copy the file again"
+        raise ExtractionError.of("damaged file", where=f"{path}  near line {begins}", do=do) from None
 
 
-def _text_lines(path: Path, text: TextIOWrapper) -> Iterator[str]:
+def _text_lines(path: Path, text: TextIO) -> Iterator[str]:
     """The lines of a file that must be UTF-8 without NUL."""
     number = 0
     try:
@@ -208,8 +219,11 @@ def _text_lines(path: Path, text: TextIOWrapper) -> Iterator[str]:
         raise ExtractionError.of("not UTF-8", where=where, expected="UTF-8 text", do="re-encode the file") from None
 
 
-def _binary(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile is readable like IO
+def _open_text(path: Path) -> TextIO:
+    """The file as text; `newline` as the csv module wants it, a byte order mark dropped."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def shown_lines(lines: list[int]) -> str:
@@ -220,6 +234,10 @@ def shown_lines(lines: list[int]) -> str:
 
 
 # --- Parquet and cells -----------------------------------------------------------------------------------------------
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
 
 
 def _parquet_header(path: Path) -> list[str]:

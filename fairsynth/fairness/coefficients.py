@@ -15,7 +15,7 @@ import torch
 
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError
-from fairsynth.fairness.counts import PREDICTED, TRUE_POSITIVES
+from fairsynth.fairness.counts import MEMBERS, POSITIVES, PREDICTED, TRUE_POSITIVES
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.schemas import FloatArray
 
@@ -25,7 +25,7 @@ class Coefficients:
     """The objective's value at the pooled counts, and its derivatives there."""
 
     loss: float  # L_F
-    values: FloatArray  # (G, 2): dL_F/dS_g, dL_F/dTP_g; 0 for groups that the objective leaves out
+    values: FloatArray  # (G, 2): dL_F/dS_g, dL_F/dTP_g; 0 for groups without members (dTP: without positives)
 
 
 def coefficients(objective: ObjectiveConfig, counts: FloatArray, *, reference: npt.NDArray[np.bool_]) -> Coefficients:
@@ -48,4 +48,6 @@ def coefficients(objective: ObjectiveConfig, counts: FloatArray, *, reference: n
     if not bool(torch.isfinite(gradient).all()):
         raise CohortError.of("the fairness objective has no finite gradient", where=f"objective: {objective.name}")
     values = gradient[:, [PREDICTED, TRUE_POSITIVES]].numpy()
+    values[counts[:, MEMBERS] == 0] = 0  # nobody multiplies these two, but pooled groups give them a slope
+    values[counts[:, POSITIVES] == 0, 1] = 0
     return Coefficients(loss=loss.item(), values=values)

@@ -94,10 +94,9 @@ def redraw_scores(histogram: IntArray, *, replicates: int, rng: np.random.Genera
 
 
 def overall(judged: Judged) -> dict[str, Estimate]:
-    """The estimates of `METRICS`: Wilson's interval for single proportions, else the bootstrap's.
+    """The estimates of `METRICS`.
 
-    Where all replicates of the worst TPR are alike, e.g. no true positive at all, its interval is Wilson's for the
-    worst group, since the bootstrap cannot see past a cell that is empty.
+    Intervals: Wilson's for proportions, `_minimum_interval` for minima, the bootstrap's for the rest.
     """
     confidence, everyone = judged.rules.confidence, metrics.pooled(judged.confusion)
     found = {
@@ -106,10 +105,31 @@ def overall(judged: Judged) -> dict[str, Estimate]:
     }
     for name in ("selection_rate", "ppv", "tpr"):
         found[name] = proportion(*_fraction(name, everyone), confidence=confidence)
-    if judged.worst_group >= 0 and found["worst_tpr"].low is None:
-        of_group = group_rate(judged, "tpr", group=judged.worst_group)
-        found["worst_tpr"] = found["worst_tpr"].model_copy(update={"low": of_group.low, "high": of_group.high})
+    for name, rate in (("worst_tpr", "tpr"), ("lowest_group_auroc", "auroc")):
+        low, high = _minimum_interval(judged, rate)
+        found[name] = found[name].model_copy(update={"low": low, "high": high})
     return found
+
+
+def _minimum_interval(judged: Judged, rate: str) -> tuple[float | None, float | None]:
+    """The interval of the lowest true rate among the groups: the lowest lower end and the lowest upper end of theirs.
+
+    The lower ends are at `confidence`; the upper ends share their error among the K groups (Bonferroni). The minimum is
+    then missed with at most 1 - `confidence`: above only if the worst group's own lower end is too high, below only
+    if some group's upper end is too low. Replicates of the minimum itself are no use: where groups are alike they
+    repeat the downward bias of a minimum, and covered the truth in 62 % of trials instead of 95 %.
+    """
+    groups: list[int] = np.flatnonzero(_usable(getattr(judged.observed, rate), judged.rules)).tolist()
+    if not groups:
+        return None, None
+    confidence = judged.rules.confidence
+    shared = 1 - (1 - confidence) / len(groups)
+    lows = [group_rate(judged, rate, group=group, confidence=confidence).low for group in groups]
+    highs = [group_rate(judged, rate, group=group, confidence=shared).high for group in groups]
+    known_lows, known_highs = [low for low in lows if low is not None], [high for high in highs if high is not None]
+    if len(known_lows) < len(groups) or len(known_highs) < len(groups):
+        return None, None
+    return min(known_lows), min(known_highs)
 
 
 def change(judged: Judged, *, since: Judged) -> dict[str, Estimate]:
@@ -128,12 +148,12 @@ def change(judged: Judged, *, since: Judged) -> dict[str, Estimate]:
     }
 
 
-def group_rate(judged: Judged, rate: str, *, group: int) -> Estimate:
-    """One of `RATES` of one group."""
+def group_rate(judged: Judged, rate: str, *, group: int, confidence: float | None = None) -> Estimate:
+    """One of `RATES` of one group; `confidence` is that of the rules unless given."""
+    confidence = judged.rules.confidence if confidence is None else confidence
     if rate == "auroc":
-        redrawn = judged.replicates.auroc[..., group]
-        return estimate(judged.observed.auroc[:, group], redrawn, confidence=judged.rules.confidence)
-    return proportion(*_fraction(rate, judged.confusion[:, group]), confidence=judged.rules.confidence)
+        return estimate(judged.observed.auroc[:, group], judged.replicates.auroc[..., group], confidence=confidence)
+    return proportion(*_fraction(rate, judged.confusion[:, group]), confidence=confidence)
 
 
 def _fraction(rate: str, cells: IntArray) -> tuple[IntArray, IntArray]:
@@ -150,6 +170,11 @@ def _fraction(rate: str, cells: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _lowest(rates: FloatArray, rules: Rules) -> int:
-    """The index of the lowest mean over seeds of `rates` (K, G) among sufficient groups defined on every seed."""
-    usable = rules.sufficient & np.isfinite(rates).all(axis=0)
+    """The index of the lowest mean over seeds of `rates` (K, G) among the usable groups; -1 without one."""
+    usable = _usable(rates, rules)
     return int(metrics.lowest(np.where(usable, rates, 0).mean(axis=0), among=usable).group)
+
+
+def _usable(rates: FloatArray, rules: Rules) -> metrics.BoolArray:
+    """(G,) sufficient groups whose `rates` (K, G) are defined on every seed."""
+    return rules.sufficient & np.isfinite(rates).all(axis=0)

@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from fairsynth.schemas import FloatArray, IntArray
 
-_BISECTIONS = 50  # halvings of [0, 1]: 1e-15
+_BISECTIONS = 40  # halvings of [0, 1]: 1e-12
 
 
 def bootstrap(counts: IntArray, *, replicates: int, rng: np.random.Generator) -> IntArray:
@@ -63,15 +63,16 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, *, confidence: float
     if not kept.any():
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
-    rates, tries = hits[kept] / tries[kept], tries[kept]
-    return _mixture_quantile(rates, tries, tail), _mixture_quantile(rates, tries, 1 - tail)
+    low, high = _mixture_quantiles(hits[kept] / tries[kept], tries[kept], levels=np.array([tail, 1 - tail]))
+    return float(low), float(high)
 
 
-def _mixture_quantile(rates: FloatArray, trials: FloatArray, level: float) -> float:
-    """The x at which the mean over runs of P(true rate < x) reaches `level`, by bisection; it rises with x."""
-    low, high = 0.0, 1.0
+def _mixture_quantiles(rates: FloatArray, trials: FloatArray, *, levels: FloatArray) -> FloatArray:
+    """(L,) the x at which the mean over K runs of P(true rate < x), which rises with x, reaches each level; by bisection."""
+    low, high = np.zeros(len(levels)), np.ones(len(levels))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        z = (middle - rates) / np.sqrt(middle * (1 - middle) / trials)
-        low, high = (middle, high) if ndtr(z).mean() < level else (low, middle)
+        z = (middle[:, None] - rates) / np.sqrt((middle * (1 - middle))[:, None] / trials)  # (L, K)
+        below = ndtr(z).sum(axis=1) < levels * len(rates)
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2

@@ -58,7 +58,7 @@ def pool(counts: Mapping[SiteId, npt.NDArray[Number]]) -> npt.NDArray[Number]:
     first, *rest = (counts[site] for site in sorted(counts))
     total = first.copy()
     for term in rest:
-        total += term
+        np.add(total, term, out=total)
     return total
 
 

@@ -19,6 +19,7 @@ from fairsynth.schemas import SiteId
 
 MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
 REFUSED = "FS-302"  # a reply came and was refused at the door
+EARLIER = "FS-303"  # left out in an earlier phase, whose journal line says why
 PATIENCE = {"enrol": 4, "agree": 2, "train": 1, "audit": 4}  # deadlines a phase may take: reading tables takes longer
 
 Checked = TypeVar("Checked")
@@ -40,7 +41,11 @@ class Refusal:
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        reasons = {MISSING: "no reply in time", REFUSED: f"reply refused, {'; '.join(self.problems[:3])}"}
+        reasons = {
+            MISSING: "no reply in time",
+            REFUSED: f"reply refused, {'; '.join(self.problems[:3])}",
+            EARLIER: "left out in an earlier phase",
+        }
         return f"{self.site}: {self.code} {reasons.get(self.code, 'the site could not do it; its own log says why')}"
 
 
@@ -80,7 +85,8 @@ class Conversation:
             self.journal.append(
                 "refused", phase=phase, site=refusal.site, code=refusal.code, problems=list(refusal.problems)
             )
-        self._require_quorum(accepted, refusals, phase=phase)
+        earlier = [Refusal(site=site, code=EARLIER) for site in self.plan.roster if site not in requests]
+        self._require_quorum(accepted, [*refusals, *earlier], phase=phase)
         return accepted
 
     def _require_quorum(self, accepted: Iterable[SiteId], refusals: list[Refusal], *, phase: str) -> None:

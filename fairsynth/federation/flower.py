@@ -34,7 +34,7 @@ _NPY = "numpy.ndarray"
 
 def encode(envelope: Envelope) -> RecordDict:
     """`envelope` as the content of a Flower message. Raises ProtocolError when it is over a cap."""
-    _check_size(len(envelope.arrays), sum(array.nbytes for array in envelope.arrays.values()), len(envelope.fields))
+    check_size(envelope)
     arrays = ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in envelope.arrays.items()})
     return RecordDict({_ARRAYS: arrays, _BODY: ConfigRecord({"kind": envelope.kind, "fields": envelope.fields})})
 
@@ -50,6 +50,11 @@ def decode(content: RecordDict) -> Envelope:
     _check_size(len(arrays), sum(len(array.data) for array in arrays.values()), len(fields))
     decoded: Arrays = {name: _array(array) for name, array in arrays.items()}
     return Envelope(kind=kind, fields=fields, arrays=decoded)
+
+
+def check_size(envelope: Envelope) -> None:
+    """Raise ProtocolError when `envelope` is over a cap."""
+    _check_size(len(envelope.arrays), sum(array.nbytes for array in envelope.arrays.values()), len(envelope.fields))
 
 
 def _array(array: Array) -> npt.NDArray[np.generic]:

@@ -42,3 +42,9 @@ def read(path: Path) -> list[Event]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def size(root: Path) -> int:
+    """Bytes that the journal of `root` has now: what comes later is new."""
+    path = root / NAME
+    return path.stat().st_size if path.is_file() else 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -41,12 +41,12 @@ from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256, reference_m
 from fairsynth.federation.validation import Agreed, AuditedReply, Door, Enrolled, TrainedReply
 from fairsynth.generator.checkpoint import save
 from fairsynth.generator.model import initial_weights
-from fairsynth.schemas import Arrays, FloatArray, SiteId
+from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import shared_vocabulary
 from fairsynth.visits.layout import Vocabulary
 
-__all__ = ["Transport", "run_study"]
+__all__ = ["Transport", "check_pooled", "run_study"]
 
 _VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
 
@@ -60,12 +60,15 @@ def run_study(transport: Transport, *, plan: StudyPlan, root: Path, progress: Pr
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
     journal = Journal(root, progress=progress)
     server = _Server(
-        conversation=Conversation(transport=transport, plan=plan, journal=journal), plan=plan, root=root, journal=journal
+        conversation=Conversation(transport=transport, plan=plan, journal=journal),
+        plan=plan,
+        root=root,
+        journal=journal,
     )
     try:
         server.run()
     except FairSynthError as error:
-        journal.append("failed", code=error.code, problems=[str(problem) for problem in error.problems])
+        journal.append("failed", code=error.code, problems=[asdict(problem) for problem in error.problems])
         raise
 
 
@@ -123,7 +126,7 @@ class _Server:
             phase="enrol",
             check=lambda site, envelope: self.door.enrolled(envelope, site=site),
         )
-        _check_pooled(self.plan, enrolled)
+        check_pooled(self.plan, {site: one.members for site, one in enrolled.items()})
         self.journal.append(
             "enrolled",
             sites={
@@ -153,7 +156,7 @@ class _Server:
             if len(agreed) == len(enrolled):
                 break
             enrolled = {site: enrolled[site] for site in agreed}
-            _check_pooled(self.plan, enrolled)
+            check_pooled(self.plan, {site: one.members for site, one in enrolled.items()})
         members = _Members(sites=agreed, vocabulary=vocabulary)
         artefacts.write_json(self.root / "enrolment.json", _enrolment(members))
         self.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
@@ -236,9 +239,9 @@ class _Server:
     def audit(self, weights: Mapping[str, Arrays], members: _Members) -> None:
         """Every site generates at home, trains the predictors and sends counts of its real held-out patients."""
         self.journal.append("auditing", sites=list(members.sites))
-        request = AuditRequest(
-            plan_sha256=plan_sha256(self.plan), vocabulary_sha256=members.vocabulary.sha256
-        ).pack({name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()})
+        request = AuditRequest(plan_sha256=plan_sha256(self.plan), vocabulary_sha256=members.vocabulary.sha256).pack(
+            {name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()}
+        )
         replies = self.conversation.ask(
             dict.fromkeys(members.sites, request),
             phase="audit",
@@ -269,13 +272,16 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _check_pooled(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> None:
-    """Every group of the plan needs a training patient somewhere, and the task needs positives."""
-    members = pool({site: one.members for site, one in enrolled.items()})
+def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray]) -> None:
+    """Every group of the plan needs a training patient somewhere, and the task needs positives.
+
+    `cells` are each site's training patients by (group, label), (G, 2). Raises CohortError with all problems.
+    """
+    members = pool(dict(cells))
     problems = [
         Problem(
             what="a group with nobody in it",
-            where=f"groups.names -> {group}, training patients of {', '.join(enrolled)}",
+            where=f"groups.names -> {group}, training patients of {', '.join(cells)}",
             expected="at least one patient at one site",
             do="remove the group from the study file, or map raw strings to it in the sites' groups.yaml",
         )
@@ -286,7 +292,7 @@ def _check_pooled(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> None:
         problems.append(
             Problem(
                 what="a task without positives",
-                where=f"task.name -> {plan.task.name}, training patients of {', '.join(enrolled)}",
+                where=f"task.name -> {plan.task.name}, training patients of {', '.join(cells)}",
                 expected="at least one patient with the label",
                 do="choose another task, or widen the sites' cohort filters",
             )
@@ -363,4 +369,5 @@ def _write_audit(
     with artefacts.new(root, kind="audit", inputs=inputs, facts={"sites": sorted(replies)}) as folder:
         artefacts.write_json(folder / "axes.json", axes)
         for site in sorted(replies):
-            save_file(replies[site].arrays, folder / f"{site}.safetensors")
+            arrays = {name: np.ascontiguousarray(array) for name, array in replies[site].arrays.items()}
+            save_file(arrays, folder / f"{site}.safetensors")

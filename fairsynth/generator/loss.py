@@ -3,15 +3,16 @@
 In:  logits of a batch.   Out: scalars and per-patient sums.
 Never: a ratio of rates, or one patient's loss depending on another patient.
 
-Per patient i with P_i predicted positions, V tokens, n patients pooled over all sites and `positions` predicted
-positions a patient on average (pooled):
+With V tokens, n patients pooled over all sites and `positions` predicted positions a patient on average (pooled):
 
-    BCE_i = sum over positions and tokens of BCE / (V * positions)
-    loss  = mean over patients of [ BCE_i + lambda * n * (c_S[g] * s_i + c_TP[g] * tp_i) ]
+    NLL_i = sum over the patient's predicted positions and all V tokens of the binary cross-entropy (nats; Eq. 3)
+    loss  = mean over patients of [ NLL_i + lambda * n * (c_S[g] * s_i + c_TP[g] * tp_i) ] / (V * positions)
 
-The mean of BCE_i over the pooled patients is HALO's mean over the real cells. The coefficients c = dL_F/dT of the
-pooled counts T make the second part the gradient of the pooled fairness loss: an average of sites weighted by their
-patients is the pooled objective.
+The constant divisor makes the first part HALO's loss: its mean over the pooled patients is the mean over the real
+cells. The coefficients c = dL_F/dT of the pooled counts T make the second part the gradient of lambda * L_F (Eq. 4):
+an average of sites weighted by their patients is the pooled objective. L_F stands beside the negative log-likelihood
+of a patient, summed over classes as in Eq. 3, so that lambda means the same at every V: to first order, the minimum
+of a target cell moves by -lambda * n * (c_S[g] + y * c_TP[g]) logits.
 """
 
 from __future__ import annotations

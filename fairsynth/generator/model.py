@@ -36,7 +36,7 @@ from fairsynth.schemas import Arrays
 from fairsynth.seeds import torch_stream
 from fairsynth.visits.layout import Vocabulary
 
-PRIOR_LOGIT = -4.0  # the first model expects a token in 2 % of visits, as sparse data does
+PRIOR_LOGIT = -3.0  # the first model expects a token in 5 % of visits, as sparse data does
 
 
 class Block(nn.Module):

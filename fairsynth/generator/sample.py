@@ -20,7 +20,6 @@ only where its uniform lies within rounding (about 1e-6) of its probability.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
@@ -39,7 +38,10 @@ FREE = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditions:
-    """(B,) each: the group index and the label that a patient must have; -1 leaves it to the model."""
+    """(B,) each: the group index and the label that a patient must have; -1 leaves it to the model.
+
+    Tokens are drawn in order, so a label that is given for a free group does not change the model's P(group).
+    """
 
     group: IntArray
     label: IntArray
@@ -231,7 +233,7 @@ def code_visit(head: _VisitHead, *, layout: TokenLayout) -> tuple[Tensor, Tensor
     visit = torch.zeros(len(head), layout.size, dtype=torch.bool)
     logits = head.settle(visit, layout.codes)
     ended = logits[:, layout.end] > torch.logit(head.uniform[:, layout.end])
-    return visit, cast(Tensor, ended)
+    return visit, ended
 
 
 def first_to_fire(logits: Tensor, *, uniform: Tensor) -> Tensor:

@@ -95,13 +95,14 @@ def training_loss(model: Halo, batch: Batch, *, study: Study, slopes: Tensor | N
     layout = study.vocabulary.layout
     logits = model(batch)
     target = batch.dense(layout, logits.dtype)
-    mean = loss.cross_entropy(logits, target) / (layout.size * study.totals.positions * len(batch))
+    scale = layout.size * study.totals.positions
+    plain = loss.cross_entropy(logits, target) / (scale * len(batch))
     if slopes is None:
-        return mean
+        return plain
     fairness = study.plan.objective
     counts = loss.patient_counts(loss.soft(logits), target, batch=batch, over=fairness.target, layout=layout)
     term = loss.fairness_term(counts, group=batch.group, slopes=slopes.to(logits.dtype))
-    return mean + fairness.weight * term
+    return plain + fairness.weight / scale * term
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from fairsynth.report import svg
 from fairsynth.report.study import FinishedStudy, Round, soft_counts
 
-ARMS = {"plain": "plain", "fairsynth": "FairSynth"}  # journal name -> label
+ARMS = {"plain": "Plain", "fairsynth": "FairSynth"}  # journal name -> label
 
 
 def likelihood(study: FinishedStudy) -> str:
@@ -79,7 +79,7 @@ def shown_groups(study: FinishedStudy) -> tuple[list[int], list[str]]:
     """Indices of groups with enough training patients in every round, and the names of the others."""
     counts = soft_counts(study.rounds) if study.rounds else np.zeros((1, len(study.plan.groups.names), 4))
     enough = counts[:, :, 0].min(axis=0) >= study.plan.audit.minimum_cell
-    hidden = [name for name, keep in zip(study.plan.groups.names, enough, strict=True) if not keep]
+    hidden = [str(name) for name, keep in zip(study.plan.groups.names, enough, strict=True) if not keep]
     return [int(index) for index in np.flatnonzero(enough)], hidden
 
 

@@ -51,6 +51,14 @@ class Round(_Line):
     weights_sha256: str = ""
 
 
+class Refused(_Line):
+    """A reply that the server refused, or that never came."""
+
+    phase: str
+    site: SiteId
+    code: str
+
+
 class EnrolledSite(_Line):
     """What one site said of its cohort at enrolment. `cohort` is (3, G, 2): patients by split, group, label."""
 
@@ -77,6 +85,7 @@ class FinishedStudy:
     plan: StudyPlan
     events: tuple[dict[str, Any], ...]  # the journal, rounds included
     rounds: tuple[Round, ...]
+    refusals: tuple[Refused, ...]
     enrolment: Enrolment
     axes: Axes
     arrays: dict[SiteId, Arrays]  # of each site's audit reply
@@ -124,6 +133,7 @@ def read_finished(root: Path) -> FinishedStudy:
         raise ArtefactError.of("an audit without sites", where=str(root / AUDIT), do="run the study again")
     try:
         rounds = tuple(Round.model_validate(event) for event in events if event.get("event") == "round")
+        refusals = tuple(Refused.model_validate(event) for event in events if event.get("event") == "refused")
     except PydanticError as error:
         raise _unfit(root / journal.NAME, error) from None
     _check_groups(root, plan, enrolment)
@@ -131,6 +141,7 @@ def read_finished(root: Path) -> FinishedStudy:
         plan=plan,
         events=events,
         rounds=rounds,
+        refusals=refusals,
         enrolment=enrolment,
         axes=axes,
         arrays=arrays,
@@ -169,15 +180,16 @@ def _journal(path: Path) -> tuple[dict[str, Any], ...]:
         events = journal.read(path)
     except json.JSONDecodeError:
         raise ArtefactError.of("not JSON", where=str(path), do="run the study again") from None
-    return tuple(event for event in events if isinstance(event, dict))
+    begun = max((index for index, event in enumerate(events) if event.get("event") == "study"), default=0)
+    return tuple(events[begun:])  # of the last run, when a folder was used twice
 
 
 def _check_groups(root: Path, plan: StudyPlan, enrolment: Enrolment) -> None:
     """Every cohort table must have the plan's groups."""
     groups = len(plan.groups.names)
-    wrong = [
-        site for site, entry in enrolment.sites.items() if [len(split) for split in entry.cohort] != [groups] * 3
-    ]
+    wrong = [site for site, entry in enrolment.sites.items() if [len(split) for split in entry.cohort] != [groups] * 3]
     if wrong:
         where = f"{root / ENROLMENT}  {', '.join(wrong)}"
-        raise ArtefactError.of("cohort of another shape", where=where, expected=f"3 splits x {groups} groups x 2 labels")
+        raise ArtefactError.of(
+            "cohort of another shape", where=where, expected=f"3 splits x {groups} groups x 2 labels"
+        )

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -73,7 +73,7 @@ def dash(index: int) -> Any:
 
 def draw(drawing: Callable[[Figure], None], *, name: str, alt: str, size: tuple[float, float]) -> str:
     """Run `drawing` on a new figure of `size` inches, and return it as an `<svg>` with `alt` as its description."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(cast(Any, _STYLE)):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         drawing(figure)
@@ -92,6 +92,7 @@ def _inline(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     for sentinel, variable in _THEME.items():
         body = body.replace(sentinel, variable)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # would apply to the whole page
     body = body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
     opening, _, rest = body.partition(">")
     opening = re.sub(r'\s(?:width|height)="[^"]*"', "", opening)

@@ -81,11 +81,6 @@ def estimate_cell(estimate: Estimate, *, note: str = "", missing: str = INSUFFIC
     return Cell(text=f"{number(estimate.mean)}{deviation}", interval=span(estimate) or "no interval", note=note)
 
 
-def count(value: int, *, minimum: int) -> Count:
-    """`value`, or `<minimum` where it is above 0 and below it."""
-    return f"<{minimum}" if 0 < value < minimum else value
-
-
 def count_text(value: Count) -> str:
     """A count with thousands separators; a suppressed one as it is."""
     return f"{value:,}" if isinstance(value, int) else value
@@ -94,15 +89,6 @@ def count_text(value: Count) -> str:
 def count_cell(value: Count) -> Cell:
     """A count as a cell; a suppressed one is greyed."""
     return Cell(text=count_text(value)) if isinstance(value, int) else Cell(missing=value)
-
-
-def pooled_count(total: Count, parts: Iterable[Count], *, minimum: int) -> Count:
-    """A total that gives no hidden part away: where a part is suppressed, only what the visible parts add up to."""
-    listed = list(parts)
-    if isinstance(total, str) or all(isinstance(part, int) for part in listed):
-        return total
-    visible = sum(part for part in listed if isinstance(part, int))
-    return f"≥{max(visible, minimum):,}"
 
 
 def texts(values: Iterable[str]) -> tuple[Cell, ...]:

@@ -41,48 +41,61 @@ class Explained(NamedTuple):
     meaning: str
 
 
+RESULTS_INTRO = (
+    "Every model was judged on the same patients of the sites' own tables (“real”), held out from all training. The"
+    " setting below was fixed by the study's plan, not chosen by its result; every other predictor and threshold is"
+    " in the lists under it."
+)
+COHORT_INTRO = (
+    "“Real” patients are those in a site's tables, as opposed to synthetic ones made by a generator. The server"
+    " cannot see whether a site's tables come from a hospital or from a simulator: ask the site."
+)
+
 HOW_TO_READ = (
     Explained(
         "The four approaches",
-        "The same predictor is trained four times: on the site's real patients alone, and on the same real patients plus an"
-        " equal number of added ones. The added ones are synthetic patients of a plain generator, copies of real patients"
-        " (oversampling), or synthetic patients of the fairness-optimised generator, aimed at the cells a site lacks."
-        " Every approach is judged on the same real patients, who were held out from all training.",
+        "The same predictor is trained four times: on the site's real patients alone, and on the same real patients"
+        " plus an equal number of added ones. The added ones are synthetic patients of a plain generator, copies of"
+        " real patients (oversampling), or synthetic patients of the fairness-optimised generator, aimed at the"
+        " cells a site lacks. Every approach is judged on the same real patients, who were held out from all"
+        " training.",
     ),
     Explained(
         "Worst TPR",
-        "Of the patients who had the outcome, the share that the model flagged, in the group where that share is lowest."
-        " Higher is better: it says how many true cases the least well served group loses. Groups with too few true cases"
-        " are left out and named, because their rate would be chance.",
+        "Of the patients who had the outcome, the share that the model flagged, in the group where that share is"
+        " lowest. Higher is better: it says how many true cases the least well served group loses. Groups with too"
+        " few true cases are left out and named, because their rate would be chance.",
     ),
     Explained(
         "Disparate impact",
-        "The share of patients flagged in the other groups divided by the share flagged in the reference groups; 1 is equal."
-        " A model that flags nobody, or everybody, looks perfect here, and groups may truly differ in risk. So read it"
-        " beside the selection rate and the PPV, never alone.",
+        "The share of patients flagged in the other groups divided by the share flagged in the reference groups; 1"
+        " is equal. A model that flags nobody, or everybody, looks perfect here, and groups may truly differ in"
+        " risk. So read it beside the selection rate and the PPV, never alone.",
     ),
     Explained(
         "F1, PPV, AUROC",
-        "F1 balances finding true cases against false alarms; PPV is the share of alarms that were right; AUROC is how well"
-        " the scores rank patients, whatever the threshold. A fairness gain that costs much of these may not help anyone.",
+        "F1 balances finding true cases against false alarms; PPV is the share of alarms that were right; AUROC is"
+        " how well the scores rank patients, whatever the threshold. A fairness gain that costs much of these may"
+        " not help anyone.",
     ),
     Explained(
         "Mean (sd) and interval",
-        "The mean and standard deviation are over repeated trainings with other random seeds. The interval below them also"
-        " covers chance in who happened to be held out. Where the intervals of two approaches overlap, this study"
-        " does not show that they differ.",
+        "The mean and standard deviation are over repeated trainings with other random seeds. The interval below"
+        " them also covers chance in who happened to be held out. Where the intervals of two approaches overlap,"
+        " this study does not show that they differ.",
     ),
     Explained(
         "INSUFFICIENT and <n",
-        "INSUFFICIENT means that too few held-out patients had the outcome for a rate to mean anything: it is neither good"
-        " nor bad news. Counts of people below the minimum cell are printed as “<” and that minimum, zero as 0.",
+        "INSUFFICIENT means that too few held-out patients had the outcome for a rate to mean anything: it is"
+        " neither good nor bad news. Counts of people below the minimum cell are printed as “<” and that minimum,"
+        " zero as 0.",
     ),
     Explained(
         "Fidelity",
-        "Each dot is a code: how often it occurs in real held-out visits against synthetic visits. R2 = 1 means that the"
-        " synthetic visits have the same code frequencies. Even real training visits do not reach 1 against held-out"
-        " visits, so that value is the ceiling to compare with. Equal frequencies do not prove that single patients are"
-        " plausible, or private.",
+        "Each dot is a code: how often it occurs in real held-out visits against synthetic visits. R2 = 1 means that"
+        " the synthetic visits have the same code frequencies. Even real training visits do not reach 1 against"
+        " held-out visits, so that value is the ceiling to compare with. Equal frequencies do not prove that single"
+        " patients are plausible, or private.",
     ),
 )
 
@@ -90,24 +103,29 @@ LEAVES = (
     "Generator weights after each round of local training, together with the number of training patients.",
     "For each group: members, positives, predicted positives and true positives of the training patients (sums).",
     "The likelihood of the training and of the validation patients (sums).",
-    "Once: the codes that enough training patients carry, with the number of patients for each; the cohort flow; patients by"
-    " split, group and label; a hash that names the data.",
+    "Once: the codes that enough training patients carry, with the number of patients for each; the cohort flow;"
+    " patients by split, group and label; a hash that names the data.",
     "At the end: confusion counts and score histograms by group on held-out patients, and visits with each code.",
 )
 STAYS = (
-    "Every patient's record, real and synthetic, every identifier and date, the trained predictors, and log texts: an error"
-    " leaves a site only as a code.",
+    "Every patient's record, real and synthetic, every identifier and date, the trained predictors, and log texts:"
+    " an error leaves a site only as a code.",
 )
 UNPROTECTED = (
-    "In this version these are plain sums. They are not masked, so the server sees each site's own counts and weights; and no"
-    " differential privacy is applied, so weights may hold traces of single patients. Sites should run it only where they"
-    " would share such aggregates with the server's operator, and should treat synthetic patients as confidential."
+    "In this version these are plain sums. They are not masked, so the server sees each site's own counts and"
+    " weights; and no differential privacy is applied, so weights may hold traces of single patients. Sites should"
+    " run it only where they would share such aggregates with the server's operator, and should treat synthetic"
+    " patients as confidential."
 )
 
 GLOSSARY = (
     Explained("site", "One source of data, usually a hospital. Its patients' records do not leave it."),
-    Explained("group; reference group", "A value of the sensitive attribute; the groups that the others are compared to."),
-    Explained("label", "1 when the patient had the outcome that is predicted, else 0. A patient with label 1 is a positive."),
+    Explained(
+        "group; reference group", "A value of the sensitive attribute; the groups that the others are compared to."
+    ),
+    Explained(
+        "label", "1 when the patient had the outcome that is predicted, else 0. A patient with label 1 is a positive."
+    ),
     Explained("held out", "Real patients set aside before any training, used only to judge."),
     Explained("R; R'", "The real training patients; the synthetic patients."),
     Explained("N_g", "Members: training patients of group g."),
@@ -117,10 +135,17 @@ GLOSSARY = (
     Explained("R_g = S_g / N_g", "Rate of group g; the training figure shows it by round."),
     Explained("L_F", "Fairness loss of the generator: 0 is parity, as the study's objective defines it."),
     Explained("λ (lambda)", "Weight of the fairness loss beside the likelihood; 0 is the plain generator."),
-    Explained("c_g", "Coefficients: how the fairness loss changes with S_g and TP_g; the server sends them to the sites."),
-    Explained("NLL", "Negative log-likelihood, in nats a visit: how surprised the generator is by real visits. Lower is better."),
+    Explained(
+        "c_g", "Coefficients: how the fairness loss changes with S_g and TP_g; the server sends them to the sites."
+    ),
+    Explained(
+        "NLL",
+        "Negative log-likelihood, in nats a visit: how surprised the generator is by real visits. Lower is better.",
+    ),
     Explained("DI", "Disparate impact: selection rate of the other groups over that of the reference groups."),
-    Explained("TPR; worst TPR (WTPR)", "True positive rate (sensitivity); its lowest value over groups with enough positives."),
+    Explained(
+        "TPR; worst TPR (WTPR)", "True positive rate (sensitivity); its lowest value over groups with enough positives."
+    ),
     Explained("selection rate", "Share of patients whom the model flags."),
     Explained("PPV", "Positive predictive value (precision): share of flagged patients who have the outcome."),
     Explained("AUROC", "Chance that a patient with the outcome gets a higher score than one without; 0.5 is guessing."),

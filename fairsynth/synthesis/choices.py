@@ -24,10 +24,12 @@ _DIGITS = 4  # significant digits of a drawn value
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choices:
-    """What became of K tokens: `source` (null: undecodable), `unit`, `value` (null without a range)."""
+    """What became of K tokens: `source` (null: undecodable), `unit`, `low`, `high`, and a `value` between them."""
 
     source: pl.Series
     unit: pl.Series
+    low: pl.Series
+    high: pl.Series
     value: pl.Series
 
 
@@ -71,9 +73,14 @@ class Decoder:
         chosen = pl.select(index.alias("row")).with_columns(
             pl.lit(self.options[name]).gather("row").alias(name) for name in self.options.columns
         )
-        low, high = chosen["low"].to_numpy(), chosen["high"].to_numpy()
-        value = pl.Series(inside(low, high, rng=rng)).fill_nan(None)
-        return Choices(source=chosen["source_code"], unit=chosen["unit"], value=value)
+        value = inside(chosen["low"].to_numpy(), chosen["high"].to_numpy(), rng=rng)
+        return Choices(
+            source=chosen["source_code"],
+            unit=chosen["unit"],
+            low=chosen["low"],
+            high=chosen["high"],
+            value=pl.Series(value).fill_nan(None),
+        )
 
 
 def inside(low: FloatArray, high: FloatArray, *, rng: np.random.Generator) -> FloatArray:

@@ -1,51 +1,124 @@
 """Synthetic records -> MEDS events, in the codes, units and words of the site they were made for.
 
 In:  `Records`, and the site's `cohort/decoder.parquet` (fairsynth/visits/decoder.py).   Out: an `events/` artefact.
-Never: a real patient's event, identifier or date. Every choice is drawn from the decoder's counts; identifiers come from
-a range of their own and dates from a calendar of their own, so that no row can be taken for a real one.
+Never: a real patient's event, identifier or date. Every choice is drawn from the decoder's counts; identifiers come
+from a range of their own and dates from a calendar of their own, so that no row can be taken for a real one.
 
-What a token cannot give back is drawn or left out: see docs/report.md and `facts` of the manifest.
+What a token cannot give back is drawn (timeline.py) or left out and counted in the manifest; see docs/report.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.metadata
+import json
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from fairsynth import artefacts
-from fairsynth.errors import ArtefactError
-from fairsynth.schemas import EVENT_SCHEMA, IntArray
+from fairsynth.config import TaskConfig
+from fairsynth.extraction.codes import CODES_ARROW
+from fairsynth.extraction.engine import CODES, DATA, DATASET, EVENT_ARROW, FLOW, KIND
 from fairsynth.seeds import numpy_stream
-from fairsynth.synthesis import timeline
+from fairsynth.synthesis.assemble import FIRST_ID, assemble
+from fairsynth.synthesis.choices import Decoder
+from fairsynth.synthesis.draw import draw, visits_of
 from fairsynth.synthesis.tables import write_tables
+from fairsynth.synthesis.timeline import timeline
+from fairsynth.visits.cohort import COHORT, VISITS
+from fairsynth.visits.decoder import STRUCTURAL
+from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
+from fairsynth.visits.tasks import load_task
 
-__all__ = ["FIRST_ID", "write_events", "write_tables"]
-
-KIND = "events"
-
-# Identifiers of synthetic patients and visits: FIRST_ID, FIRST_ID + 1, ... They fit 32-bit columns, and lie above all
-# identifiers of the sources (MIMIC-III and PIC stay below 1,000,000).
-FIRST_ID = 2_000_000_000
-SYNTHETIC = "SYNTHETIC"  # admission type and discharge location
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Drawn:
-    """Tokens with what they were decoded to: patient, visit (index; null for context tokens), kind, name, source, unit,
-    value; `records` they came from."""
-
-    tokens: pl.DataFrame
-    records: Records
+__all__ = ["FIRST_ID", "label_visit_follows", "write_events", "write_tables"]
 
 
 def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     """Write `out/events/` for synthetic `records` of the site at `root`, and return its path.
 
-    Raises ArtefactError when the site has no cohort or no events to take codes' meanings from.
+    The same records, site and seed give the same events. Raises ArtefactError when the site has no cohort or events.
     """
-    drawn = _draw(records, root=root, seed=seed)
+    cohort = artefacts.read_manifest(root / COHORT, kind=COHORT)
+    source = artefacts.read_manifest(root / KIND, kind=KIND)
+    task = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]["task"]
+    vocabulary = _vocabulary(root)
+    decoder = Decoder.read(root / COHORT / "decoder.parquet", names=(*vocabulary.names, *STRUCTURAL))
+    visits = visits_of(records, label_visit_follows=label_visit_follows(task))
+    drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, seed=seed)
+    calendar = numpy_stream(seed, "decode", "calendar")
+    times = timeline(drawn.intervals, patient_offsets=visits.patient_offsets, rng=calendar)
+    events = assemble(drawn, visits=visits, times=times, rng=numpy_stream(seed, "decode", "hours"))
+    facts = {
+        "synthetic": True,
+        "seed": seed,
+        "patients": len(records),
+        "visits": len(visits.patient),
+        "events": len(events),
+        "undecodable": drawn.undecodable,
+    }
+    inputs = {"cohort": cohort["content"], "codes": source["content"], "records": _sha256(records)}
+    with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
+        _write(folder, events, known=root / KIND / CODES, facts=facts)
+    return out / KIND
+
+
+def label_visit_follows(task: str) -> bool:
+    """Whether the visit whose outcome is the label comes after the record's last visit, asked of the task itself.
+
+    A patient with two visits is shown to the task; a record that ends with the first leaves the second to be written.
+    """
+    day = pl.datetime_range(datetime(2000, 1, 1), datetime(2000, 1, 4), eager=True)  # naive, as the events are
+    probe = pl.DataFrame(
+        {
+            "subject_id": [1, 1],
+            "visit_id": [1, 2],
+            "order": [0, 1],
+            "admitted": day.gather([0, 2]),
+            "discharged": day.gather([1, 3]),
+            "died": [False, True],
+        }
+    )
+    examples = load_task(task)(probe, TaskConfig(name=task))
+    return len(examples) == 1 and examples["last_order"].item() == 0
+
+
+def _vocabulary(root: Path) -> Vocabulary:
+    stored = json.loads((root / COHORT / "vocabulary.json").read_text(encoding="utf-8"))
+    return Vocabulary(**{name: tuple(values) for name, values in stored.items()})
+
+
+def _sha256(records: Records) -> str:
+    """The hash of the tokens that were decoded."""
+    arrays = (records.codes, records.visit_offsets, records.patient_offsets, records.context, records.label)
+    return artefacts.sha256_json([array.tolist() for array in arrays])
+
+
+def _write(folder: Path, events: pl.DataFrame, *, known: Path, facts: dict[str, object]) -> None:
+    """The files of a MEDS data set; the codes keep the descriptions and parents that the site's dictionary gives."""
+    (folder / DATA).parent.mkdir(parents=True)
+    (folder / CODES).parent.mkdir(parents=True)
+    pq.write_table(events.to_arrow().cast(EVENT_ARROW), folder / DATA, compression="zstd")
+    used = events["code"].unique().sort().to_arrow().cast(pa.string())
+    described = pq.read_table(known, schema=CODES_ARROW)
+    described = described.filter(pc.is_in(described["code"], value_set=used))
+    others = used.filter(pc.invert(pc.is_in(used, value_set=described["code"].combine_chunks())))
+    plain = pa.table([others, pa.nulls(len(others)), pa.array([[]] * len(others))], CODES_ARROW.names)
+    pq.write_table(pa.concat_tables([described, plain.cast(CODES_ARROW)]).sort_by("code"), folder / CODES)
+    artefacts.write_json(folder / DATASET, _dataset())
+    artefacts.write_json(folder / FLOW, {name: facts[name] for name in ("patients", "visits", "events")})
+
+
+def _dataset() -> dict[str, object]:
+    return {
+        "dataset_name": "FairSynth synthetic patients",
+        "etl_name": "fairsynth.synthesis",
+        "etl_version": artefacts.code_version(),
+        "meds_version": importlib.metadata.version("meds"),
+        "code_modifier_columns": ["unit"],
+        "other_extension_columns": ["visit_id"],
+    }

@@ -7,16 +7,16 @@ Never: a patient of the cohort in the result; files; a release, so what is made 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, ConfigError, Problem
-from fairsynth.generator.sample import Conditions, sample
+from fairsynth.generator.sample import FREE, Conditions, sample
+from fairsynth.generator.train import threads
 from fairsynth.schemas import Arrays, IntArray
 from fairsynth.visits.cohort import Cohort
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
-
-FREE = -1
 
 
 def synthesise(
@@ -30,7 +30,8 @@ def synthesise(
     """
     vocabulary = cohort.vocabulary
     conditions = _conditions(cells, number=number, groups=len(plan.groups.names))
-    records = sample(weights, vocabulary=vocabulary, config=plan.generator, conditions=conditions, seed=seed)
+    with threads(plan.training.threads):
+        records = sample(weights, vocabulary=vocabulary, config=plan.generator, conditions=conditions, seed=seed)
     if problems := check_synthetic(records, vocabulary=vocabulary, conditions=conditions):
         raise ArtefactError(problems)
     return records
@@ -39,8 +40,7 @@ def synthesise(
 def _conditions(cells: IntArray | None, *, number: int, groups: int) -> Conditions:
     """One condition a patient, cells in reading order."""
     if cells is None:
-        free = np.full(number, FREE, dtype=np.int64)
-        return Conditions(group=free, label=free)
+        return Conditions.free(number)
     if cells.shape != (groups, 2) or (cells < 0).any() or int(cells.sum()) != number:
         raise ConfigError.of(
             "quotas do not fit", where="synthesise", expected=f"({groups}, 2) counts of 0 or more that sum to {number}"
@@ -70,7 +70,7 @@ def check_synthetic(records: Records, *, vocabulary: Vocabulary, conditions: Con
     return problems
 
 
-def _told_by_context(records: Records, vocabulary: Vocabulary) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _told_by_context(records: Records, vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
     """(B,) whether a record's context tokens name its group, no other group, and its label."""
     layout = vocabulary.layout
     patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))

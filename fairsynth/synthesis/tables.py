@@ -1,7 +1,7 @@
 """MEDS events -> tables in the source's own format, by inverting `rules.yaml`.
 
-In:  an `events/` artefact and a site configuration.   Out: `tables/`, an artefact with one CSV file a table: the source's
-header, order and code system, so that whatever reads the source's tables reads these.
+In:  an `events/` artefact and a site configuration.   Out: `tables/`, an artefact with one CSV file a table: the
+source's header, order and code system, so that whatever reads the source's tables reads these.
 Never: a rule of its own about a source; a cell that a spreadsheet would run as a formula.
 """
 
@@ -37,9 +37,9 @@ class _Source:
 
 
 def write_tables(events: Path, *, config: Path, out: Path) -> Path:
-    """Write `out/tables/` from the events artefact at `events`, by the rules in folder `config`; return its path.
+    """Write `out/tables/` from the events artefact at `events` by the rules in folder `config`, and return its path.
 
-    Raises ConfigError when the rules are wrong, ArtefactError when the events are missing or no table makes one of them.
+    Raises ConfigError when the rules are wrong, ArtefactError when events are missing or no table makes one of them.
     """
     manifest = artefacts.read_manifest(events, kind="events")
     rules = read_rules(config)
@@ -104,9 +104,7 @@ def _made_by(rule: EventRule) -> pl.Expr:
     template = rule.template
     if template.column is None:
         return pl.col("code") == template.literal
-    return pl.col("code").str.starts_with(template.literal) & (
-        pl.col("code").str.len_chars() > len(template.literal)
-    )
+    return pl.col("code").str.starts_with(template.literal) & (pl.col("code").str.len_chars() > len(template.literal))
 
 
 def _table(table: TableRule, source: _Source) -> pl.DataFrame:
@@ -166,7 +164,7 @@ def _dictionary(rule: DictionaryRule, codes: pl.DataFrame) -> pl.DataFrame:
     for name in rule.write.sequences:
         frame = frame.with_columns(pl.int_range(1, pl.len() + 1).cast(pl.String).alias(name))
     frame = frame.with_columns(pl.col(origin).alias(name) for name, origin in rule.write.copies.items())
-    return frame.with_columns(guard(pl.col(pl.String)))
+    return frame.with_columns(guard(pl.col(name)).alias(name) for name in frame.columns)
 
 
 def _moment(column: pl.Expr, rules: Rules) -> pl.Expr:

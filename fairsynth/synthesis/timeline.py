@@ -16,12 +16,12 @@ from fairsynth.schemas import FloatArray, IntArray
 
 Times = npt.NDArray[np.datetime64]
 
-# First admissions fall in these years: later than MIMIC-III's shifted dates (to 2211) and PIC's (to the 2110s), and early
-# enough that decades of visits end before 2262, the last year that nanosecond clocks can hold.
+# First admissions fall in these years: later than MIMIC-III's shifted dates (to 2211) and PIC's (to the 2110s), and
+# early enough that decades of visits end before 2262, the last year that nanosecond clocks can hold.
 FIRST_YEAR = 2220
 YEARS = 20
 
-# Drawn where the generator sampled no bin, and for the visit whose outcome is predicted (it carries no length), in days.
+# In days; drawn where the generator sampled no bin, and for the visit whose outcome is predicted: it has no length.
 DEFAULT_GAP = (30.0, 365.0)
 DEFAULT_LENGTH = (3.0, 10.0)
 DEFAULT_AGE = (40.0 * 365.25, 80.0 * 365.25)
@@ -31,7 +31,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """start, end (V,) datetime64[s] of each visit; birth (B,) datetime64[s], a midnight."""
+    """start, end (V,) of each visit, whole seconds; birth (B,), a midnight. All datetime64[us]."""
 
     start: Times
     end: Times
@@ -40,20 +40,22 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """gap (V,) since the previous discharge, length (V,), age (B,) at the last admission: all in days, NaN: unknown."""
+    """gap (V,) since the previous discharge, length (V,), age (B,) at the admission of visit `aged_at` (B,): all in
+    days, NaN where unknown."""
 
     gap: FloatArray
     length: FloatArray
     age: FloatArray
+    aged_at: IntArray
 
 
 def timeline(intervals: Intervals, *, patient_offsets: IntArray, rng: np.random.Generator) -> Timeline:
     """Lay every patient's visits one after the other, from a first admission in the synthetic calendar."""
-    visits, patients = len(intervals.gap), len(intervals.age)
+    patients = len(intervals.age)
     gap = _known(intervals.gap, DEFAULT_GAP, rng)
     length = np.maximum(_known(intervals.length, DEFAULT_LENGTH, rng), 1 / 24)
     age = _known(intervals.age, DEFAULT_AGE, rng)
-    first, last = patient_offsets[:-1], patient_offsets[1:] - 1
+    first = patient_offsets[:-1]
     gap[first] = 0.0
     owner = np.repeat(np.arange(patients), np.diff(patient_offsets))
     elapsed = np.cumsum(gap + length) - length  # days from an arbitrary origin to each admission
@@ -61,9 +63,7 @@ def timeline(intervals: Intervals, *, patient_offsets: IntArray, rng: np.random.
     admitted = base[owner] + elapsed - elapsed[first][owner]
     start = _moments(admitted)
     end = _moments(admitted + length)
-    if visits == 0:
-        return Timeline(start=start, end=end, birth=_moments(base))
-    birth = (start[last] - _seconds(age)).astype("datetime64[D]").astype("datetime64[s]")
+    birth = (start[intervals.aged_at] - _seconds(age)).astype("datetime64[D]").astype("datetime64[us]")
     return Timeline(start=start, end=end, birth=birth)
 
 
@@ -74,8 +74,8 @@ def _known(values: FloatArray, bounds: tuple[float, float], rng: np.random.Gener
 
 
 def _seconds(days: FloatArray) -> npt.NDArray[np.timedelta64]:
-    return np.round(days * _DAY).astype("timedelta64[s]")
+    return np.round(days * _DAY).astype("timedelta64[s]").astype("timedelta64[us]")
 
 
 def _moments(days: FloatArray) -> Times:
-    return np.datetime64(f"{FIRST_YEAR}-01-01T00:00:00", "s") + _seconds(days)
+    return np.datetime64(f"{FIRST_YEAR}-01-01", "us") + _seconds(days)

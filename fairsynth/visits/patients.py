@@ -63,7 +63,7 @@ def read_people(events: pl.LazyFrame) -> pl.DataFrame:
 def select(visits: pl.DataFrame, *, people: pl.DataFrame, cohort: CohortConfig, flow: Flow) -> pl.DataFrame:
     """The cohort's visits, with columns birth, sex, age_days (at admission), order (0 = first), gap_days, los_days.
 
-    `gap_days` counts from the discharge of the patient's previous visit in the cohort (null on the first), never below 0.
+    `gap_days` counts from the discharge of the patient's previous visit in the cohort (null on the first; at least 0).
     """
     flow.note("patients_in_events", visits["subject_id"].n_unique())
     flow.note("visits_in_events", len(visits))

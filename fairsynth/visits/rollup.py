@@ -30,10 +30,10 @@ ROLLUP_SCHEMA = {"code": pl.String, "kind": pl.String, "token": pl.String, "loin
 def roll_up(codes: pl.Series, parents: pl.DataFrame) -> pl.DataFrame:
     """The token of each code in `codes`; columns code, kind, token, loinc.
 
-    `parents` is the events' `codes.parquet` (code, parent_codes). Codes of other kinds are left out; a code whose token is
-    null has none (a laboratory item, or a name of which nothing is left).
+    `parents` is the events' `codes.parquet` (code, parent_codes). Codes of other kinds are left out; a null token means
+    that the code has none (a laboratory item, or a name of which nothing is left).
     """
-    known = dict(zip(parents["code"], parents["parent_codes"], strict=True))
+    known = dict(zip(parents["code"].to_list(), parents["parent_codes"].to_list(), strict=True))
     rows = []
     for code in codes:
         kind, _, rest = code.partition("//")

@@ -3,7 +3,7 @@
 In:  visits of the cohort.   Out: one row a patient who has an example.
 Never: events; the tokens before the prediction time are picked in tokens.py.
 
-A task is a function of the visits and the plan's `TaskConfig`, registered under the entry point group `fairsynth.tasks`:
+A task is a function of the visits and the plan's `TaskConfig`, registered as an entry point of `fairsynth.tasks`:
 
     visits     subject_id, visit_id, order (0 = first), admitted, discharged, died (in the hospital, in this visit),
                sorted by subject_id and order

@@ -1,13 +1,13 @@
 """Visits of a record and events -> the tokens of each visit, with nothing later than the prediction time.
 
 In:  the events table, the cohort's visits, one example a patient.   Out: `Tokens`.
-Never: labels as tokens; a missing value filled in. A test that was not done in a visit has no token in that visit, and no
-value is carried forward from an earlier one.
+Never: labels as tokens; a missing value filled in. A test that was not done in a visit has no token in that visit, and
+no value is carried forward from an earlier one.
 
-What counts as known at the prediction time: every event up to that time in a visit of the record; of a visit that is still
-open then, the diagnoses and procedures too, although they are coded after discharge (retrospective coding, see
-docs/cohort.md). A laboratory test gives at most two tokens a visit: the bin of its last value and, where it differs, the
-most abnormal bin (the later one where two are as abnormal).
+What counts as known at the prediction time: every event up to that time in a visit of the record; of a visit that is
+still open then, the diagnoses and procedures too, although they are coded after discharge (retrospective coding, see
+docs/cohort.md). A laboratory test gives at most two tokens a visit: the bin of its last value and, where it differs,
+the most abnormal bin (the later one where two are as abnormal).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tokens:
 def record_visits(visits: pl.DataFrame, examples: pl.DataFrame, *, maximum_visits: int, flow: Flow) -> pl.DataFrame:
     """The visits of each record, the last `maximum_visits` of the history, with position 0 = oldest kept.
 
-    Adds to the visits' columns: position, predicted_at, open (this visit is still going on at the prediction time), label.
+    Adds to the visits' columns: position, predicted_at, label, open (this visit is still going on at that time).
     """
     history = visits.join(examples, on="subject_id", how="inner", maintain_order="left").filter(
         pl.col("order") <= pl.col("last_order")
@@ -57,7 +57,7 @@ def read_tokens(
     """The tokens of every visit of `records`."""
     inventory = events.group_by("code", "unit").len().collect(engine="streaming").sort("code", "unit")
     excluded = pl.any_horizontal(pl.lit(False), *(pl.col("code").str.starts_with(p) for p in exclude_codes))
-    flow.note("events_excluded_by_code", inventory.filter(excluded)["len"].sum())
+    flow.note("events_excluded_by_code", _events(inventory.filter(excluded)))
     inventory = inventory.filter(~excluded)
     rollup = roll_up(inventory["code"].unique(maintain_order=True), parents)
     where = records.lazy().select("subject_id", "visit_id", "position", "predicted_at", "open")
@@ -66,6 +66,11 @@ def read_tokens(
     plain = coded.select("subject_id", "position", "token")
     visits = pl.concat([plain, _lab_tokens(labs), _interval_tokens(records)]).unique()
     return Tokens(visits=visits.sort("subject_id", "position", "token"), sources=_sources(coded, labs))
+
+
+def _events(inventory: pl.DataFrame) -> int:
+    """Number of events that the inventory counts."""
+    return int(inventory["len"].sum())
 
 
 def _known(coded: bool) -> pl.Expr:
@@ -94,8 +99,8 @@ def _labs(events: pl.LazyFrame, *, inventory: pl.DataFrame, where: pl.LazyFrame,
     """
     table = conversions(inventory.select("code", "unit", "loinc"))
     mapped = inventory.join(table.select("code", "unit"), on=["code", "unit"], how="semi", nulls_equal=True)
-    flow.note("lab_events_in_events", inventory["len"].sum())
-    flow.note("lab_events_without_known_loinc_or_unit", inventory["len"].sum() - mapped["len"].sum())
+    flow.note("lab_events_in_events", _events(inventory))
+    flow.note("lab_events_without_known_loinc_or_unit", _events(inventory) - _events(mapped))
     plausible = pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(False)
     labs = (
         events.filter(pl.col("visit_id").is_not_null(), pl.col("code").str.starts_with("LAB//"))
@@ -137,11 +142,11 @@ def lab_token() -> pl.Expr:
 
 
 def _interval_tokens(records: pl.DataFrame) -> pl.DataFrame:
-    """GAP on every visit of a record but its first, LOS on every visit that is complete."""
+    """GAP on every visit of a record but its first, LOS on every visit that is complete at the prediction time."""
     gap = records.filter(pl.col("position") > 0).with_columns(
         pl.format("GAP//{}", binned(pl.col("gap_days"), GAP_BINS)).alias("token")
     )
-    stay = records.filter(~pl.col("open")).with_columns(
+    stay = records.filter(~pl.col("open"), pl.col("discharged") <= pl.col("predicted_at")).with_columns(
         pl.format("LOS//{}", binned(pl.col("los_days"), LOS_BINS)).alias("token")
     )
     return pl.concat([frame.select("subject_id", "position", "token") for frame in (gap, stay)])

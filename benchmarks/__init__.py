@@ -1,0 +1,1 @@
+"""Measurements: each performance claim is a command here."""

@@ -1,0 +1,1 @@
+"""Flower adapter, site half: decode, one library call, encode."""

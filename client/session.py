@@ -1,0 +1,53 @@
+"""A Flower message -> the site it is for -> a reply.
+
+In:  message, context.   Out: a reply message.
+Never: a path from the server; exception text in a reply.
+
+In deployment the site's folder comes from the SuperNode's own configuration (`site-folder`), which the server cannot
+see. Flower's simulation has no SuperNodes: there the run's `sites` says which folder a partition is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from fairsynth.errors import ConfigError
+from fairsynth.federation.flower import check_size, decode, encode
+from fairsynth.federation.messages import Envelope
+from fairsynth.federation.site import guarded
+
+SITE_FOLDER = "site-folder"
+
+Work = Callable[[Path, Envelope], Envelope]
+
+
+def answer(message: Message, context: Context, work: Work) -> Message:
+    """The reply to `message`: what `work` makes of the request at this site, or an error code."""
+
+    def reply(root: Path) -> Envelope:
+        envelope = work(root, decode(message.content))
+        check_size(envelope)
+        return envelope
+
+    envelope = guarded(lambda: site_folder(context), reply, phase=message.metadata.message_type)
+    return Message(encode(envelope), reply_to=message)
+
+
+def site_folder(context: Context) -> Path:
+    """The folder of this site. Raises ConfigError when neither SuperNode nor simulation names one."""
+    if folder := context.node_config.get(SITE_FOLDER):
+        return Path(str(folder))
+    sites = json.loads(str(context.run_config.get("sites") or "[]"))
+    partition = context.node_config.get("partition-id")
+    if not isinstance(partition, int) or not 0 <= partition < len(sites):
+        raise ConfigError.of(
+            "no site folder",
+            where="SuperNode configuration",
+            expected=f"{SITE_FOLDER}",
+            do=f"start the SuperNode with --node-config '{SITE_FOLDER}=\"/path\"'",
+        )
+    return Path(sites[partition]["folder"])

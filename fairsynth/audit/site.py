@@ -1,0 +1,216 @@
+"""The audit at one site: synthetic patients made at home, four training sets, every predictor and seed, counts out.
+
+In:  the site's cohort, the weights of both arms.   Out: `synthetic/` and `audit/` in the site's folder; an `AuditReply`
+with counts.   Never: a synthetic patient, a score or a trained predictor in the reply; synthetic patients in what is
+evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fairsynth import artefacts, seeds
+from fairsynth.audit.evaluate import HALF, balanced_accuracy, blind_scores, confusion, evaluate
+from fairsynth.audit.fidelity import code_totals, code_visits
+from fairsynth.audit.predictors import FitSettings, load_predictor
+from fairsynth.augmentation.baselines import Oversampled, double_prioritised
+from fairsynth.augmentation.mixing import Mixed, mix
+from fairsynth.augmentation.plan import equal_cells, members_of
+from fairsynth.config import StudyPlan
+from fairsynth.errors import ArtefactError, ConfigError, Problem
+from fairsynth.federation.aggregate import weights_sha256
+from fairsynth.federation.messages import AuditReply
+from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.schemas import Arrays, IntArray, SiteId
+from fairsynth.synthesis.decode import write_events, write_tables
+from fairsynth.synthesis.synthesise import synthesise
+from fairsynth.visits.cohort import Cohort, load_cohort
+from fairsynth.visits.records import Records
+
+SELECTOR = "logistic_regression"  # judges the oversampling increments on validation patients
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One site's part of the audit: where it is, what it has, what was agreed."""
+
+    root: Path
+    site: SiteId
+    plan: StudyPlan
+    cohort: Cohort
+    progress: Progress
+
+    def seed(self, *path: str | int) -> int:
+        """A seed for one named purpose of this audit."""
+        return seeds.stream(self.plan.seed, "audit", self.site, *path)
+
+    @property
+    def budget(self) -> int:
+        """Patients that an approach may add."""
+        return self.plan.augmentation.synthetic_patients
+
+    @property
+    def settings(self) -> FitSettings:
+        """What the plan fixes about fitting."""
+        return FitSettings(epochs=self.plan.audit.epochs, threads=self.plan.training.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """The synthetic patients of a site."""
+
+    plain: Records  # of the plain generator, group and label of its own choice
+    fairsynth: Records  # of the fairness-optimised generator, by the equal-cells plan
+    unconditioned: Records  # of the fairness-optimised generator, its own choice: to compare code frequencies
+
+
+def audit_site(
+    root: Path, *, site: SiteId, plan: StudyPlan, weights: Mapping[str, Arrays], progress: Progress | None = None
+) -> tuple[AuditReply, Arrays]:
+    """Make the site's synthetic patients, compare the approaches, and return counts of real held-out patients.
+
+    `weights` holds the arms "plain" and "fairsynth". Writes `root/synthetic` and `root/audit`. The same plan, cohort
+    and weights give the same arrays. Raises ArtefactError without a cohort, ConfigError on an unknown predictor.
+    """
+    if missing := {PLAIN, FAIRSYNTH} - set(weights):
+        raise ConfigError(
+            Problem(what="missing arm", where=f"audit: {sorted(missing)[0]}", expected="plain, fairsynth")
+        )
+    for name in plan.audit.predictors:
+        load_predictor(name)
+    here = Site(root=root, site=site, plan=plan, cohort=load_cohort(root), progress=progress or (lambda _: None))
+    synthetic = _synthetic(here, weights)
+    _write_synthetic(here, synthetic, weights)
+    mixed, oversampled = _mixed(here, synthetic)
+    arrays = {**_evaluate(here, mixed), **_fidelity(here, synthetic)}
+    reply = AuditReply(
+        site=site,
+        plan_sha256=plan_sha256(plan),
+        approaches=APPROACHES,
+        predictors=plan.audit.predictors,
+        thresholds=THRESHOLDS,
+        seeds=plan.audit.seeds,
+    )
+    _write_audit(here, reply, arrays, oversampled)
+    return reply, arrays
+
+
+def _synthetic(here: Site, weights: Mapping[str, Arrays]) -> Synthetic:
+    """Both arms' patients, the same number of each."""
+    train = here.cohort.train
+    cells = equal_cells(members_of(train.group, train.label, groups=len(here.plan.groups.names)), budget=here.budget)
+
+    def of(arm: str, purpose: str, quotas: IntArray | None) -> Records:
+        here.progress(f"synthesising {here.budget} patients: {purpose}")
+        return synthesise(
+            weights[arm],
+            cohort=here.cohort,
+            plan=here.plan,
+            cells=quotas,
+            number=here.budget,
+            seed=here.seed("synthesise", purpose),
+        )
+
+    return Synthetic(
+        plain=of(PLAIN, "plain", None),
+        fairsynth=of(FAIRSYNTH, "fairsynth", cells),
+        unconditioned=of(FAIRSYNTH, "unconditioned", None),
+    )
+
+
+def _mixed(here: Site, synthetic: Synthetic) -> tuple[tuple[Mixed, ...], Oversampled]:
+    """The four training sets; the oversampling increment is chosen on validation patients."""
+    here.progress("choosing the oversampling increment")
+    train, groups = here.cohort.train, len(here.plan.groups.names)
+    oversampled = double_prioritised(
+        train, groups=groups, budget=here.budget, criterion=_criterion(here), seed=here.seed("oversample")
+    )
+    mixed = mix(train, plain=synthetic.plain, copies=oversampled.copies, fairsynth=synthetic.fairsynth, groups=groups)
+    return mixed, oversampled
+
+
+def _criterion(here: Site) -> Callable[[Records], float]:
+    """Balanced accuracy at 0.5, mean over groups, of a selector trained on a candidate, on real validation patients."""
+    cohort, seed = here.cohort, here.seed("selector")
+    predictor, validation = load_predictor(SELECTOR), cohort.validation
+
+    def score(candidate: Records) -> float:
+        fitted = predictor.fit(candidate, vocabulary=cohort.vocabulary, settings=here.settings, seed=seed)
+        predicted = blind_scores(fitted, validation, vocabulary=cohort.vocabulary) >= HALF
+        groups = len(cohort.vocabulary.groups)
+        return balanced_accuracy(confusion(predicted, label=validation.label, group=validation.group, groups=groups))
+
+    return score
+
+
+def _evaluate(here: Site, mixed: tuple[Mixed, ...]) -> Arrays:
+    """`confusion`, `scores` and `synthetic` of the reply; all approaches share a predictor's seeds."""
+    audit, vocabulary = here.plan.audit, here.cohort.vocabulary
+    a, p, k, g = len(mixed), len(audit.predictors), audit.seeds, len(here.plan.groups.names)
+    confusions = np.zeros((a, p, k, len(THRESHOLDS), g, 4), dtype=np.int64)
+    scores = np.zeros((a, p, k, g, 2, SCORE_BINS), dtype=np.int64)
+    for index in np.ndindex(a, p, k):
+        approach, name, repeat = mixed[index[0]], audit.predictors[index[1]], index[2]
+        here.progress(f"{approach.approach}: {name}, seed {repeat + 1} of {k}")
+        seed = here.seed("predictor", name, repeat)
+        fitted = load_predictor(name).fit(approach.records, vocabulary=vocabulary, settings=here.settings, seed=seed)
+        result = evaluate(fitted, cohort=here.cohort)
+        confusions[index], scores[index] = result.confusion, result.scores
+    return {"confusion": confusions, "scores": scores, "synthetic": np.stack([each.added for each in mixed])}
+
+
+def _fidelity(here: Site, synthetic: Synthetic) -> Arrays:
+    """`code_visits` and `code_totals` of the reply.
+
+    The synthetic patients compared are the generator's own choice: the equal-cells patients are rarer cases on purpose,
+    and would differ from held-out patients even if the generator were perfect.
+    """
+    parts = (here.cohort.train, here.cohort.held_out, synthetic.unconditioned)
+    return {
+        "code_visits": code_visits(parts, codes=len(here.cohort.vocabulary.codes)),
+        "code_totals": code_totals(parts),
+    }
+
+
+def _write_synthetic(here: Site, synthetic: Synthetic, weights: Mapping[str, Arrays]) -> None:
+    """`root/synthetic`: the records, and the fairness-optimised arm's as MEDS events and as the source's tables."""
+    here.progress("writing synthetic patients as events and tables")
+    facts = {"seed": here.plan.seed, "patients": here.budget, "release": "none: stays at the site"}
+    with artefacts.new(here.root, kind="synthetic", inputs=_inputs(here, weights), facts=facts) as folder:
+        synthetic.plain.save(folder / "plain.safetensors")
+        synthetic.fairsynth.save(folder / "fairsynth.safetensors")
+        synthetic.unconditioned.save(folder / "unconditioned.safetensors")
+        events = write_events(synthetic.fairsynth, root=here.root, out=folder, seed=here.seed("decode"))
+        write_tables(events, config=_config_folder(here.root), out=folder)
+
+
+def _write_audit(here: Site, reply: AuditReply, arrays: Arrays, oversampled: Oversampled) -> None:
+    """`root/audit`: what the reply says, kept at the site too."""
+    content = artefacts.read_manifest(here.root / "synthetic", kind="synthetic")["content"]
+    facts = {"oversampling_validation": list(oversampled.validation), "seed": here.plan.seed}
+    with artefacts.new(here.root, kind="audit", inputs={"synthetic": content}, facts=facts) as folder:
+        save_file(arrays, folder / "counts.safetensors")
+        artefacts.write_json(folder / "axes.json", json.loads(reply.model_dump_json(exclude={"site"})))
+
+
+def _inputs(here: Site, weights: Mapping[str, Arrays]) -> dict[str, str]:
+    """The hashes of what the synthetic patients are made from."""
+    hashes = {f"weights-{arm}": weights_sha256(weights[arm]) for arm in (PLAIN, FAIRSYNTH)}
+    cohort = artefacts.read_manifest(here.root / "cohort", kind="cohort")["content"]
+    return {"cohort": cohort, "plan": plan_sha256(here.plan), **hashes}
+
+
+def _config_folder(root: Path) -> Path:
+    """The folder of `site.yaml`, named in `root/site.json`."""
+    path = root / "site.json"
+    if not path.is_file():
+        raise ArtefactError.of("no site.json", where=str(root), do="open the site with the study first")
+    return Path(json.loads(path.read_text(encoding="utf-8"))["config"])

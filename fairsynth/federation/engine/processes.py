@@ -1,0 +1,192 @@
+"""Processes of Flower: started in groups of their own, with network calls off, all stopped at the end.
+
+In:  commands.   Out: their output in files.
+Never: a process that outlives the block; the user's FLWR_HOME, PYTHONPATH or Flower settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairsynth.errors import EngineError
+
+LOOPBACK = "127.0.0.1"
+STOP_SECONDS = 10.0
+_OFF = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_OFFLINE": "1",
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+    "PYTHONUNBUFFERED": "1",
+}
+_DROPPED = ("FLWR_", "RAY_", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
+
+@dataclass(kw_only=True)
+class Workshop:
+    """A temporary FLWR_HOME and the processes that use it; use as a context manager."""
+
+    threads: int
+    home: Path = field(init=False)
+    _running: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
+
+    def __enter__(self) -> Workshop:
+        short = Path("/tmp")  # noqa: S108  mkdtemp makes it private; paths of ray's sockets have at most 107 characters
+        self.home = Path(tempfile.mkdtemp(prefix="fs-", dir=short if short.is_dir() else None))
+        self.home.chmod(0o700)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._running):
+            stop(process)
+        stop_strays(self.home)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of every process: ours, less what would steer Flower, plus the off switches."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
+        programs = str(Path(sys.executable).parent)
+        threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        return {
+            **kept,
+            **_OFF,
+            **threads,
+            "FLWR_HOME": str(self.home),
+            "TMPDIR": str(self.home),
+            "RAY_TMPDIR": str(self.home),
+            "PATH": f"{programs}{os.pathsep}{kept.get('PATH', '')}",
+        }
+
+    def start(self, *command: str, log: str) -> subprocess.Popen[bytes]:
+        """Start `command` in a process group of its own; its output goes to the file `log` of the home."""
+        with (self.home / log).open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._running.append(process)
+        return process
+
+    def call(self, *command: str, seconds: float = 60.0) -> str:
+        """The output of `command`. Raises EngineError when it fails or takes longer than `seconds`."""
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise EngineError.of(
+                f"{command[0]} took longer than {seconds:.0f} s", where=" ".join(command[:3])
+            ) from None
+        if done.returncode:
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            raise EngineError.of(f"{command[0]} failed", where=" ".join(command[:3]), expected=tail(said))
+        return done.stdout.decode(errors="replace")
+
+    def log(self, name: str) -> str:
+        """The last lines of a log file."""
+        path = self.home / name
+        return tail(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
+
+
+def tail(text: str, *, lines: int = 12) -> str:
+    """The last non-empty lines of `text`."""
+    return "\n  ".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and its group: politely, then by force. Returns when it is gone."""
+    _signal(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=STOP_SECONDS)
+    _signal(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def stop_strays(home: Path) -> None:
+    """Kill what still runs with `home` as its FLWR_HOME, such as ray's daemons, which leave their group."""
+    for _ in range(20):
+        strays = processes_of(home)
+        if not strays:
+            return
+        for number in strays:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def processes_of(home: Path) -> list[int]:
+    """Process ids whose environment names `home` as FLWR_HOME; empty where /proc is not to be had."""
+    mark = f"FLWR_HOME={home}".encode()
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in entry.read_bytes().split(b"\0") and _is_alive(entry.parent):
+                found.append(int(entry.parent.name))
+    return [number for number in found if number != os.getpid()]
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of loopback that are free now, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def wait_for(ready: Callable[[], bool], *, seconds: float, what: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until `ready`. Raises EngineError when `process` ends before or the time is up."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None:
+            raise EngineError.of(f"{what} ended while starting", where=f"exit code {process.returncode}")
+        if time.monotonic() > deadline:
+            raise EngineError.of(f"{what} did not start", where=f"within {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _is_alive(entry: Path) -> bool:
+    """Whether the process is more than a zombie."""
+    with contextlib.suppress(OSError, IndexError):
+        return (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

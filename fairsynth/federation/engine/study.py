@@ -1,0 +1,218 @@
+"""One run of the app, whatever the engine: submit it, follow its journal, and tell why it failed.
+
+In:  a workshop with a SuperLink, a job.   Out: journal events, told to a callback; an error with the site's own reason.
+Never: a wait without end; Flower's status where our journal says more.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairsynth.config import StudyPlan
+from fairsynth.errors import (
+    ArtefactError,
+    CohortError,
+    ConfigError,
+    EngineError,
+    ExtractionError,
+    FairSynthError,
+    PolicyRefusal,
+    Problem,
+    ProtocolError,
+    ReleaseBlocked,
+)
+from fairsynth.federation import journal
+from fairsynth.federation.conversation import PATIENCE
+from fairsynth.federation.engine.processes import Workshop
+from fairsynth.federation.site import LOG
+from fairsynth.schemas import SiteId
+
+SUPERLINK = "study"  # the connection's name in the workshop's Flower configuration
+SERVER_LOG = "superlink.log"
+STATUS_SECONDS = 10.0  # between two questions for Flower's status; each starts a process
+TAIL_SECONDS = 0.2
+START_SECONDS = 300.0
+MINIMUM_PATIENCE = 600.0
+
+_ERRORS: dict[str, type[FairSynthError]] = {
+    kind.code: kind
+    for kind in (
+        ConfigError,
+        ExtractionError,
+        CohortError,
+        ProtocolError,
+        PolicyRefusal,
+        ReleaseBlocked,
+        ArtefactError,
+        EngineError,
+    )
+}
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One site of a local run."""
+
+    site: SiteId
+    folder: Path  # with `site.json`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One study on this machine."""
+
+    app: Path
+    plan_path: Path
+    workdir: Path
+    sites: tuple[Site, ...]
+    on_event: OnEvent
+    plan: StudyPlan
+    started: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+
+    @property
+    def seconds(self) -> float:
+        """The longest that the study may take, if every phase waits to its deadline."""
+        training = 2 * (self.plan.training.rounds + 1)
+        phases = PATIENCE["enrol"] + PATIENCE["agree"] + training * PATIENCE["train"] + PATIENCE["audit"]
+        return START_SECONDS + max(MINIMUM_PATIENCE, float(phases * self.plan.training.round_deadline_seconds))
+
+
+def open_job(app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent) -> Job:
+    """A job with absolute paths. Raises ConfigError when the sites are not the plan's roster."""
+    parsed = StudyPlan.model_validate_json(plan.read_text(encoding="utf-8"))
+    ordered = tuple(Site(site=one.site, folder=one.folder.resolve()) for one in sorted(sites, key=lambda one: one.site))
+    if tuple(one.site for one in ordered) != parsed.roster:
+        raise ConfigError.of(
+            "sites are not the plan's roster", where=str(plan), expected=f"one of each: {', '.join(parsed.roster)}"
+        )
+    return Job(
+        app=app.resolve(),
+        plan_path=plan.resolve(),
+        workdir=workdir.resolve(),
+        sites=ordered,
+        on_event=on_event,
+        plan=parsed,
+    )
+
+
+def write_connection(workshop: Workshop, **settings: str | bool) -> None:
+    """The workshop's Flower configuration: one SuperLink, named `study`."""
+    lines = [f"{key.replace('_', '-')} = {json.dumps(value)}" for key, value in settings.items()]
+    text = "\n".join(["[superlink]", f'default = "{SUPERLINK}"', "", f"[superlink.{SUPERLINK}]", *lines, ""])
+    (workshop.home / "config.toml").write_text(text, encoding="utf-8")
+
+
+def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "") -> str:
+    """Start the run; returns Flower's run id. `sites` is the run configuration of a simulation."""
+    values = {"plan": str(job.plan_path), "workdir": str(job.workdir), "sites": sites}
+    settings = workshop.home / "run.toml"
+    settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
+    options = ["--federation-config", federation] if federation else []
+    command = ["flwr", "run", str(job.app), SUPERLINK, "--format", "json", "-c", str(settings), *options]
+    answer = _json(workshop.call(*command))
+    if not answer.get("success"):
+        raise EngineError.of("flwr run failed", where="flwr run", expected=str(answer.get("error-message", answer)))
+    return str(answer["run-id"])
+
+
+def follow(workshop: Workshop, job: Job, *, run: str, offset: int) -> None:
+    """Tell every journal event after byte `offset` until the study has finished.
+
+    Raises the site's or the server's own error when the study failed, EngineError when Flower did or the time is up.
+    """
+    tail = _Tail(path=job.workdir / journal.NAME, offset=offset)
+    deadline = time.monotonic() + job.seconds
+    next_status = time.monotonic() + STATUS_SECONDS
+    while time.monotonic() < deadline:
+        for event in tail.new():
+            job.on_event(event)
+            if event["event"] == "finished":
+                return
+            if event["event"] == "failed":
+                raise reason(job, event)
+        if time.monotonic() > next_status:
+            status, details = run_status(workshop, run)
+            if status.startswith("finished") and not tail.waits():
+                raise EngineError.of(
+                    f"the run ended: {status}", where=details or "Flower", expected=workshop.log(SERVER_LOG)
+                )
+            next_status = time.monotonic() + STATUS_SECONDS
+        time.sleep(TAIL_SECONDS)
+    raise EngineError.of("the study did not finish in time", where=f"{job.seconds:.0f} s", do="see the sites' site.log")
+
+
+def run_status(workshop: Workshop, run: str) -> tuple[str, str]:
+    """Flower's status of a run, such as `running` or `finished:failed`, and its details."""
+    answer = _json(workshop.call("flwr", "list", SUPERLINK, "--run-id", run, "--format", "json"))
+    (row,) = answer.get("runs") or [{}]
+    return str(row.get("status", "unknown")), str(row.get("status-details", ""))
+
+
+def reason(job: Job, event: dict[str, Any]) -> FairSynthError:
+    """The error of a failed study: what the sites' own logs say, for they are on this machine; else the server's."""
+    for site in job.sites:
+        lines = [line for line in journal.read(site.folder / LOG) if _since(line, job.started)]
+        if lines:
+            return _site_error(site, lines[-1])
+    problems = [Problem(**problem) for problem in event["problems"]]
+    return _ERRORS.get(event["code"], EngineError)(problems)
+
+
+@dataclass(kw_only=True)
+class _Tail:
+    """Reads whole lines of a growing file."""
+
+    path: Path
+    offset: int
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as handle:
+            handle.seek(self.offset)
+            for line in handle:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset += len(line)
+                yield json.loads(line)
+
+    def waits(self) -> bool:
+        """Whether there is something that `new` has not told yet."""
+        return self.path.is_file() and self.path.stat().st_size > self.offset
+
+
+def _site_error(site: Site, line: dict[str, Any]) -> FairSynthError:
+    kind = _ERRORS.get(line["code"])
+    if kind is None or not line["problems"]:
+        return EngineError.of(
+            f"site {site.site} failed: {line['type']}",
+            where=f"{line['phase']}, {line['at']}",
+            do=f"see {site.folder / LOG}, then report it",
+        )
+    return kind(
+        Problem(**{**problem, "where": f"site {site.site}: {problem['where']}"}) for problem in line["problems"]
+    )
+
+
+def _since(line: dict[str, Any], started: datetime.datetime) -> bool:
+    return datetime.datetime.fromisoformat(line["time"]) >= started
+
+
+def _json(text: str) -> dict[str, Any]:
+    """The JSON object in a program's output, which may begin with warnings."""
+    start = text.find("{")
+    try:
+        value = json.loads(text[start:]) if start >= 0 else {}
+    except json.JSONDecodeError:
+        value = {}
+    if not isinstance(value, dict) or not value:
+        raise EngineError.of("Flower answered something else than JSON", where="flwr", expected=text[:200])
+    return value

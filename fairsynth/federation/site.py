@@ -1,0 +1,279 @@
+"""What a site does for each request; the only code that meets both messages and patients.
+
+In:  the site's folder, a request.   Out: a reply that holds what `messages.py` names, or `Failed` with a code.
+Never: state between requests other than the site's own folder; exception text in a reply.
+
+A site folder begins with `site.json` (site id, folder of `site.yaml`, folder of the raw tables) and collects `events/`,
+`visits/`, `cohort/`, `synthetic/`, `audit/`, the plan that the site agreed to, and `site.log`, the site's own log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from fairsynth import artefacts
+from fairsynth.config import Strict, StudyPlan
+from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
+from fairsynth.extraction import extract
+from fairsynth.federation.messages import (
+    AgreeReply,
+    AgreeRequest,
+    AuditReply,
+    AuditRequest,
+    EnrolReply,
+    EnrolRequest,
+    Envelope,
+    Failed,
+    TrainReply,
+    TrainRequest,
+    weights_as,
+    weights_of,
+)
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256
+from fairsynth.generator.train import Study, Totals
+from fairsynth.generator.train import measure as measure_model
+from fairsynth.generator.train import train as train_model
+from fairsynth.schemas import Arrays, FloatArray, SiteId
+from fairsynth.seeds import stream
+from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
+from fairsynth.visits.records import Records
+
+LOG = "site.log"
+UNEXPECTED = "FS-900"  # a fault of the program or the machine: the log has its type and place
+
+_ANONYMOUS = SiteId("unknown")
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class Evaluate(Protocol):
+    """`fairsynth.audit.site.audit_site`, given by the caller because the audit lies behind federation in the flow."""
+
+    def __call__(
+        self, root: Path, *, site: SiteId, plan: StudyPlan, weights: dict[str, Arrays]
+    ) -> tuple[AuditReply, Arrays]:
+        """The counts of this site's held-out patients."""
+
+
+class SiteFolder(Strict):
+    """`site.json`: who the site is, and where its configuration and tables are."""
+
+    site: SiteId
+    config: Path
+    data: Path
+
+
+class Shared(Strict):
+    """`shared.json`: what the agree request fixed, kept for the rounds."""
+
+    plan_sha256: str
+    vocabulary_sha256: str
+    patients: PositiveInt
+    visits: NonNegativeInt
+
+
+def enrol(root: Path, request: Envelope) -> Envelope:
+    """Extract, build the cohort, propose codes. Raises ConfigError, ExtractionError or CohortError."""
+    plan = EnrolRequest.unpack(request).plan
+    here = read_site_folder(root)
+    if here.site not in plan.roster:
+        raise ProtocolError.of("this site is not in the plan's roster", where=here.site)
+    events = extract(here.data, config=here.config, root=root)
+    proposal = prepare(root, config=here.config, plan=plan)
+    artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    least = plan.vocabulary.minimum_patients
+    reply = EnrolReply(
+        site=here.site,
+        plan_sha256=plan_sha256(plan),
+        data_sha256=str(artefacts.read_manifest(events, kind="events")["content"]),
+        codes={code: int(patients) for code, patients in proposal.codes.items() if patients >= least},
+        visits=int(proposal.visits),
+        flow={step: int(left) for step, left in proposal.flow.items()},
+    )
+    return reply.pack({"members": np.asarray(proposal.members, dtype=np.int64)})
+
+
+def agree(root: Path, request: Envelope) -> Envelope:
+    """Encode the cohort with the shared vocabulary. Raises CohortError, ProtocolError."""
+    body = AgreeRequest.unpack(request)
+    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
+    vocabulary = shared_vocabulary(body.codes, plan=plan)
+    encoded = encode(root, vocabulary=vocabulary, plan=plan)
+    shared = Shared(
+        plan_sha256=body.plan_sha256,
+        vocabulary_sha256=vocabulary.sha256,
+        patients=body.patients,
+        visits=body.visits,
+    )
+    artefacts.write_json(root / "shared.json", shared.model_dump(mode="json"))
+    reply = AgreeReply(
+        site=here.site,
+        plan_sha256=body.plan_sha256,
+        vocabulary_sha256=vocabulary.sha256,
+        mapped_share=float(encoded.mapped_share),
+    )
+    return reply.pack({"cohort": np.asarray(encoded.cells, dtype=np.int64)})
+
+
+def train(root: Path, request: Envelope) -> Envelope:
+    """Count what the received model predicts, then train it for the epochs asked. Raises ProtocolError."""
+    body = TrainRequest.unpack(request)
+    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
+    shared = _shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    cohort = load_cohort(root)
+    study = _study(cohort, plan, shared)
+    weights, steer = weights_of(request.arrays), _coefficients(request, plan)
+    before = measure_model(weights, records=cohort.train, study=study)
+    ahead = _losses(weights, cohort.validation, study)
+    after: Arrays = {}
+    bounded = False
+    if body.epochs:
+        trained = train_model(
+            weights,
+            records=cohort.train,
+            study=study,
+            coefficients=steer if body.arm == FAIRSYNTH else None,
+            epochs=body.epochs,
+            seed=stream(plan.seed, "train", here.site, body.round),  # the same in both arms
+        )
+        after, bounded = weights_as(trained.weights), bool(trained.bounded)
+    reply = TrainReply(
+        site=here.site,
+        plan_sha256=body.plan_sha256,
+        arm=body.arm,
+        round=body.round,
+        patients=len(cohort.train),
+        nll_train=float(before.nll),
+        nll_validation=ahead[0],
+        cells_train=int(before.cells),
+        cells_validation=ahead[1],
+        bounded=bounded,
+    )
+    counts = {name: np.asarray(getattr(before, name), dtype=np.float64) for name in ("soft", "hard")}
+    return reply.pack({**after, **counts})
+
+
+def audit(root: Path, request: Envelope, *, evaluate: Evaluate) -> Envelope:
+    """Generate at home, train the predictors, evaluate on real held-out patients; counts leave."""
+    body = AuditRequest.unpack(request)
+    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
+    _shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    weights = {arm: weights_of(request.arrays, f"{arm}/weight/") for arm in ARMS}
+    reply, arrays = evaluate(root, site=here.site, plan=plan, weights=weights)
+    return reply.model_copy(update={"plan_sha256": body.plan_sha256}).pack(arrays)
+
+
+def guarded(folder: Callable[[], Path], work: Callable[[Path], Envelope], *, phase: str) -> Envelope:
+    """The reply of `work` at the site's `folder`; when either fails, `Failed` with the error's code.
+
+    The site's own log gets the code, the error's type and its place in the code; of FairSynth's own errors, which hold
+    no patient's value, also the problems, so that the site can mend them.
+    """
+    root: Path | None = None
+    try:
+        root = folder()
+        return work(root)
+    except FairSynthError as error:
+        return _failed(root, error, code=error.code, phase=phase)
+    except Exception as error:  # noqa: BLE001  the boundary: whatever it is, its text must not leave the site
+        return _failed(root, error, code=UNEXPECTED, phase=phase)
+
+
+def read_site_folder(root: Path) -> SiteFolder:
+    """`root/site.json`. Raises ArtefactError when it is missing or does not fit."""
+    return _read(root / "site.json", SiteFolder)
+
+
+def _failed(root: Path | None, error: Exception, *, code: str, phase: str) -> Envelope:
+    """The coded reply; the details stay in the site's log."""
+    site = _ANONYMOUS
+    if root is not None and root.is_dir():
+        line = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(),
+            "phase": phase,
+            "code": code,
+            "type": type(error).__name__,
+            "at": _place(error),
+            "problems": [asdict(one) for one in error.problems] if isinstance(error, FairSynthError) else [],
+        }
+        with contextlib.suppress(OSError), (root / LOG).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+        with contextlib.suppress(FairSynthError):
+            site = read_site_folder(root).site
+    return Failed(site=site, code=code).pack()
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost frame; no text, no value."""
+    trace = error.__traceback__
+    place = "unknown"
+    while trace is not None:
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return place
+
+
+def _read(path: Path, model: type[Model]) -> Model:
+    if not path.is_file():
+        raise ArtefactError.of("missing file of a site folder", where=str(path), do="run the earlier phase first")
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except PydanticError as error:
+        keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
+        raise ArtefactError(
+            Problem(what="file does not fit its schema", where=str(path), expected=f"valid {keys}")
+        ) from None
+
+
+def _agreed_plan(root: Path, sha256: str) -> StudyPlan:
+    """The plan that this site enrolled for, which must be the one that the request names."""
+    plan = _read(root / "plan.json", StudyPlan)
+    if plan_sha256(plan) != sha256:
+        raise ProtocolError.of("request of another study", where="plan_sha256", expected="the plan of enrolment")
+    return plan
+
+
+def _shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Shared:
+    """What was agreed, which must be what the request names."""
+    shared = _read(root / "shared.json", Shared)
+    if (shared.plan_sha256, shared.vocabulary_sha256) != (plan_sha256(plan), vocabulary_sha256):
+        raise ProtocolError.of("request of another study", where="vocabulary_sha256", expected="the agreed one")
+    return shared
+
+
+def _study(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:
+    """Plan, vocabulary and pooled totals as the generator takes them."""
+    if cohort.vocabulary.sha256 != shared.vocabulary_sha256:
+        raise ProtocolError.of("cohort of another vocabulary", where="cohort/", expected="the agreed vocabulary")
+    positions = (shared.visits + shared.patients) / shared.patients  # the label visit is a predicted position too
+    totals = Totals(patients=shared.patients, positions=positions)
+    return Study(vocabulary=cohort.vocabulary, plan=plan, totals=totals)
+
+
+def _coefficients(request: Envelope, plan: StudyPlan) -> FloatArray:
+    """(G, 2) of the request. Raises ProtocolError when they are not finite numbers of that shape."""
+    values = request.arrays.get("coefficients")
+    if values is None or values.dtype != np.float64 or values.shape != (len(plan.groups.names), 2):
+        raise ProtocolError.of("coefficients missing or of another shape", where="train", expected="float64 (G, 2)")
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise ProtocolError.of("coefficients that are not finite", where="train")
+    return numbers
+
+
+def _losses(weights: Arrays, records: Records, study: Study) -> tuple[float, int]:
+    """Summed negative log-likelihood and number of visits; zero of both where there is nobody."""
+    if not len(records):
+        return 0.0, 0
+    measured = measure_model(weights, records=records, study=study)
+    return float(measured.nll), int(measured.cells)

@@ -1,0 +1,105 @@
+"""The cohort tables: who took part, patients by split and group, and the flow from raw data to cohort.
+
+In:  `FinishedStudy`.   Out: `Table` values.
+Never: a small cell, in clear or by subtraction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairsynth.report import disclosure
+from fairsynth.report.results import positives_name
+from fairsynth.report.study import EnrolledSite, FinishedStudy
+from fairsynth.report.view import Cell, Row, Table, count_cell, number
+from fairsynth.schemas import SPLITS, SiteId
+
+_SPLIT_NAMES = {"train": "Training", "validation": "Validation", "held_out": "Held out"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCohort:
+    """One site's two tables."""
+
+    name: str
+    members: Table
+    flow: Table
+
+
+def sites_table(study: FinishedStudy) -> Table:
+    """Every site of the roster: whether it took part, its data and how much of it the shared vocabulary covers."""
+    rows = []
+    for site in study.plan.roster:
+        entry = study.enrolment.sites.get(site)
+        audited, minimum = ("yes" if site in study.arrays else "no"), study.plan.audit.minimum_cell
+        cells = _site_cells(entry, audited, minimum) if entry else (Cell(missing="missing"),) * 6
+        rows.append(Row(name=site, cells=cells, muted=site not in study.arrays))
+    return Table(
+        caption="Sites of the study.",
+        columns=(
+            "Site",
+            "Audited",
+            "Training visits",
+            "Codes proposed",
+            "Code occurrences covered",
+            "Data (SHA-256 of events)",
+            "Training patients",
+        ),
+        rows=tuple(rows),
+        note="Code occurrences covered: share of the site's codes in training visits that the shared vocabulary holds.",
+    )
+
+
+def cohorts(study: FinishedStudy) -> tuple[SiteCohort, ...]:
+    """The cohort of every enrolled site, in roster order."""
+    found = [site for site in study.plan.roster if site in study.enrolment.sites]
+    return tuple(
+        SiteCohort(name=f"Site {site}", members=_members_table(study, site), flow=_flow_table(study, site))
+        for site in found
+    )
+
+
+def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, ...]:
+    training = sum(sum(row) for row in entry.cohort[0])
+    return (
+        Cell(text=audited),
+        Cell(text=f"{entry.visits:,}"),
+        Cell(text=f"{entry.codes:,}"),
+        Cell(text=f"{number(100 * entry.mapped_share, 1)} %"),
+        Cell(text=entry.data_sha256[:16], note="first 16 digits"),
+        count_cell(disclosure.count(training, minimum=minimum)),
+    )
+
+
+def _members_table(study: FinishedStudy, site: SiteId) -> Table:
+    """Patients and positives by group and split; small cells hidden."""
+    cohort, minimum = study.cohort(site), study.plan.audit.minimum_cell
+    printed = [disclosure.members(cells, minimum=minimum) for cells in cohort]  # one a split
+    rows = tuple(
+        Row(
+            name=str(group),
+            cells=tuple(
+                count_cell(value) for split in printed for value in (split.patients[index], split.positives[index])
+            ),
+        )
+        for index, group in enumerate(study.plan.groups.names)
+    )
+    names = [_SPLIT_NAMES[split] for split in SPLITS]
+    columns = ("Group", *(text for name in names for text in (name, f"of these {positives_name(study)}")))
+    return Table(
+        caption=f"Patients of site {site} by group, split and outcome.",
+        columns=columns,
+        rows=rows,
+        note=f"<{minimum}: from 1 to {minimum - 1}. ≥: a bound, where the exact number would give a hidden one away.",
+    )
+
+
+def _flow_table(study: FinishedStudy, site: SiteId) -> Table:
+    """The site's own steps and what was left after each."""
+    minimum = study.plan.audit.minimum_cell
+    flow = study.enrolment.sites[site].flow
+    rows = tuple(
+        Row(name=step.replace("_", " "), cells=(count_cell(disclosure.count(left, minimum=minimum)),))
+        for step, left in flow.items()
+    )
+    return Table(caption=f"Cohort flow of site {site}.", columns=("Step", "Count"), rows=rows)

@@ -1,0 +1,51 @@
+"""The four bias knobs, each one function. Every knob acts on patients outside the reference group only.
+
+Never: anything that the knob does not name; every knob has its own random stream (definitions: docs/simulator.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairsynth.schemas import FloatArray
+from fairsynth.simulate.population import Population
+from fairsynth.simulate.source import BoolArray, Source
+
+
+def represented(population: Population, *, under_representation: float, rng: np.random.Generator) -> BoolArray:
+    """(P,) patients who are in the tables: others than the reference group stay away with the given chance."""
+    lost = rng.random(len(population.patients.number)) < under_representation
+    return np.asarray(population.patients.reference | ~lost)
+
+
+def documented(
+    given: BoolArray, reference: BoolArray, *, under_documentation: float, rng: np.random.Generator
+) -> BoolArray:
+    """(V, M) codes that were written down, of those `given`; `reference` (V,) tells whose visit it is."""
+    lost = rng.random(given.shape) < under_documentation
+    return np.asarray(given & (reference[:, None] | ~lost))
+
+
+def recorded(population: Population, *, label_noise: float, rng: np.random.Generator) -> BoolArray:
+    """(V,) deaths as the tables tell them: others' deaths are recorded as survival with the given chance."""
+    flipped = rng.random(len(population.visits.patient)) < label_noise
+    return np.asarray(population.visits.died & (population.visit_is_reference | ~flipped))
+
+
+def rotated(source: Source, *, outcome_shift: float) -> FloatArray:
+    """(K,) the conditions' effect on death outside the reference group.
+
+    v = the reference group's coefficients times each condition's standard deviation; v' is orthogonal to v, as long as
+    v, and gives its weight to other conditions. The result is cos(a) v + sin(a) v', a = shift * 90 degrees, divided by
+    the standard deviations again: 0 is the reference group's own model, 1 shares nothing with it.
+    """
+    conditions = source.conditions
+    spread = np.sqrt(conditions.prevalence * (1 - conditions.prevalence))
+    v = conditions.death * spread
+    ranked = np.argsort(v, kind="stable")
+    other = np.empty_like(v)
+    other[ranked] = np.roll(v[ranked], len(v) // 2)  # the deadly half trades places with the harmless half
+    other -= v * (other @ v) / (v @ v)
+    other *= np.linalg.norm(v) / np.linalg.norm(other)
+    angle = outcome_shift * np.pi / 2
+    return np.asarray((np.cos(angle) * v + np.sin(angle) * other) / spread)

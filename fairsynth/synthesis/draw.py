@@ -1,0 +1,112 @@
+"""Records -> what every token, patient and visit becomes: one source code each, and the days between and within visits.
+
+In:  `Records`, a decoder, a seed.   Out: `Drawn`.
+Never: dates, files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fairsynth.schemas import FloatArray, IntArray
+from fairsynth.seeds import numpy_stream
+from fairsynth.synthesis.assemble import Drawn, Visits
+from fairsynth.synthesis.choices import Decoder
+from fairsynth.synthesis.timeline import Intervals
+from fairsynth.visits.decoder import STRUCTURAL
+from fairsynth.visits.layout import Vocabulary
+from fairsynth.visits.records import Records
+
+_FOLLOWS = "PHENOTYPE"  # of the context: follows from the diagnoses, so it is no event of its own
+
+
+def visits_of(records: Records, *, label_visit_follows: bool) -> Visits:
+    """The visits to write: those of the records, and one more a patient where the label's visit follows them."""
+    patients = np.arange(len(records), dtype=np.int64)
+    added = np.arange(len(records) + 1, dtype=np.int64) * label_visit_follows
+    offsets = records.patient_offsets + added
+    return Visits(
+        patient=np.repeat(patients, np.diff(offsets)),
+        patient_offsets=offsets,
+        of_record=np.arange(records.visits, dtype=np.int64) + records.visit_patient * label_visit_follows,
+        last=offsets[1:] - 1,
+    )
+
+
+def draw(records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, seed: int) -> Drawn:
+    """A source code for every token, patient and visit, and a value for every range."""
+    names = np.array([*vocabulary.names, *STRUCTURAL])
+    visit = visits.of_record[np.repeat(np.arange(records.visits), np.diff(records.visit_offsets))]
+    patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))
+    codes = _drawn(records.codes, visit, names=names, decoder=decoder, rng=numpy_stream(seed, "decode", "codes"))
+    context = _drawn(
+        records.context, patient, names=names, decoder=decoder, rng=numpy_stream(seed, "decode", "context")
+    )
+    opening = len(vocabulary.names)  # then DISCHARGE//alive, DISCHARGE//died
+    closing = np.full(len(visits.patient), opening + 1)
+    closing[visits.last] += records.label
+    rng = numpy_stream(seed, "decode", "visits")
+    return Drawn(
+        codes=codes.rename({"owner": "visit"}),
+        sex=_one_each(context, "SEX", pl.col("source"), number=len(records)),
+        group=_one_each(context, "GROUP", pl.col("source"), number=len(records)),
+        outcome=_one_each(context, "LABEL", pl.col("source"), number=len(records)),
+        admission=decoder.draw(np.full(len(visits.patient), opening), rng=rng).source,
+        discharge=decoder.draw(closing, rng=rng).source,
+        intervals=_intervals(codes, context, records=records, visits=visits),
+        undecodable=_undecodable(codes, context),
+    )
+
+
+def _drawn(
+    tokens: IntArray, owner: IntArray, *, names: npt.NDArray[np.str_], decoder: Decoder, rng: np.random.Generator
+) -> pl.DataFrame:
+    """owner, token, kind, source, unit, low, high, value: one row a token."""
+    choices = decoder.draw(tokens, rng=rng)
+    token = pl.Series(names[tokens], dtype=pl.String)
+    return pl.DataFrame(
+        {
+            "owner": owner,
+            "token": token,
+            "kind": token.str.split("//").list.first(),
+            "source": choices.source,
+            "unit": choices.unit,
+            "low": choices.low,
+            "high": choices.high,
+            "value": choices.value,
+        },
+        schema_overrides={"owner": pl.Int64},
+    )
+
+
+def _intervals(codes: pl.DataFrame, context: pl.DataFrame, *, records: Records, visits: Visits) -> Intervals:
+    """Days before, in and up to visits. A birth is at midnight, up to a day before the drawn moment, hence `- 1`."""
+    width = pl.col("high") - pl.col("low")
+    age = pl.col("low") + (pl.col("value") - pl.col("low")) * (width - 1).clip(0) / width
+    number = len(visits.patient)
+    return Intervals(
+        gap=_days(_one_each(codes, "GAP", pl.col("value"), number=number)),
+        length=_days(_one_each(codes, "LOS", pl.col("value"), number=number)),
+        age=_days(_one_each(context, "AGE", age, number=len(records))),
+        aged_at=visits.of_record[records.patient_offsets[1:] - 1],
+    )
+
+
+def _one_each(frame: pl.DataFrame, kind: str, column: pl.Expr, *, number: int) -> pl.Series:
+    """(number,) `column` of each owner's first token of `kind`, null where it has none."""
+    found = frame.filter(kind=kind).unique("owner", keep="first", maintain_order=True).select("owner", value=column)
+    everyone = pl.DataFrame({"owner": np.arange(number)}, schema={"owner": pl.Int64})
+    return everyone.join(found, on="owner", how="left", maintain_order="left")["value"]
+
+
+def _days(values: pl.Series) -> FloatArray:
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _undecodable(codes: pl.DataFrame, context: pl.DataFrame) -> dict[str, int]:
+    """Tokens without a source code, by kind."""
+    tokens = pl.concat([frame.select("kind", "source") for frame in (codes, context)])
+    lost = tokens.filter(pl.col("source").is_null(), pl.col("kind") != _FOLLOWS)
+    return dict(lost.group_by("kind").len().sort("kind").iter_rows())

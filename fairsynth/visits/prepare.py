@@ -1,0 +1,193 @@
+"""A site's events -> rolled-up visits, and what the site may say of them before a vocabulary is agreed.
+
+In:  `events/`, `site.yaml`, `groups.yaml`, the plan.   Out: `visits/` (patients, tokens, source codes), a `Proposal`.
+Never: a code in a proposal that fewer than `minimum_patients` training patients carry; anything written on failure.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fairsynth import artefacts
+from fairsynth.config import SiteConfig, StudyPlan, read_site
+from fairsynth.schemas import SPLITS, IntArray
+from fairsynth.visits import decoder as decoding
+from fairsynth.visits.bins import AGE_BINS, binned
+from fairsynth.visits.flow import Flow
+from fairsynth.visits.groups import GroupRules, assign, read_groups
+from fairsynth.visits.patients import first_strings, read_people, read_visits, select
+from fairsynth.visits.split import split
+from fairsynth.visits.tasks import load_task
+from fairsynth.visits.tokens import Tokens, read_tokens, record_visits
+
+VISITS = "visits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What a site may say of its cohort before a vocabulary is agreed."""
+
+    codes: dict[str, int]  # token -> training patients who carry it, at least `minimum_patients`
+    members: IntArray  # (G, 2) training patients by (group, label)
+    visits: int  # of training patients' records
+    flow: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """What `prepare` reads once and passes on."""
+
+    config: SiteConfig
+    rules: GroupRules
+    rules_path: Path
+    plan: StudyPlan
+    events: pl.LazyFrame
+    parents: pl.DataFrame
+    flow: Flow = field(default_factory=Flow)
+
+
+def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
+    """Roll up `root/events` into `root/visits` and say what this site can offer.
+
+    Raises ConfigError, ArtefactError (no events) and CohortError (with the cohort flow).
+    """
+    manifest = artefacts.read_manifest(root / "events", kind="events")
+    site = _open(root, config=config, plan=plan)
+    records = _records(site)
+    patients = _patients(records, site)
+    tokens = read_tokens(
+        site.events,
+        records=records,
+        parents=site.parents,
+        exclude_codes=site.config.cohort.exclude_codes,
+        flow=site.flow,
+    )
+    training = patients.filter(split="train")
+    absent = [name for name in plan.groups.names if name not in set(patients["group"])]
+    facts: dict[str, Any] = {
+        "plan_sha256": plan_sha256(plan),
+        "task": plan.task.name,
+        "groups_without_patients": absent,
+    }
+    inputs = {"events": manifest["content"], "config": artefacts.sha256_folder(config)}
+    with artefacts.new(root, kind=VISITS, inputs=inputs, facts=facts) as folder:
+        patients.write_parquet(folder / "patients.parquet")
+        tokens.visits.write_parquet(folder / "tokens.parquet")
+        _sources(tokens, records, training=training, site=site).write_parquet(folder / "sources.parquet")
+        artefacts.write_text(folder / "flow.json", json.dumps(site.flow.counts, indent=2) + "\n")
+    return Proposal(
+        codes=proposed_codes(tokens.visits, training=training["subject_id"], plan=plan),
+        members=count_cells(training, plan=plan),
+        visits=int(training["visits"].sum()),
+        flow=dict(site.flow.counts),
+    )
+
+
+def proposed_codes(tokens: pl.DataFrame, *, training: pl.Series, plan: StudyPlan) -> dict[str, int]:
+    """Tokens that at least `minimum_patients` training patients carry, and how many; the commonest `maximum_codes`."""
+    counts = (
+        tokens.filter(pl.col("subject_id").is_in(training.implode()))
+        .group_by("token")
+        .agg(pl.col("subject_id").n_unique().alias("patients"))
+        .filter(pl.col("patients") >= plan.vocabulary.minimum_patients)
+        .sort("patients", "token", descending=[True, False])
+        .head(plan.vocabulary.maximum_codes)
+        .sort("token")
+    )
+    return dict(zip(counts["token"], counts["patients"], strict=True))
+
+
+def count_cells(patients: pl.DataFrame, *, plan: StudyPlan) -> IntArray:
+    """(G, 2) patients by (group, label); a group with nobody has zeros."""
+    rows = [[0, 0] for _ in plan.groups.names]
+    for group, label, count in patients.group_by("group", "label").len().iter_rows():
+        rows[plan.groups.names.index(group)][label] = count
+    return np.array(rows, dtype=np.int64)
+
+
+def plan_sha256(plan: StudyPlan) -> str:
+    """The hash that names a study."""
+    return artefacts.sha256_json(plan.model_dump(mode="json", by_alias=True))
+
+
+def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
+    settings = read_site(config)
+    rules_path = config / settings.groups
+    events = root / "events"
+    return _Site(
+        config=settings,
+        rules=read_groups(rules_path, names=plan.groups.names),
+        rules_path=rules_path,
+        plan=plan,
+        events=pl.scan_parquet(events / "data" / "*.parquet"),
+        parents=pl.read_parquet(events / "metadata" / "codes.parquet", columns=["code", "parent_codes"]),
+    )
+
+
+def _records(site: _Site) -> pl.DataFrame:
+    """The visits of every record, with group and raw string of the patient, prediction time and label."""
+    flow, plan = site.flow, site.plan
+    visits = read_visits(site.events, attribute=site.rules.attribute)
+    visits = select(visits, people=read_people(site.events), cohort=site.config.cohort, flow=flow)
+    if visits.is_empty():
+        raise flow.error(
+            "empty cohort",
+            where="site.yaml  cohort",
+            do="widen `cohort` in site.yaml, or check the events' cohort flow",
+        )
+    cell = plan.audit.minimum_cell
+    groups = assign(first_strings(visits), rules=site.rules, source=site.rules_path, minimum_cell=cell)
+    flow.note("patients_with_a_group", len(groups))
+    visits = visits.drop("raw").join(groups, on="subject_id", how="inner", maintain_order="left")
+    examples = load_task(plan.task.name)(visits, plan.task)
+    _check_labels(examples, site)
+    return record_visits(visits, examples, maximum_visits=plan.generator.maximum_visits, flow=flow)
+
+
+def _check_labels(examples: pl.DataFrame, site: _Site) -> None:
+    """Raise CohortError unless there are examples of both labels."""
+    flow, where = site.flow, f"task {site.plan.task.name}"
+    flow.note("patients_with_an_example", len(examples))
+    flow.note("patients_with_a_positive_label", int(examples["label"].sum()))
+    if examples.is_empty():
+        raise flow.error("empty cohort", where=where, expected="a patient with an example", do="choose another task")
+    for label, name in ((1, "positives"), (0, "negatives")):
+        if not (examples["label"] == label).any():
+            do = "choose another task, or check the outcome events"
+            raise flow.error(f"task without {name}", where=where, expected="patients of both labels", do=do)
+
+
+def _patients(records: pl.DataFrame, site: _Site) -> pl.DataFrame:
+    """One row a patient: subject_id, group, raw, sex, age, label, visits, split."""
+    last = records.group_by("subject_id", maintain_order=True).last()
+    visits = (pl.col("position") + 1).cast(pl.Int64).alias("visits")
+    age = binned(pl.col("age_days"), AGE_BINS).alias("age")
+    patients = last.select("subject_id", "group", "raw", "sex", age, "label", visits).sort("subject_id")
+    plan = site.plan
+    which = split(patients["subject_id"].to_numpy(), shares=plan.split, seed=plan.seed, source=site.config.source)
+    sizes = np.bincount(which, minlength=len(SPLITS))
+    for name, size in zip(SPLITS, sizes, strict=True):
+        site.flow.note(f"patients_{name}", int(size))
+    if not sizes.all():
+        do = "widen `cohort` in site.yaml, or change the shares"
+        raise site.flow.error("too few patients to split", where="plan  split", expected="a patient in each", do=do)
+    return patients.with_columns(pl.Series("split", [SPLITS[index] for index in which]))
+
+
+def _sources(tokens: Tokens, records: pl.DataFrame, *, training: pl.DataFrame, site: _Site) -> pl.DataFrame:
+    """Source codes of the training patients, for the decoder."""
+    attribute = site.rules.attribute
+    ids = training.select("subject_id")
+    return pl.concat(
+        [
+            decoding.code_sources(tokens.sources, training["subject_id"]),
+            decoding.group_sources(training, attribute=attribute),
+            decoding.structural_sources(site.events, visits=records.join(ids, on="subject_id", how="semi")),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Flower adapter, server half: receives nothing but messages, and calls `fairsynth.federation.rounds`."""

@@ -1,0 +1,130 @@
+"""Flower's Grid as a `Transport`: sites instead of node ids, a bounded wait instead of an endless one.
+
+In:  requests by site.   Out: replies by site; a site that is offline, late or answers with an error is absent.
+Never: a reply that belongs to no request; a name that a site claims for itself where nodes have registered names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fairsynth.errors import FairSynthError, ProtocolError
+from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
+from fairsynth.federation.messages import Envelope
+from fairsynth.schemas import SiteId
+
+ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
+POLL_SECONDS = 0.5  # between two looks for replies
+
+Key = TypeVar("Key", int, SiteId)
+
+_log = logging.getLogger("flwr")
+
+
+class GridTransport:
+    """Carries envelopes over `grid` to the sites of `roster`.
+
+    In deployment a node is known by the name under which its public key was registered. Simulated nodes have no names:
+    with `simulated`, every node is asked the first request, and is known by the site id of its reply.
+    """
+
+    def __init__(self, grid: Grid, *, roster: Sequence[SiteId], simulated: bool) -> None:
+        self._grid = grid
+        self._roster = tuple(roster)
+        self._nodes: dict[SiteId, int] = {}
+        self._simulated = simulated
+
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
+        """Send each site its request and wait at most `timeout` seconds for the replies."""
+        if self._simulated and not self._nodes:
+            return self._introduce(requests, timeout=timeout)
+        if not self._simulated:
+            self._look_up()
+        contents = {id(envelope): encode(envelope) for envelope in requests.values()}  # a broadcast is encoded once
+        messages = {
+            site: Message(
+                contents[id(envelope)],
+                dst_node_id=self._nodes[site],
+                message_type=MESSAGE_TYPES[envelope.kind],
+                ttl=timeout,
+            )
+            for site, envelope in requests.items()
+            if site in self._nodes
+        }
+        return self._exchange(messages, timeout=timeout)
+
+    def _introduce(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
+        """Ask every simulated node the one first request, and learn which site it is."""
+        self._wait(lambda: len(list(self._grid.get_node_ids())) >= len(self._roster))
+        request = next(iter(requests.values()))
+        kind = MESSAGE_TYPES[request.kind]
+        content = encode(request)
+        nodes = sorted(self._grid.get_node_ids())
+        messages = {node: Message(content, dst_node_id=node, message_type=kind, ttl=timeout) for node in nodes}
+        replies: dict[SiteId, Envelope] = {}
+        for node, envelope in sorted(self._exchange(messages, timeout=timeout).items()):
+            site = SiteId(str(json.loads(envelope.fields).get("site")))
+            if site not in self._nodes:
+                self._nodes[site] = node
+                replies[site] = envelope
+        return replies
+
+    def _look_up(self) -> None:
+        """The node of each site by registered name; waits for the roster before the first message only."""
+        first = not self._nodes
+        if first:
+            self._wait(lambda: set(self._roster) <= set(self._named()))
+        self._nodes = self._named()
+        if first and not set(self._roster) & set(self._nodes):
+            raise ProtocolError.of(
+                "no site is online",
+                where=f"SuperLink, roster {', '.join(self._roster)}",
+                expected="SuperNodes registered under the names of the roster",
+                do="flwr supernode register KEY.pub --name SITE, then start the SuperNode",
+            )
+
+    def _named(self) -> dict[SiteId, int]:
+        return {SiteId(node.name): int(node.node_id) for node in self._grid.get_nodes() if node.name in self._roster}
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + ROSTER_SECONDS
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+    def _exchange(self, messages: Mapping[Key, Message], *, timeout: float) -> dict[Key, Envelope]:
+        """Replies by the key of their request, matched by message id: what a reply says of its origin is not used.
+
+        A damaged reply or an error of the node leaves its key out.
+        """
+        pushed = self._grid.push_messages(list(messages.values()))
+        waiting = {number: key for key, number in zip(messages, pushed, strict=True) if number}
+        replies: dict[Key, Envelope] = {}
+        deadline = time.monotonic() + timeout
+        while waiting and time.monotonic() < deadline:
+            for message in self._grid.pull_messages(list(waiting)):
+                key = waiting.pop(message.metadata.reply_to_message_id, None)
+                if key is not None and (envelope := _envelope(message)) is not None:
+                    replies[key] = envelope
+            if waiting:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+
+def _envelope(message: Message) -> Envelope | None:
+    """The reply in `message`, or None when there is none that can be read."""
+    node = message.metadata.src_node_id
+    if message.has_error():
+        _log.warning("node %d: Flower error %d", node, message.error.code)
+        return None
+    try:
+        return decode(message.content)
+    except FairSynthError as error:
+        _log.warning("node %d: %s", node, error)
+        return None

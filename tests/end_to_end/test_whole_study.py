@@ -1,0 +1,139 @@
+"""The main job, small: raw tables of two simulated hospitals to a report, through the command line and real Flower."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fairsynth.cli import main
+from fairsynth.experiments.results import results
+from fairsynth.experiments.study import Run
+from fairsynth.visits.cohort import load_cohort
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.flower
+
+STUDY = """schema: fairsynth.study/1
+name: small
+seed: 11
+sites:
+  - site: boston
+    config: {configs}/mimic3
+    simulate: {{source: mimic3, patients: 700, seed: 1, mix: study, detail: 0.03}}
+  - site: zhejiang
+    config: {configs}/pic
+    simulate: {{source: pic, patients: 600, seed: 2, mix: study, detail: 0.03}}
+groups:
+  names: [white, black, hispanic, asian, other, han, yi, buyei, miao, tujia, hui]
+  reference: [white, han]
+split: {{train: 0.5, validation: 0.2, held_out: 0.3}}
+generator: {{embedding: 32, layers: 1, heads: 2}}
+training: {{rounds: 2, local_epochs: 1}}
+augmentation: {{synthetic_patients: 200}}
+audit: {{seeds: 2, predictors: [logistic_regression], bootstrap_replicates: 200}}
+"""
+
+
+def command(capsys, *arguments: str) -> str:
+    """What `fairsynth ARGUMENTS` prints; it must end well."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    return printed.out
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    path = folder / "study.yaml"
+    path.write_text(STUDY.format(configs=ROOT / "site_configs"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(study: Path) -> Path:
+    folder = study.parent / "run"
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", str(study), "--out", str(folder)])
+    assert stopped.value.code == 0
+    return folder
+
+
+def test_a_study_ends_with_a_report_that_needs_no_network(run):
+    class Links(HTMLParser):
+        found: list[str]
+
+        def handle_starttag(self, tag, attrs):
+            loads = {"src", "poster", "data"} | ({"href"} if tag in {"link", "use", "image"} else set())
+            self.found += [
+                value for name, value in attrs if name in loads and value and not value.startswith(("#", "data:"))
+            ]
+
+    parser = Links()
+    parser.found = []
+    text = (run / "report.html").read_text(encoding="utf-8")
+    parser.feed(text)
+    assert parser.found == []
+    for word in ("boston", "zhejiang", "Real + FairSynth", "INSUFFICIENT"):
+        assert word in text
+
+
+def test_no_artefact_of_a_site_is_in_the_servers_folder(run):
+    names = {path.name for path in (run / "server").iterdir()}
+    assert names == {"plan.json", "journal.jsonl", "enrolment.json", "generator-plain", "generator-fairsynth", "audit"}
+
+
+def test_every_approach_is_judged_on_the_same_real_held_out_patients(run):
+    table = results(run)
+    assert set(table["approach"]) == {"real_only", "plain_synthetic", "oversampled", "fairsynth"}
+    held_out = {site: len(load_cohort(Run(root=run).site(site)).held_out) for site in ("boston", "zhejiang")}
+    axes = json.loads((run / "server/audit/axes.json").read_text(encoding="utf-8"))
+    from safetensors.numpy import load_file
+
+    for site, number in held_out.items():
+        confusion = load_file(run / f"server/audit/{site}.safetensors")["confusion"]
+        assert (confusion.sum(axis=(-1, -2)) == number).all()
+        assert confusion.shape[0] == len(axes["approaches"])
+
+
+def test_synthetic_patients_can_be_generated_for_one_cell(run, tmp_path, capsys):
+    out = tmp_path / "synthetic"
+    options = ["--group", "black", "--label", "1", "--patients", "30", "--out", str(out)]
+    command(capsys, "generate", str(run), "--site", "boston", *options)
+    events = pl.read_parquet(out / "events/data/0.parquet")
+    assert events["subject_id"].n_unique() == 30
+    assert events.filter(pl.col("code") == "DEATH//HOSPITAL")["subject_id"].n_unique() == 30
+    races = events.filter(pl.col("code").str.starts_with("ETHNICITY//"))["code"].unique()
+    assert all("BLACK" in race for race in races)
+    admissions = pl.read_csv(out / "tables/ADMISSIONS.csv", infer_schema=False)
+    assert set(admissions["HOSPITAL_EXPIRE_FLAG"]) <= {"0", "1"}
+
+
+def test_an_audit_can_be_repeated_and_gives_the_same_counts(run, capsys):
+    again = json.loads(command(capsys, "audit", str(run), "--json"))
+    frame = results(run)
+    scope = again["scopes"][0]
+    for one in scope["results"]:
+        row = frame[
+            (frame["scope"] == scope["scope"])
+            & (frame["approach"] == one["approach"])
+            & (frame["threshold"] == one["threshold"])
+            & (frame["metric"] == "auroc")
+        ]
+        assert row["mean"].item() == pytest.approx(one["metrics"]["auroc"]["mean"])
+
+
+def test_a_report_can_be_written_again(run, tmp_path, capsys):
+    out = tmp_path / "again.html"
+    command(capsys, "report", str(run), "--out", str(out))
+    assert "Real + FairSynth" in out.read_text(encoding="utf-8")
+
+
+def test_training_made_both_generators_better(run):
+    lines = [json.loads(line) for line in (run / "server/journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    for arm in ("plain", "fairsynth"):
+        losses = [line["nll_validation"] for line in lines if line["event"] == "round" and line["arm"] == arm]
+        assert losses[-1] < losses[0]

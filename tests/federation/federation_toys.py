@@ -1,0 +1,182 @@
+"""A federation small enough to read: toy sites behind an in-process transport, no files, no Flower processes.
+
+A toy site trains by a formula, so that what the server should make of its replies is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fairsynth.config import (
+    AuditConfig,
+    GeneratorConfig,
+    GroupsConfig,
+    ObjectiveConfig,
+    StudyPlan,
+    TaskConfig,
+    TrainingConfig,
+    VocabularyConfig,
+)
+from fairsynth.config import AugmentationConfig, SplitConfig
+from fairsynth.federation.flower import decode, encode
+from fairsynth.federation.messages import (
+    AgreeReply,
+    AgreeRequest,
+    AuditReply,
+    AuditRequest,
+    EnrolReply,
+    EnrolRequest,
+    Envelope,
+    TrainReply,
+    TrainRequest,
+    weights_as,
+    weights_of,
+)
+from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.seeds import numpy_stream
+from fairsynth.visits.cohort import shared_vocabulary
+
+GROUPS = ("white", "black")
+CODES = {"DX//CCS//1": 12, "DX//CCS//2": 30, "RX//aspirin": 15}
+
+Poison = Callable[[str, Envelope], Envelope | None]
+
+
+def toy_plan(**changes) -> StudyPlan:
+    """Two sites, two groups, two rounds."""
+    values = {
+        "name": "toy",
+        "seed": 7,
+        "roster": ("site-a", "site-b"),
+        "quorum": 2,
+        "task": TaskConfig(),
+        "split": SplitConfig(),
+        "groups": GroupsConfig(names=GROUPS, reference=("white",)),
+        "vocabulary": VocabularyConfig(),
+        "objective": ObjectiveConfig(),
+        "generator": GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=4),
+        "training": TrainingConfig(rounds=2, local_epochs=1, round_deadline_seconds=1),
+        "augmentation": AugmentationConfig(synthetic_patients=10),
+        "audit": AuditConfig(predictors=("logistic_regression",), seeds=2),
+        **changes,
+    }
+    return StudyPlan(**values)
+
+
+@dataclass
+class ToySite:
+    """Answers every request as a site would, by formulas; `poison` may change or drop a reply."""
+
+    name: str
+    members: list[list[int]]
+    plan: StudyPlan
+    codes: Mapping[str, int] = field(default_factory=lambda: dict(CODES))
+    visits: int = 90
+    poison: Poison = lambda kind, envelope: envelope
+    asked: list[Envelope] = field(default_factory=list)
+
+    def __call__(self, request: Envelope) -> Envelope | None:
+        self.asked.append(request)
+        answers = {"enrol": self.enrol, "agree": self.agree, "train": self.train, "audit": self.audit}
+        return self.poison(request.kind, answers[request.kind](request))
+
+    @property
+    def identity(self):
+        return {"site": self.name, "plan_sha256": plan_sha256(self.plan)}
+
+    @property
+    def cohort(self):
+        return np.array([self.members, [[3, 1], [2, 1]], [[4, 2], [3, 1]]], dtype=np.int64)
+
+    def enrol(self, request: Envelope) -> Envelope:
+        EnrolRequest.unpack(request)
+        reply = EnrolReply(**self.identity, data_sha256="a" * 64, codes=self.codes, visits=self.visits, flow={"all": 99})
+        return reply.pack({"members": self.cohort[0]})
+
+    def agree(self, request: Envelope) -> Envelope:
+        vocabulary = shared_vocabulary(AgreeRequest.unpack(request).codes, plan=self.plan)
+        reply = AgreeReply(**self.identity, vocabulary_sha256=vocabulary.sha256, mapped_share=1.0)
+        return reply.pack({"cohort": self.cohort})
+
+    def train(self, request: Envelope) -> Envelope:
+        body = TrainRequest.unpack(request)
+        weights = weights_of(request.arrays)
+        after = {}
+        if body.epochs:
+            draw = numpy_stream(1, self.name, body.round)
+            pull = float(np.abs(request.arrays["coefficients"]).sum()) * 1e-3
+            after = {
+                name: array + draw.normal(scale=1e-2, size=array.shape) + pull for name, array in weights.items()
+            }
+        level = 1 / (1 + np.exp(-float(np.mean([array.mean() for array in weights.values()]))))
+        number = self.cohort[0].sum(axis=1).astype(float)
+        positives = 2 * number
+        soft = np.stack([number, positives, 3 * level * number, level * number], axis=1)
+        hard = np.stack([number, positives, number, number], axis=1)
+        reply = TrainReply(
+            **self.identity,
+            arm=body.arm,
+            round=body.round,
+            patients=int(number.sum()),
+            nll_train=500.0,
+            nll_validation=40.0,
+            cells_train=int(number.sum()) + self.visits,
+            cells_validation=20,
+            bounded=False,
+        )
+        return reply.pack({**weights_as(after), "soft": soft, "hard": hard})
+
+    def audit(self, request: Envelope) -> Envelope:
+        AuditRequest.unpack(request)
+        held_out = self.cohort[2]
+        shape = (len(APPROACHES), len(self.plan.audit.predictors), self.plan.audit.seeds)
+        confusion = np.zeros((*shape, len(THRESHOLDS), len(GROUPS), 4), dtype=np.int64)
+        confusion[..., 0], confusion[..., 3] = held_out[:, 1], held_out[:, 0]
+        scores = np.zeros((*shape, len(GROUPS), 2, SCORE_BINS), dtype=np.int64)
+        scores[..., 100] = held_out
+        codes = len(self.codes)
+        arrays = {
+            "confusion": confusion,
+            "scores": scores,
+            "synthetic": np.zeros((len(APPROACHES), len(GROUPS), 2), dtype=np.int64),
+            "code_visits": np.ones((3, codes), dtype=np.int64),
+            "code_totals": np.full(3, 50, dtype=np.int64),
+        }
+        reply = AuditReply(
+            **self.identity,
+            approaches=APPROACHES,
+            predictors=self.plan.audit.predictors,
+            thresholds=THRESHOLDS,
+            seeds=self.plan.audit.seeds,
+        )
+        return reply.pack(arrays)
+
+
+@dataclass
+class InProcess:
+    """A transport without a network: every message still passes through Flower's records."""
+
+    sites: Mapping[str, Callable[[Envelope], Envelope | None]]
+    backwards: bool = False  # replies arrive in the other order
+
+    def ask(self, requests, *, timeout):
+        replies = {}
+        for name in sorted(requests, reverse=self.backwards):
+            reply = self.sites[name](decode(encode(requests[name])))
+            if reply is not None:
+                replies[name] = decode(encode(reply))
+        return replies
+
+
+def toy_sites(plan: StudyPlan, **poison: Poison) -> dict[str, ToySite]:
+    """`site-a` is larger than `site-b`; `poison` maps a site's letter to what is done to its replies."""
+    rows = {"a": [[40, 5], [10, 2]], "b": [[20, 4], [15, 3]], "c": [[22, 2], [12, 1]]}
+    letters = [site.removeprefix("site-") for site in plan.roster]
+    keep: Poison = lambda kind, envelope: envelope  # noqa: E731
+    return {
+        f"site-{letter}": ToySite(f"site-{letter}", rows[letter], plan, poison=poison.get(letter, keep))
+        for letter in letters
+    }

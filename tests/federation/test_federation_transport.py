@@ -1,0 +1,223 @@
+"""The two Flower halves with a grid in this process: messages, no network, no Flower processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from federation_toys import toy_plan, toy_sites
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+import server.transport as server_transport
+from client.session import answer, site_folder
+from fairsynth.errors import ConfigError, ProtocolError
+from fairsynth.federation.flower import decode, encode
+from fairsynth.federation.journal import read
+from fairsynth.federation.messages import EnrolRequest, Envelope, Failed
+from fairsynth.federation.rounds import run_study
+from server.transport import GridTransport
+
+CANARY = "patient 8812: ZZ9.CANARY"
+
+
+class ToyGrid:
+    """Answers at once, in reverse order, as Flower's Grid would; `names` are empty in simulation."""
+
+    def __init__(self, sites, *, names, late=()):
+        self.sites, self.names, self.late = sites, names, set(late)
+        self.replies, self.types, self.ttls = {}, [], []
+
+    def get_node_ids(self):
+        return list(self.names)
+
+    def get_nodes(self):
+        return [SimpleNamespace(node_id=node, name=name) for node, name in self.names.items()]
+
+    def push_messages(self, messages):
+        numbers = []
+        for message in messages:
+            number = f"message-{len(self.types)}"
+            self.types.append(message.metadata.message_type)
+            self.ttls.append(message.metadata.ttl)
+            message.metadata.__dict__["_message_id"] = number
+            numbers.append(number)
+            node = message.metadata.dst_node_id
+            if node not in self.late:
+                self.replies[number] = self.sites[node](message)
+        return numbers
+
+    def pull_messages(self, numbers):
+        ready = [self.replies.pop(number) for number in list(numbers) if number in self.replies]
+        return ready[::-1]
+
+
+def speaking(site):
+    """A node that answers with a toy site's replies, and claims to be node 666."""
+
+    def respond(message):
+        reply = site(decode(message.content))
+        if reply is None:
+            return Message(Error(0, reason=CANARY), reply_to=message)
+        response = Message(encode(reply), reply_to=message)
+        response.metadata.__dict__["_src_node_id"] = 666
+        return response
+
+    return respond
+
+
+@pytest.fixture(autouse=True)
+def _quick_flower_task(monkeypatch):
+    """No long waits; and a message needs to be sent by some task of Flower."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    monkeypatch.setattr(server_transport, "ROSTER_SECONDS", 0.3)
+    monkeypatch.setattr(server_transport, "POLL_SECONDS", 0.02)
+
+
+def grid_of(plan, *, named, late=(), **poison):
+    sites = toy_sites(plan, **poison)
+    nodes = {900 - index: site for index, site in enumerate(sites)}
+    names = {node: site if named else "" for node, site in nodes.items()}
+    return ToyGrid({node: speaking(sites[site]) for node, site in nodes.items()}, names=names, late=late)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_whole_study_runs_over_a_grid_with_and_without_node_names(named, tmp_path):
+    plan = toy_plan()
+    grid = grid_of(plan, named=named)
+    run_study(GridTransport(grid, roster=plan.roster, simulated=not named), plan=plan, root=tmp_path)
+    assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
+    assert set(grid.types) == {"query.enrol", "query.agree", "train", "query.audit"}
+
+
+def test_messages_expire_when_the_server_no_longer_waits_for_them(tmp_path):
+    plan = toy_plan()
+    grid = grid_of(plan, named=True)
+    run_study(GridTransport(grid, roster=plan.roster, simulated=False), plan=plan, root=tmp_path)
+    by_type = dict(zip(grid.types, grid.ttls, strict=True))
+    assert by_type == {"query.enrol": 4.0, "query.agree": 2.0, "train": 1.0, "query.audit": 4.0}
+
+
+def test_a_site_that_does_not_answer_is_absent_after_the_timeout_and_no_later():
+    plan = toy_plan()
+    grid = grid_of(plan, named=True, late=[900])
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    request = EnrolRequest(plan=plan).pack()
+    started = time.monotonic()
+    replies = transport.ask(dict.fromkeys(plan.roster, request), timeout=0.3)
+    assert set(replies) == {"site-b"}
+    assert 0.3 <= time.monotonic() - started < 2
+
+
+def test_a_node_outside_the_roster_is_never_asked():
+    plan = toy_plan()
+    grid = grid_of(plan, named=True)
+    grid.names[1] = "intruder"
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1)
+    assert set(replies) == set(plan.roster)
+    assert len(grid.types) == 2
+
+
+def test_a_roster_of_which_nobody_comes_online_ends_with_a_clear_error():
+    plan = toy_plan()
+    transport = GridTransport(ToyGrid({}, names={}), roster=plan.roster, simulated=False)
+    with pytest.raises(ProtocolError, match="no site is online"):
+        transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.1)
+
+
+def test_an_error_of_a_node_and_a_damaged_reply_leave_the_site_out_and_tell_no_text(caplog):
+    plan = toy_plan()
+    grid = grid_of(plan, named=True, a=lambda kind, envelope: None)
+    grid.sites[899] = lambda message: Message(RecordDict(), reply_to=message)
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    assert transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1) == {}
+    assert "CANARY" not in caplog.text
+
+
+# --- the site half ---------------------------------------------------------------------------------------------------
+
+
+def request_message(content=None):
+    content = encode(Envelope(kind="train", fields="{}")) if content is None else content
+    return Message(content, dst_node_id=5, message_type="train")
+
+
+def context_of(folder=None, *, sites="", partition=None):
+    node = {} if folder is None else {"site-folder": str(folder)}
+    node = node if partition is None else {**node, "partition-id": partition}
+    return Context(run_id=1, node_id=5, node_config=node, state=RecordDict(), run_config={"sites": sites})
+
+
+def site_at(folder, name="site-a"):
+    folder.mkdir(parents=True)
+    (folder / "site.json").write_text(json.dumps({"site": name, "config": "/nowhere", "data": "/nowhere"}))
+    return folder
+
+
+def test_a_fault_with_a_patients_value_in_its_text_leaves_as_a_code_only(tmp_path):
+    root = site_at(tmp_path / "site")
+
+    def fault(root, request):
+        raise RuntimeError(CANARY)
+
+    reply = answer(request_message(), context_of(root), fault)
+    assert Failed.unpack(decode(reply.content)) == Failed(site="site-a", code="FS-900")
+    log = (root / "site.log").read_text()
+    assert "CANARY" not in repr(reply.content) + log
+    (line,) = map(json.loads, log.splitlines())
+    assert line["type"] == "RuntimeError"
+    assert line["at"].startswith("test_federation_transport.py:")
+
+
+def test_an_error_of_fairsynth_leaves_as_its_code_and_its_problems_stay_in_the_sites_log(tmp_path):
+    root = site_at(tmp_path / "site")
+
+    def refuse(root, request):
+        raise ConfigError.of("unknown key", where="site.yaml:3  sorce", do="did you mean 'source'?")
+
+    reply = answer(request_message(), context_of(root), refuse)
+    envelope = decode(reply.content)
+    assert Failed.unpack(envelope).code == "FS-100"
+    assert "sorce" not in envelope.fields
+    assert json.loads((root / "site.log").read_text())["problems"][0]["where"] == "site.yaml:3  sorce"
+
+
+@pytest.mark.parametrize(
+    "content", [RecordDict(), encode(Envelope(kind="audit", fields=json.dumps({"site": CANARY})))]
+)
+def test_a_request_that_is_not_one_is_answered_with_a_code(content, tmp_path):
+    from fairsynth.federation import site
+
+    root = site_at(tmp_path / "site")
+    reply = answer(request_message(content), context_of(root), site.train)
+    assert Failed.unpack(decode(reply.content)).code == "FS-300"
+
+
+def test_a_reply_over_the_size_cap_is_answered_with_a_code(tmp_path, monkeypatch):
+    root = site_at(tmp_path / "site")
+    large = Envelope(kind="k", fields="x" * 100)
+    message = request_message()
+    monkeypatch.setattr("fairsynth.federation.flower.MAXIMUM_FIELDS", 99)
+    reply = answer(message, context_of(root), lambda root, request: large)
+    assert Failed.unpack(decode(reply.content)).code == "FS-300"
+
+
+def test_a_site_without_a_folder_answers_with_a_code_instead_of_a_guess():
+    reply = answer(request_message(), context_of(), lambda root, request: pytest.fail("asked without a folder"))
+    assert Failed.unpack(decode(reply.content)).code == "FS-100"
+
+
+def test_the_folder_of_the_supernode_wins_over_what_the_server_sends(tmp_path):
+    sites = json.dumps([{"site": "site-a", "folder": "/etc"}])
+    assert site_folder(context_of(tmp_path, sites=sites, partition=0)) == tmp_path
+
+
+def test_a_simulated_node_takes_the_folder_of_its_partition():
+    sites = json.dumps([{"site": "a", "folder": "/a"}, {"site": "b", "folder": "/b"}])
+    assert str(site_folder(context_of(sites=sites, partition=1))) == "/b"
+    with pytest.raises(ConfigError, match="no site folder"):
+        site_folder(context_of(sites=sites, partition=2))
