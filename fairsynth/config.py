@@ -129,7 +129,7 @@ class AuditConfig(Strict):
     predictors: tuple[str, ...] = ("transformer", "logistic_regression")
     seeds: PositiveInt = 5
     epochs: PositiveInt = 1  # of the transformer (paper, appendix E)
-    minimum_positives: PositiveInt = 10  # a group with fewer held-out positives is reported as INSUFFICIENT
+    minimum_positives: PositiveInt = 11  # a group with fewer held-out positives is reported as INSUFFICIENT
     minimum_cell: PositiveInt = 11  # printed counts below it are suppressed
     bootstrap_replicates: PositiveInt = 1000
     confidence: Fraction = 0.95

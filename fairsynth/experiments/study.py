@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,14 @@ def _rehearse(members: Sequence[Site], plan: StudyPlan, on_event: OnEvent) -> No
 
 def _names(config: StudyConfig) -> Iterator[Problem]:
     """The problems of what the study names: objective, task, predictors."""
-    loaders: list[tuple[Callable[[str], object], str]] = [
-        (load_objective, config.objective.name),
-        (load_task, config.task.name),
-        *((load_predictor, name) for name in config.audit.predictors),
+    loaders: list[Callable[[], object]] = [
+        lambda: load_objective(config.objective),
+        lambda: load_task(config.task.name),
+        *(partial(load_predictor, name) for name in config.audit.predictors),
     ]
-    for load, name in loaders:
+    for load in loaders:
         try:
-            load(name)
+            load()
         except FairSynthError as error:
             yield from error.problems
 

@@ -68,7 +68,7 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, *, confidence: float
 
 
 def _mixture_quantiles(rates: FloatArray, trials: FloatArray, *, levels: FloatArray) -> FloatArray:
-    """(L,) the x at which the mean over K runs of P(true rate < x), which rises with x, reaches each level; by bisection."""
+    """(L,) the x at which the mean over K runs of P(true rate < x) reaches each level; it rises with x."""
     low, high = np.zeros(len(levels)), np.ones(len(levels))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

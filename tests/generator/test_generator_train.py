@@ -195,21 +195,20 @@ def test_the_fairness_term_has_a_gradient_and_moves_the_rates_toward_parity(site
     assert disparity(after) < disparity(control) - 0.05
 
 
-def test_rounds_with_stale_coefficients_settle_nearer_parity_and_stay_faithful():
+def test_rounds_with_stale_coefficients_settle_nearer_parity_and_stay_faithful(site, plain):
     """Coefficients are slopes at the model that was received; local steps must not run away along them."""
-    records = hospital(300, seed=1)
     nll, gap = {}, {}
-    for weight in (0.0, 1.2):
-        study = study_of(records, objective=ObjectiveConfig(weight=weight), learning_rate=5e-3, batch_size=32)
-        weights, gap[weight] = START, []
-        for number in range(8):
-            counts = measure(weights, records=records, study=study).soft
+    for weight in (0.0, 0.5):
+        study = study_of(site, objective=ObjectiveConfig(weight=weight), learning_rate=2e-3)
+        weights, gap[weight] = plain, []
+        for number in range(5):
+            counts = measure(weights, records=site, study=study).soft
             values = coefficients(study.plan.objective, counts, reference=REFERENCE).values
-            weights = train(weights, records=records, study=study, coefficients=values, epochs=2, seed=number).weights
-            gap[weight].append(disparity(measure(weights, records=records, study=study).soft))
-        nll[weight] = measure(weights, records=records, study=study).nll
-    assert max(gap[1.2][-3:]) < min(gap[0.0][-3:])
-    assert nll[1.2] < 1.03 * nll[0.0]
+            weights = train(weights, records=site, study=study, coefficients=values, epochs=1, seed=number).weights
+            gap[weight].append(disparity(measure(weights, records=site, study=study).soft))
+        nll[weight] = measure(weights, records=site, study=study).nll
+    assert max(gap[0.5][-3:]) < min(gap[0.0][-3:])
+    assert nll[0.5] < 1.02 * nll[0.0]
 
 
 def disparity(counts):

@@ -73,7 +73,7 @@ def make_plan(source: Source, *, task: str = "in_hospital_mortality") -> StudyPl
 
 
 def write_raw(folder: Path, source: Source) -> Path:
-    """PATIENTS patients with one to three visits; every third dies in the last."""
+    """PATIENTS patients with one to three visits; every fourth dies in the last."""
     rows: dict[str, list[dict[str, object]]] = {"PATIENTS": [], "ADMISSIONS": [], "ICUSTAYS": [], "DIAGNOSES_ICD": []}
     rows |= {"PROCEDURES_ICD": [], "PRESCRIPTIONS": [], "LABEVENTS": []}
     code_column = "ICD9_CODE" if source.name == "mimic3" else "ICD10_CODE_CN"
@@ -90,7 +90,7 @@ def write_raw(folder: Path, source: Source) -> Path:
         for visit in range(visits):
             key = {"SUBJECT_ID": patient, "HADM_ID": 1000 + 10 * patient + visit}
             day = f"{2100 + visit}-0{1 + patient % 9}-1{patient % 10}"
-            died = visit == visits - 1 and patient % 3 == 0
+            died = visit == visits - 1 and patient % 4 == 0
             rows["ADMISSIONS"].append(
                 {
                     **key,
@@ -135,7 +135,7 @@ def _write_csv(folder: Path, rows: dict[str, list[dict[str, object]]], source: S
 def prepared(
     root: Path, *, data: Path, source: Source, plan: StudyPlan, vocabulary: Vocabulary | None = None
 ) -> Cohort:
-    """The cohort that extraction and visits make of the tables at `data`; with its own vocabulary unless one is given."""
+    """What extraction and visits make of the tables at `data`, with their own vocabulary unless one is given."""
     config = CONFIGS / source.name
     extract(data, config=config, root=root)
     proposal = prepare(root, config=config, plan=plan)
