@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fairsynth.audit.summary import ALL_SITES, Result, Scope
 from fairsynth.fairness.estimates import Estimate
-from fairsynth.report import wording
+from fairsynth.report import results, wording
 from fairsynth.report.results import approach_name, positives_name, primary, within_noise
 from fairsynth.report.study import FinishedStudy
 from fairsynth.report.view import count_text, listed, number, span
@@ -39,7 +39,7 @@ def finding(study: FinishedStudy) -> str:
     if study.plan.objective.name not in _PARITY:
         first, others = ("worst_tpr", ("disparate_impact", "f1"))
     confidence = f"{study.summary.confidence * 100:g} %"
-    setting = f"({primary(study).text}; means over {study.axes.seeds} seeds, {confidence} intervals.)"
+    setting = f"({primary(study).text}; {results.seeds_text(study)}, {confidence} intervals.)"
     sentences = [_main(study, scope, first), *(_beside(study, scope, name) for name in others), setting]
     return " ".join(sentences)
 
@@ -80,7 +80,7 @@ def _main(study: FinishedStudy, scope: Scope, name: str) -> str:
     base, method = _pair(study, scope)
     ours = approach_name(_METHOD).replace("Real", "real")
     return (
-        f"{where}, {_called(name)} was {_value(method.metrics[name], study)} with"
+        f"{where}, {_called(name)}{_over(scope, name)} was {_value(method.metrics[name], study)} with"
         f" {ours} and {_value(base.metrics[name], study)}"
         f" with {approach_name(base.approach).lower()}; {_verdict(method.change[name])}."
     )
@@ -93,7 +93,7 @@ def _beside(study: FinishedStudy, scope: Scope, name: str) -> str:
     base, method = _pair(study, scope)
     before, after = base.metrics[name].mean, method.metrics[name].mean
     text = f"{number(before or 0.0)} to {number(after or 0.0)}"
-    return f"{_called(name, start=True)} went from {text}: {_verdict(method.change[name])}."
+    return f"{_called(name, start=True)}{_over(scope, name)} went from {text}: {_verdict(method.change[name])}."
 
 
 def _insufficient(study: FinishedStudy, scope: Scope, name: str) -> str:
@@ -104,7 +104,7 @@ def _insufficient(study: FinishedStudy, scope: Scope, name: str) -> str:
         only = f"only {compared[0].group} has" if compared else "no group has"
         return f"{only} at least {study.plan.audit.minimum_positives} held-out {positives_name(study)}"
     if name == "disparate_impact" and not _both_sides(study, scope):
-        return f"a side of the comparison has fewer than {study.plan.audit.minimum_cell} held-out patients"
+        return f"on one side of the comparison no group has {study.plan.audit.minimum_cell} held-out patients"
     if base.metrics[name].mean is None or method.metrics[name].mean is None:
         return "it is undefined, for instance because a model flagged nobody"
     return ""
@@ -152,6 +152,11 @@ def _value(estimate: Estimate, study: FinishedStudy) -> str:
 def _called(name: str, *, start: bool = False) -> str:
     text = {"disparate_impact": "disparate impact (1 is equal)", "worst_tpr": "worst-group TPR", "f1": "F1"}[name]
     return text[0].upper() + text[1:] if start else f"the {text}" if name == "worst_tpr" else text
+
+
+def _over(scope: Scope, name: str) -> str:
+    """Over which groups a worst value is taken."""
+    return f" (of {listed(row.group for row in scope.groups if row.status == 'ok')})" if name == "worst_tpr" else ""
 
 
 def _sites(number_of: int) -> str:

@@ -117,7 +117,7 @@ def _facts(study: FinishedStudy) -> Iterator[Fact]:
         if name not in {"event", "name", "plan_sha256", "roster", "seed", "quorum"}:
             yield Fact(name=name.replace("_", " ").capitalize(), value=_plain(value))
     yield Fact(name="Report made by", value=f"fairsynth {code_version()}")
-    yield Fact(name="Seeds", value=f"study seed {plan.seed}; {study.axes.seeds} trainings of every predictor")
+    yield Fact(name="Seeds", value=f"study seed {plan.seed}; {study.axes.seeds} training seeds for every predictor")
     yield Fact(name="Sites that took part", value=listed(study.audited))
     yield Fact(name="Sites missing", value=listed(study.missing) or "none")
     yield Fact(name="Quorum", value=f"{plan.quorum} of {len(plan.roster)}")

@@ -56,6 +56,11 @@ def approach_name(approach: str) -> str:
     return wording.APPROACHES.get(approach, approach)
 
 
+def seeds_text(study: FinishedStudy) -> str:
+    """How many trainings a mean is over."""
+    return "mean over 1 seed" if study.axes.seeds == 1 else f"mean over {study.axes.seeds} seeds"
+
+
 def positives_name(study: FinishedStudy) -> str:
     """What patients with label 1 are called."""
     return wording.POSITIVES.get(study.plan.task.name, "positives")
@@ -96,7 +101,7 @@ def approaches_table(study: FinishedStudy, scope: Scope, setting: Setting) -> Ta
         )
     caption = (
         f"{scope_name(scope)}: {count_text(scope.patients)} real held-out patients, {count_text(scope.positives)}"
-        f" {positives_name(study)}. {setting.text}. Mean (sd) over {study.axes.seeds} seeds, and"
+        f" {positives_name(study)}. {setting.text}. {seeds_text(study).replace('mean', 'Mean (sd)')}, and"
         f" {_confidence(study)} interval."
     )
     columns = ("Trained on", *(wording.METRICS[name] for name in SHOWN), "Patients added")

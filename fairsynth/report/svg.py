@@ -63,12 +63,12 @@ def colour(index: int) -> str:
 
 def marker(index: int) -> str:
     """A marker that tells series `index` apart without colour."""
-    return MARKERS[index % len(MARKERS)]
+    return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
 
 
 def dash(index: int) -> Any:
     """A line style that tells series `index` apart without colour."""
-    return DASHES[index % len(DASHES)]
+    return DASHES[(index + index // len(PALETTE)) % len(DASHES)]
 
 
 def draw(drawing: Callable[[Figure], None], *, name: str, alt: str, size: tuple[float, float]) -> str:

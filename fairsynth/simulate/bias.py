@@ -48,4 +48,4 @@ def rotated(source: Source, *, outcome_shift: float) -> FloatArray:
     other -= v * (other @ v) / (v @ v)
     other *= np.linalg.norm(v) / np.linalg.norm(other)
     angle = outcome_shift * np.pi / 2
-    return np.asarray((np.cos(angle) * v + np.sin(angle) * other) / spread)
+    return np.asarray(np.cos(angle) * conditions.death + np.sin(angle) * other / spread)

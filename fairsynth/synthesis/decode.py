@@ -29,9 +29,10 @@ from fairsynth.synthesis.choices import Decoder
 from fairsynth.synthesis.draw import draw, visits_of
 from fairsynth.synthesis.tables import write_tables
 from fairsynth.synthesis.timeline import timeline
-from fairsynth.visits.cohort import COHORT, VISITS
+from fairsynth.visits.cohort import COHORT
 from fairsynth.visits.decoder import STRUCTURAL
 from fairsynth.visits.layout import Vocabulary
+from fairsynth.visits.prepare import VISITS
 from fairsynth.visits.records import Records
 from fairsynth.visits.tasks import load_task
 

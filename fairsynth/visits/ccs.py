@@ -29,6 +29,17 @@ _HISTOLOGY = (  # first and last four-digit ICD-O morphology -> CCS, for behavio
     (9730, 9739, 40),  # plasma cell
     (9800, 9949, 39),  # leukaemia
 )
+_WHO_ONLY = {  # frequent categories of the WHO's ICD-10 that ICD-10-CM does not have
+    "A16": 1,  # respiratory tuberculosis, not confirmed
+    **dict.fromkeys(("B21", "B22", "B23", "B24"), 5),
+    **{"E12": 50, "E129": 49, "E14": 50, "E149": 49},  # diabetes of other or unspecified type; .9 has no complication
+    "F00": 653,  # dementia in Alzheimer's disease
+    "G41": 83,  # status epilepticus
+    "I64": 109,  # stroke, not specified
+    "I84": 120,
+    "J46": 128,  # status asthmaticus
+    "P21": 220,  # birth asphyxia
+}
 _BEHAVIOUR = {"0": 47, "1": 44, "2": 43, "3": 43, "6": 42, "9": 43}
 
 
@@ -48,12 +59,13 @@ def icd9_table() -> dict[str, int]:
 
 @cache
 def icd10_prefixes() -> dict[str, int]:
-    """Every prefix (3 characters or more) of an ICD-10-CM code -> the commonest CCS category under it."""
+    """Every prefix (3 characters or more) of an ICD-10 code -> the commonest CCS category of the codes under it."""
     votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for code, category in _icd10cm_categories().items():
         for length in range(3, len(code) + 1):
             votes[code[:length]][category] += 1
-    return {prefix: min(counts, key=lambda ccs: (-counts[ccs], ccs)) for prefix, counts in votes.items()}
+    common = {prefix: min(counts, key=lambda ccs: (-counts[ccs], ccs)) for prefix, counts in votes.items()}
+    return _WHO_ONLY | common
 
 
 def _icd10cm_categories() -> dict[str, int]:

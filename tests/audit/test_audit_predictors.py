@@ -228,6 +228,6 @@ def test_an_unknown_predictor_is_refused_with_the_known_names():
 
 def test_five_thousand_patients_are_learnt_in_seconds():
     train = toy.draw([[3000, 500], [1000, 500]], seed=4)
-    start = time.perf_counter()
+    start = time.process_time()
     fit("transformer", train, settings=FitSettings(epochs=1, threads=1))
-    assert time.perf_counter() - start < 20  # about 1 s on an idle core; the slack is for a busy one
+    assert time.process_time() - start < 15  # about 2 s of one idle core; the slack is for slower ones

@@ -22,6 +22,10 @@ SAME_DISEASE = [  # ICD-9-CM, ICD-10, CCS
     ("7455", "Q21.1", 213),
     ("5531", "K42.9", 143),
     ("431", "I61.9", 109),
+    ("436", "I64", 109),  # the last four: categories that only the WHO's ICD-10 has
+    ("7685", "P21.0", 220),
+    ("25000", "E14.9", 49),
+    ("3453", "G41.9", 83),
 ]
 
 
@@ -140,3 +144,8 @@ def test_each_kind_of_event_code_has_its_token():
     table = roll_up(pl.Series(list(codes)), parents)
     assert dict(table.select("code", "token").iter_rows()) == {k: v for k, v in codes.items() if v != "(left out)"}
     assert table.filter(kind="LAB")["loinc"].to_list() == ["2160-0"]
+
+
+def test_a_combination_code_counts_by_its_first_part():
+    """E11.331, diabetes with retinopathy, is 250.50 and two eye codes: it is not an eye disease."""
+    assert icd10_to_ccs("E11.331") == icd9_to_ccs("25050") == 50

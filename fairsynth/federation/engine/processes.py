@@ -1,7 +1,7 @@
 """Processes of Flower: started in groups of their own, with network calls off, all stopped at the end.
 
 In:  commands.   Out: their output in files.
-Never: a process that outlives the block; the user's FLWR_HOME, PYTHONPATH or Flower settings.
+Never: a process that outlives the block (unless this process is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH or Flower settings.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fairsynth.errors import EngineError
 
@@ -45,8 +47,11 @@ class Workshop:
     threads: int
     home: Path = field(init=False)
     _running: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
+    _handlers: dict[signal.Signals, Any] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Workshop:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         short = Path("/tmp")  # noqa: S108  mkdtemp makes it private; paths of ray's sockets have at most 107 characters
         self.home = Path(tempfile.mkdtemp(prefix="fs-", dir=short if short.is_dir() else None))
         self.home.chmod(0o700)
@@ -57,6 +62,8 @@ class Workshop:
             stop(process)
         stop_strays(self.home)
         shutil.rmtree(self.home, ignore_errors=True)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -178,6 +185,11 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _leave(number: int, _: object) -> None:
+    """Let the blocks that are open end, so that they stop what they started."""
+    raise SystemExit(128 + number)
 
 
 def _is_alive(entry: Path) -> bool:

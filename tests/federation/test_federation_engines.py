@@ -1,0 +1,177 @@
+"""Flower for real: both engines give the model that the same study gives in one process, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from federation_real import ROOT, Local, make_sites, real_plan
+
+from fairsynth.config import AuditConfig
+from fairsynth.errors import ConfigError, EngineError
+from fairsynth.federation.engine import Site, run_deployment, run_simulation
+from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
+from fairsynth.federation.journal import read
+from fairsynth.federation.rounds import run_study
+
+ARMS = ("plain", "fairsynth")
+
+
+def models(server):
+    return {arm: (server / f"generator-{arm}" / "weights.safetensors").read_bytes() for arm in ARMS}
+
+
+def audits(server):
+    return {path.name: path.read_bytes() for path in sorted((server / "audit").glob("*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("engines")
+    plan = real_plan(audit=AuditConfig(predictors=("logistic_regression",), seeds=1))
+    folders = make_sites(root, plan)
+    (root / "plan.json").write_text(plan.model_dump_json(by_alias=True))
+    run_study(Local(folders), plan=plan, root=root / "reference")
+    return root, [Site(site=name, folder=folder) for name, folder in folders.items()]
+
+
+@pytest.fixture
+def homes(monkeypatch):
+    """The Flower homes and ports that a run used; afterwards nothing of them may be left."""
+    used = []
+    enter = Workshop.__enter__
+
+    def remember(workshop):
+        enter(workshop)
+        used.append(workshop.home)
+        return workshop
+
+    monkeypatch.setattr(Workshop, "__enter__", remember)
+    before = {key: value for key, value in os.environ.items()}
+    yield used
+    assert used
+    for home in used:
+        assert not home.exists()
+        assert processes_of(home) == []
+    assert dict(os.environ) == before
+
+
+@pytest.mark.flower
+@pytest.mark.parametrize("run", [run_simulation, run_deployment])
+def test_an_engine_gives_the_same_models_and_counts_as_one_process_and_leaves_nothing_running(run, study, homes):
+    root, sites = study
+    workdir = root / run.__name__
+    heard = []
+    run(ROOT, plan=root / "plan.json", workdir=workdir, sites=sites, on_event=heard.append)
+    assert models(workdir) == models(root / "reference")
+    assert audits(workdir) == audits(root / "reference")
+    assert heard[0]["event"] == "starting"
+    assert heard[1:] == read(workdir / "journal.jsonl")
+    assert heard[-1]["event"] == "finished"
+
+
+@pytest.mark.flower
+def test_a_site_with_bad_input_ends_the_run_with_its_own_message(tmp_path, homes):
+    plan = real_plan()
+    (tmp_path / "plan.json").write_text(plan.model_dump_json(by_alias=True))
+    sites = []
+    for name in plan.roster:
+        (tmp_path / name).mkdir()
+        values = {"site": name, "config": str(tmp_path / "nowhere"), "data": str(tmp_path)}
+        (tmp_path / name / "site.json").write_text(json.dumps(values))
+        sites.append(Site(site=name, folder=tmp_path / name))
+    with pytest.raises(ConfigError, match="missing file: site site-a: .*site.yaml") as caught:
+        run_simulation(ROOT, plan=tmp_path / "plan.json", workdir=tmp_path / "server", sites=sites)
+    assert caught.value.exit_code == 2
+
+
+def test_sites_that_are_not_the_roster_are_refused_before_anything_starts(tmp_path):
+    (tmp_path / "plan.json").write_text(real_plan().model_dump_json(by_alias=True))
+    with pytest.raises(ConfigError, match="not the plan's roster"):
+        run_simulation(ROOT, plan=tmp_path / "plan.json", workdir=tmp_path, sites=[Site(site="a", folder=tmp_path)])
+
+
+# --- processes, without Flower ---------------------------------------------------------------------------------------
+
+STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(60)"
+DAEMON = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(60)"
+
+
+@pytest.mark.parametrize("program", [STUBBORN, DAEMON])
+def test_processes_that_will_not_go_are_gone_when_the_block_ends(program, monkeypatch):
+    monkeypatch.setattr("fairsynth.federation.engine.processes.STOP_SECONDS", 0.2)
+    with Workshop(threads=1) as workshop:
+        workshop.start(sys.executable, "-c", program, log="log")
+        deadline = time.monotonic() + 20
+        while not processes_of(workshop.home) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert processes_of(workshop.home)
+        home = workshop.home
+    assert processes_of(home) == []
+    assert not home.exists()
+
+
+def test_a_termination_signal_stops_what_was_started(tmp_path):
+    script = f"""
+        import sys, time
+        from pathlib import Path
+        from fairsynth.federation.engine.processes import Workshop
+        with Workshop(threads=1) as workshop:
+            workshop.start(sys.executable, "-c", "import time; time.sleep(60)", log="log")
+            Path({str(tmp_path / "home")!r}).write_text(str(workshop.home))
+            time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    while not (tmp_path / "home").is_file() or not (tmp_path / "home").read_text():
+        time.sleep(0.05)
+    home = Path((tmp_path / "home").read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert processes_of(home) == []
+    assert not home.exists()
+
+
+def test_the_environment_of_the_processes_is_free_of_the_users_flower_and_python_settings(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("FLWR_HOME", "/elsewhere")
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    with Workshop(threads=3) as workshop:
+        environment = workshop.environment
+        assert environment["FLWR_HOME"] == str(workshop.home)
+        assert environment["OMP_NUM_THREADS"] == "3"
+        assert environment["FLWR_TELEMETRY_ENABLED"] == environment["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+        assert "PYTHONPATH" not in environment
+        assert "RAY_ADDRESS" not in environment
+
+
+def test_a_program_that_fails_or_hangs_is_an_engine_error():
+    with Workshop(threads=1) as workshop:
+        with pytest.raises(EngineError, match="boom"):
+            workshop.call(sys.executable, "-c", "raise SystemExit('boom')")
+        with pytest.raises(EngineError, match="longer than"):
+            workshop.call(sys.executable, "-c", "import time; time.sleep(30)", seconds=0.3)
+
+
+def test_waiting_ends_when_the_process_ends_or_the_time_is_up():
+    with Workshop(threads=1) as workshop:
+        gone = workshop.start(sys.executable, "-c", "", log="log")
+        with pytest.raises(EngineError, match="ended while starting"):
+            wait_for(lambda: False, seconds=20, what="it", process=gone)
+        there = workshop.start(sys.executable, "-c", "import time; time.sleep(30)", log="log")
+        with pytest.raises(EngineError, match="did not start"):
+            wait_for(lambda: False, seconds=0.3, what="it", process=there)
+
+
+def test_free_ports_are_different_and_free():
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    assert not any(listens(port) for port in ports)
