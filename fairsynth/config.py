@@ -82,13 +82,13 @@ class VocabularyConfig(Strict):
 
 
 class ObjectiveConfig(Strict):
-    """The fairness objective in the generator's loss (DESIGN section 3)."""
+    """The fairness objective in the generator's loss (docs/architecture.md)."""
 
     name: str = "disparate_impact"  # an entry point of `fairsynth.objectives`
     target: Literal["codes", "label"] = "codes"
     comparison: Literal["pooled", "mean", "max"] = "pooled"
     weight: NonNegativeFloat = Field(default=1.2, alias="lambda")
-    maximum_coefficient: PositiveFloat = 10.0  # bound on |n * c_g|; reached values are reported
+    maximum_coefficient: PositiveFloat = 1.0  # bound on |n * c_g|; reached values are reported
 
 
 class GeneratorConfig(Strict):
@@ -109,10 +109,11 @@ class GeneratorConfig(Strict):
 class TrainingConfig(Strict):
     """Federated training of the generator."""
 
-    rounds: PositiveInt = 8
-    local_epochs: PositiveInt = 2
+    rounds: PositiveInt = 24
+    local_epochs: PositiveInt = 1
     batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3  # in the first round
+    final_learning_rate_share: Fraction = 0.05  # of it in the last round; a half cosine lies between
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
 

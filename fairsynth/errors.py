@@ -46,6 +46,21 @@ class FairSynthError(Exception):
         return cls(Problem(what=what, where=where, expected=expected, do=do))
 
 
+class SeveralErrors(FairSynthError):
+    """Errors of more than one kind that were found in one pass; each problem keeps its own code in the message."""
+
+    def __init__(self, errors: Iterable[FairSynthError]) -> None:
+        found = tuple(errors)
+        super().__init__(problem for error in found for problem in error.problems)
+        self.args = ("\n".join(str(error) for error in found),)
+
+
+def combined(errors: Iterable[FairSynthError]) -> FairSynthError:
+    """One error for `errors`, of which there is at least one."""
+    first, *rest = errors
+    return SeveralErrors((first, *rest)) if rest else first
+
+
 class ConfigError(FairSynthError):
     """A study, site or rules file is wrong (FS-1xx)."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fairsynth import artefacts, seeds
-from fairsynth.audit.evaluate import HALF, balanced_accuracy, blind_scores, confusion, evaluate
+from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate
 from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.predictors import FitSettings, load_predictor
 from fairsynth.augmentation.baselines import Oversampled, double_prioritised
@@ -67,9 +67,8 @@ class Site:
 class Synthetic:
     """The synthetic patients of a site."""
 
-    plain: Records  # of the plain generator, group and label of its own choice
+    plain: Records  # of the plain generator, in the site's own mix of groups
     fairsynth: Records  # of the fairness-optimised generator, by the equal-cells plan
-    unconditioned: Records  # of the fairness-optimised generator, its own choice: to compare code frequencies
 
 
 def audit_site(
@@ -87,10 +86,11 @@ def audit_site(
     for name in plan.audit.predictors:
         load_predictor(name)
     here = Site(root=root, site=site, plan=plan, cohort=load_cohort(root), progress=progress or (lambda _: None))
-    synthetic = _synthetic(here, weights)
-    _write_synthetic(here, synthetic, weights)
-    mixed, oversampled = _mixed(here, synthetic)
-    arrays = {**_evaluate(here, mixed), **_fidelity(here, synthetic)}
+    oversampled = _oversampled(here)
+    alike = _synthesise(here, weights[FAIRSYNTH], "alike", cells=None, repeat=0)
+    arrays = {**_evaluate(here, weights, oversampled), **_fidelity(here, alike)}
+    first = _synthetic(here, weights, repeat=0)
+    _write_synthetic(here, {"plain": first.plain, "fairsynth": first.fairsynth, "alike": alike}, weights)
     reply = AuditReply(
         site=site,
         plan_sha256=plan_sha256(plan),
@@ -103,38 +103,33 @@ def audit_site(
     return reply, arrays
 
 
-def _synthetic(here: Site, weights: Mapping[str, Arrays]) -> Synthetic:
+def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | None, repeat: int) -> Records:
+    """As many patients as the budget allows; another `repeat` gives other patients."""
+    here.progress(f"synthesising {here.budget} patients: {purpose}, seed {repeat + 1}")
+    seed = here.seed("synthesise", purpose, repeat)
+    return synthesise(weights, cohort=here.cohort, plan=here.plan, cells=cells, number=here.budget, seed=seed)
+
+
+def _synthetic(here: Site, weights: Mapping[str, Arrays], *, repeat: int) -> Synthetic:
     """Both arms' patients, the same number of each."""
     train = here.cohort.train
     cells = equal_cells(members_of(train.group, train.label, groups=len(here.plan.groups.names)), budget=here.budget)
-
-    def of(arm: str, purpose: str, quotas: IntArray | None) -> Records:
-        here.progress(f"synthesising {here.budget} patients: {purpose}")
-        return synthesise(
-            weights[arm],
-            cohort=here.cohort,
-            plan=here.plan,
-            cells=quotas,
-            number=here.budget,
-            seed=here.seed("synthesise", purpose),
-        )
-
     return Synthetic(
-        plain=of(PLAIN, "plain", None),
-        fairsynth=of(FAIRSYNTH, "fairsynth", cells),
-        unconditioned=of(FAIRSYNTH, "unconditioned", None),
+        plain=_synthesise(here, weights[PLAIN], "plain", cells=None, repeat=repeat),
+        fairsynth=_synthesise(here, weights[FAIRSYNTH], "fairsynth", cells=cells, repeat=repeat),
     )
 
 
-def _mixed(here: Site, synthetic: Synthetic) -> tuple[tuple[Mixed, ...], Oversampled]:
-    """The four training sets; the oversampling increment is chosen on validation patients."""
+def _oversampled(here: Site) -> Oversampled:
+    """Copies of real patients; the increment is chosen on validation patients, once for all seeds."""
     here.progress("choosing the oversampling increment")
-    train, groups = here.cohort.train, len(here.plan.groups.names)
-    oversampled = double_prioritised(
-        train, groups=groups, budget=here.budget, criterion=_criterion(here), seed=here.seed("oversample")
+    return double_prioritised(
+        here.cohort.train,
+        groups=len(here.plan.groups.names),
+        budget=here.budget,
+        criterion=_criterion(here),
+        seed=here.seed("oversample"),
     )
-    mixed = mix(train, plain=synthetic.plain, copies=oversampled.copies, fairsynth=synthetic.fairsynth, groups=groups)
-    return mixed, oversampled
 
 
 def _criterion(here: Site) -> Callable[[Records], float]:
@@ -151,44 +146,60 @@ def _criterion(here: Site) -> Callable[[Records], float]:
     return score
 
 
-def _evaluate(here: Site, mixed: tuple[Mixed, ...]) -> Arrays:
-    """`confusion`, `scores` and `synthetic` of the reply; all approaches share a predictor's seeds."""
-    audit, vocabulary = here.plan.audit, here.cohort.vocabulary
-    a, p, k, g = len(mixed), len(audit.predictors), audit.seeds, len(here.plan.groups.names)
-    confusions = np.zeros((a, p, k, len(THRESHOLDS), g, 4), dtype=np.int64)
-    scores = np.zeros((a, p, k, g, 2, SCORE_BINS), dtype=np.int64)
-    for index in np.ndindex(a, p, k):
-        approach, name, repeat = mixed[index[0]], audit.predictors[index[1]], index[2]
-        here.progress(f"{approach.approach}: {name}, seed {repeat + 1} of {k}")
-        seed = here.seed("predictor", name, repeat)
-        fitted = load_predictor(name).fit(approach.records, vocabulary=vocabulary, settings=here.settings, seed=seed)
-        result = evaluate(fitted, cohort=here.cohort)
-        confusions[index], scores[index] = result.confusion, result.scores
-    return {"confusion": confusions, "scores": scores, "synthetic": np.stack([each.added for each in mixed])}
+def _evaluate(here: Site, weights: Mapping[str, Arrays], oversampled: Oversampled) -> Arrays:
+    """`confusion`, `scores` and `synthetic` of the reply.
+
+    Each seed draws synthetic patients of its own, so that the spread over seeds holds the generator's chance too; all
+    approaches share a predictor's seed. The first seed's patients are those counted in `synthetic`.
+    """
+    audit, groups = here.plan.audit, len(here.plan.groups.names)
+    shape = (len(APPROACHES), len(audit.predictors), audit.seeds)
+    arrays: Arrays = {
+        "confusion": np.zeros((*shape, len(THRESHOLDS), groups, 4), dtype=np.int64),
+        "scores": np.zeros((*shape, groups, 2, SCORE_BINS), dtype=np.int64),
+    }
+    for repeat in range(audit.seeds):
+        synthetic = _synthetic(here, weights, repeat=repeat)
+        parts = {"plain": synthetic.plain, "copies": oversampled.copies, "fairsynth": synthetic.fairsynth}
+        mixed = mix(here.cohort.train, **parts, groups=groups)
+        if repeat == 0:
+            arrays["synthetic"] = np.stack([each.added for each in mixed])
+        for a, p in np.ndindex(shape[:2]):
+            result = _judge(here, mixed[a], audit.predictors[p], repeat=repeat)
+            arrays["confusion"][a, p, repeat], arrays["scores"][a, p, repeat] = result.confusion, result.scores
+    return arrays
 
 
-def _fidelity(here: Site, synthetic: Synthetic) -> Arrays:
+def _judge(here: Site, mixed: Mixed, name: str, *, repeat: int) -> Evaluation:
+    """Train one predictor on one training set, and count on real held-out patients."""
+    here.progress(f"{mixed.approach}: {name}, seed {repeat + 1} of {here.plan.audit.seeds}")
+    seed = here.seed("predictor", name, repeat)
+    vocabulary = here.cohort.vocabulary
+    fitted = load_predictor(name).fit(mixed.records, vocabulary=vocabulary, settings=here.settings, seed=seed)
+    return evaluate(fitted, cohort=here.cohort)
+
+
+def _fidelity(here: Site, alike: Records) -> Arrays:
     """`code_visits` and `code_totals` of the reply.
 
-    The synthetic patients compared are the generator's own choice: the equal-cells patients are rarer cases on purpose,
-    and would differ from held-out patients even if the generator were perfect.
+    The synthetic patients compared are `alike`, in the site's own mix of groups: the equal-cells patients are rarer
+    cases on purpose, and would differ from held-out patients even if the generator were perfect.
     """
-    parts = (here.cohort.train, here.cohort.held_out, synthetic.unconditioned)
+    parts = (here.cohort.train, here.cohort.held_out, alike)
     return {
         "code_visits": code_visits(parts, codes=len(here.cohort.vocabulary.codes)),
         "code_totals": code_totals(parts),
     }
 
 
-def _write_synthetic(here: Site, synthetic: Synthetic, weights: Mapping[str, Arrays]) -> None:
-    """`root/synthetic`: the records, and the fairness-optimised arm's as MEDS events and as the source's tables."""
+def _write_synthetic(here: Site, synthetic: Mapping[str, Records], weights: Mapping[str, Arrays]) -> None:
+    """`root/synthetic`: all records by name, and "fairsynth" as MEDS events and as the source's tables."""
     here.progress("writing synthetic patients as events and tables")
     facts = {"seed": here.plan.seed, "patients": here.budget, "release": "none: stays at the site"}
     with artefacts.new(here.root, kind="synthetic", inputs=_inputs(here, weights), facts=facts) as folder:
-        synthetic.plain.save(folder / "plain.safetensors")
-        synthetic.fairsynth.save(folder / "fairsynth.safetensors")
-        synthetic.unconditioned.save(folder / "unconditioned.safetensors")
-        events = write_events(synthetic.fairsynth, root=here.root, out=folder, seed=here.seed("decode"))
+        for name, records in synthetic.items():
+            records.save(folder / f"{name}.safetensors")
+        events = write_events(synthetic["fairsynth"], root=here.root, out=folder, seed=here.seed("decode"))
         write_tables(events, config=_config_folder(here.root), out=folder)
 
 

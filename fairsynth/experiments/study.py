@@ -19,7 +19,7 @@ import numpy as np
 from fairsynth import artefacts
 from fairsynth.audit.predictors import load_predictor
 from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_site, read_study
-from fairsynth.errors import ConfigError, FairSynthError, Problem
+from fairsynth.errors import ConfigError, FairSynthError, combined
 from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_rules
 from fairsynth.fairness.objectives import load_objective
@@ -28,7 +28,7 @@ from fairsynth.federation.messages import EnrolRequest
 from fairsynth.federation.rounds import check_pooled
 from fairsynth.federation.site import enrol
 from fairsynth.report import build
-from fairsynth.schemas import Group, SiteId
+from fairsynth.schemas import SiteId
 from fairsynth.simulate import simulate
 from fairsynth.visits.groups import read_groups
 from fairsynth.visits.tasks import load_task
@@ -90,16 +90,16 @@ class Checked:
 def check(study: Path, *, data: Mapping[str, Path] | None = None) -> tuple[StudyConfig, list[Checked]]:
     """Check a study file, what it names, and every site's tables; all problems at once, nothing is written."""
     config = read_study(study)
-    problems: list[Problem] = list(_names(config))
+    errors: list[FairSynthError] = list(_names(config))
     sites: list[Checked] = []
     overrides = _overrides(config, data or {})
     for entry in config.sites:
         try:
-            sites.append(_check_site(entry, study.parent, overrides.get(entry.site), config.groups.names))
+            sites.append(_check_site(entry, study.parent, overrides.get(entry.site)))
         except FairSynthError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise ConfigError(problems)
+            errors.append(error)
+    if errors:
+        raise combined(errors)
     return config, sites
 
 
@@ -146,8 +146,8 @@ def _rehearse(members: Sequence[Site], plan: StudyPlan, on_event: OnEvent) -> No
     check_pooled(plan, cells)
 
 
-def _names(config: StudyConfig) -> Iterator[Problem]:
-    """The problems of what the study names: objective, task, predictors."""
+def _names(config: StudyConfig) -> Iterator[FairSynthError]:
+    """What is wrong with what the study names: objective, task, predictors."""
     loaders: list[Callable[[], object]] = [
         lambda: load_objective(config.objective),
         lambda: load_task(config.task.name),
@@ -157,7 +157,7 @@ def _names(config: StudyConfig) -> Iterator[Problem]:
         try:
             load()
         except FairSynthError as error:
-            yield from error.problems
+            yield error
 
 
 def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Path]:
@@ -167,9 +167,9 @@ def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Pa
     return data
 
 
-def _check_site(entry: SiteEntry, base: Path, override: Path | None, names: Sequence[Group]) -> Checked:
+def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
     config = (base / entry.config).resolve()
-    read_groups(config / read_site(config).groups, names=names)
+    read_groups(config / read_site(config).groups)
     read_rules(config)
     if entry.simulate is not None and override is None:
         return Checked(entry=entry, config=config, data=Path(), tables=None)

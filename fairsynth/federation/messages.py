@@ -3,7 +3,7 @@
 In:  values.   Out: `Envelope`, which any transport can carry, and back.
 Never: flwr, files, exception text, patient data other than the counts that are named here.
 
-Phases (DESIGN section 4): enrol -> agree -> train (per arm and round) -> audit.
+Phases: enrol -> agree -> train (per arm and round) -> audit.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class AgreeReply(Body):
 class TrainRequest(Body):
     """Server -> site: train `arm` from these weights.
 
-    Arrays: `weight/<name>` float32 for every parameter; `coefficients` float64 (G, 2), dL_F/dS_g and dL_F/dTP_g.
+    Arrays: `weight/<name>` float32 for every parameter; after an arm's first round, `first/<name>` and
+    `second/<name>` float32, the optimiser's moments averaged over the sites; `coefficients` float64 (G, 2), dL_F/dS_g
+    and dL_F/dTP_g.
     `epochs` 0 asks for the counts and losses of the received model only.
     """
 
@@ -114,8 +116,8 @@ class TrainRequest(Body):
 class TrainReply(Body):
     """Site -> server. Statistics are of the *received* model on training patients; losses on both splits.
 
-    Arrays: `weight/<name>` float32; `soft` and `hard` float64 (G, 4): members N_g, positives P_g, predicted S_g,
-    true positives TP_g, all summed over the site's training patients (DESIGN section 3).
+    Arrays: `weight/<name>`, `first/<name>` and `second/<name>` float32; `soft` and `hard` float64 (G, 4): members N_g,
+    positives P_g, predicted S_g, true positives TP_g, all summed over the site's training patients.
     """
 
     kind: ClassVar[str] = "trained"
@@ -170,6 +172,8 @@ class Failed(Body):
 
 
 WEIGHT = "weight/"
+FIRST = "first/"
+SECOND = "second/"
 
 
 def weights_of(arrays: Arrays, prefix: str = WEIGHT) -> Arrays:

@@ -5,6 +5,8 @@ In:  a plan.   Out: values that server and sites must derive alike.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,18 @@ SCORE_BINS = 200
 def plan_sha256(plan: StudyPlan) -> str:
     """The hash that names the study; every message carries it."""
     return sha256_json(plan.model_dump(mode="json", by_alias=True))
+
+
+def learning_rate(plan: StudyPlan, *, round_number: int) -> float:
+    """The sites' learning rate in a round: a half cosine from the plan's rate to `final_learning_rate_share` of it.
+
+    Sites that differ pull the average to and fro at a constant rate: each starts its optimiser anew, moves far in one
+    round, and the mean of two far points fits neither (docs/federation.md).
+    """
+    training = plan.training
+    done = min(round_number / max(training.rounds - 1, 1), 1.0)
+    least = training.final_learning_rate_share
+    return training.learning_rate * (least + (1 - least) * (1 + math.cos(math.pi * done)) / 2)
 
 
 def reference_mask(plan: StudyPlan) -> npt.NDArray[np.bool_]:

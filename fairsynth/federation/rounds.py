@@ -27,10 +27,12 @@ from fairsynth import artefacts
 from fairsynth.config import StudyPlan
 from fairsynth.errors import CohortError, FairSynthError, Problem
 from fairsynth.fairness.coefficients import Coefficients, coefficients
-from fairsynth.federation.aggregate import WeightedMean, pool, weights_sha256
+from fairsynth.federation.aggregate import average, pool, weights_sha256
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.journal import Journal, Progress
 from fairsynth.federation.messages import (
+    FIRST,
+    SECOND,
     AgreeRequest,
     AuditRequest,
     EnrolRequest,
@@ -41,6 +43,7 @@ from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256, reference_m
 from fairsynth.federation.validation import Agreed, AuditedReply, Door, Enrolled, TrainedReply
 from fairsynth.generator.checkpoint import save
 from fairsynth.generator.model import initial_weights
+from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import shared_vocabulary
@@ -87,6 +90,7 @@ class _Model:
     arm: str
     weights: Arrays
     counts: FloatArray | None = None
+    moments: Moments | None = None  # of the sites' optimisers, averaged; none before the first round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +189,10 @@ class _Server:
             round=number,
             epochs=epochs,
         )
-        request = asked.pack({**weights_as(model.weights), "coefficients": values})
+        moments: Arrays = {}
+        if epochs and model.moments:
+            moments = {**weights_as(model.moments.first, FIRST), **weights_as(model.moments.second, SECOND)}
+        request = asked.pack({**weights_as(model.weights), **moments, "coefficients": values})
         replies = self.conversation.ask(
             dict.fromkeys(members.sites, request),
             phase=f"train, arm {model.arm}, round {number}",
@@ -208,7 +215,9 @@ class _Server:
             seconds=round(time.monotonic() - started, 3),
             weights_sha256=weights_sha256(model.weights),
         )
-        return replace(model, counts=counts, weights=_average(replies) if epochs else model.weights)
+        if not epochs:
+            return replace(model, counts=counts)
+        return replace(model, counts=counts, weights=_weights(replies), moments=_moments(replies))
 
     def steer(self, model: _Model) -> Coefficients | None:
         """The coefficients for the next round, from the last pooled counts; none in the plain arm."""
@@ -329,14 +338,6 @@ def _enrolment(members: _Members) -> dict[str, object]:
     }
 
 
-def _average(replies: Mapping[SiteId, TrainedReply]) -> Arrays:
-    """The next global model: replies folded in the order of site ids, weighted by n_i."""
-    mean = WeightedMean()
-    for site in sorted(replies):
-        mean.add(replies[site].weights, patients=replies[site].reply.patients)
-    return mean.mean()
-
-
 def _round_event(replies: Mapping[SiteId, TrainedReply], soft: FloatArray, *, loss: float | None) -> dict[str, object]:
     """What the journal tells of a round's replies; losses are nats a visit, label visits included."""
     bodies = [replies[site].reply for site in sorted(replies)]
@@ -371,3 +372,22 @@ def _write_audit(
         for site in sorted(replies):
             arrays = {name: np.ascontiguousarray(array) for name, array in replies[site].arrays.items()}
             save_file(arrays, folder / f"{site}.safetensors")
+
+
+def _weights(replies: Mapping[SiteId, TrainedReply]) -> Arrays:
+    """The next global model, weighted by n_i."""
+    return average({site: one.weights for site, one in replies.items()}, patients=_patients(replies))
+
+
+def _moments(replies: Mapping[SiteId, TrainedReply]) -> Moments:
+    """The optimiser's state for the next round, weighted by n_i."""
+    sent = {site: one.moments for site, one in replies.items() if one.moments}
+    first, second = (
+        average({site: getattr(moments, name) for site, moments in sent.items()}, patients=_patients(replies))
+        for name in ("first", "second")
+    )
+    return Moments(first=first, second=second)
+
+
+def _patients(replies: Mapping[SiteId, TrainedReply]) -> dict[SiteId, int]:
+    return {site: one.reply.patients for site, one in replies.items()}

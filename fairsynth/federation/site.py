@@ -13,7 +13,7 @@ import contextlib
 import datetime
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -26,6 +26,8 @@ from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
 from fairsynth.federation.messages import (
+    FIRST,
+    SECOND,
     AgreeReply,
     AgreeRequest,
     AuditReply,
@@ -39,8 +41,8 @@ from fairsynth.federation.messages import (
     weights_as,
     weights_of,
 )
-from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256
-from fairsynth.generator.train import Study, Totals
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, learning_rate, plan_sha256
+from fairsynth.generator.train import Moments, Study, Totals
 from fairsynth.generator.train import measure as measure_model
 from fairsynth.generator.train import train as train_model
 from fairsynth.schemas import Arrays, FloatArray, SiteId
@@ -131,7 +133,12 @@ def train(root: Path, request: Envelope) -> Envelope:
     here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
     shared = _shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     cohort = load_cohort(root)
-    study = _study(cohort, plan, shared)
+    rate = learning_rate(plan, round_number=body.round)
+    study = replace(
+        _study(cohort, plan, shared),
+        learning_rate=rate,
+        moments=_received_moments(request),
+    )
     weights, steer = weights_of(request.arrays), _coefficients(request, plan)
     before = measure_model(weights, records=cohort.train, study=study)
     ahead = _losses(weights, cohort.validation, study)
@@ -146,7 +153,9 @@ def train(root: Path, request: Envelope) -> Envelope:
             epochs=body.epochs,
             seed=stream(plan.seed, "train", here.site, body.round),  # the same in both arms
         )
-        after, bounded = weights_as(trained.weights), bool(trained.bounded)
+        first, second = weights_as(trained.moments.first, FIRST), weights_as(trained.moments.second, SECOND)
+        after = {**weights_as(trained.weights), **first, **second}
+        bounded = bool(trained.bounded)
     reply = TrainReply(
         site=here.site,
         plan_sha256=body.plan_sha256,
@@ -269,6 +278,12 @@ def _coefficients(request: Envelope, plan: StudyPlan) -> FloatArray:
     if not np.isfinite(numbers).all():
         raise ProtocolError.of("coefficients that are not finite", where="train")
     return numbers
+
+
+def _received_moments(request: Envelope) -> Moments | None:
+    """The optimiser's moments that the server averaged; none in an arm's first round."""
+    first, second = weights_of(request.arrays, FIRST), weights_of(request.arrays, SECOND)
+    return Moments(first=first, second=second) if first or second else None
 
 
 def _losses(weights: Arrays, records: Records, study: Study) -> tuple[float, int]:

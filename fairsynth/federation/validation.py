@@ -19,6 +19,8 @@ import numpy as np
 from fairsynth.config import StudyPlan
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.federation.messages import (
+    FIRST,
+    SECOND,
     WEIGHT,
     AgreeReply,
     AuditReply,
@@ -30,6 +32,7 @@ from fairsynth.federation.messages import (
     weights_of,
 )
 from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 
 MAXIMUM_UPDATE = 100.0  # |w_reply - w_sent| <= this * (1 + |w_sent|), L2: no honest round comes near; not a DP bound
@@ -68,6 +71,7 @@ class TrainedReply:
 
     reply: TrainReply
     weights: Arrays  # empty when no epoch was asked for
+    moments: Moments | None  # None when no epoch was asked for
     soft: FloatArray  # (G, 4) N_g, P_g, S_g, TP_g
     hard: FloatArray  # (G, 4)
 
@@ -139,9 +143,12 @@ class Door:
         """A site's answer to a train request; `sent` are the weights that it was given, `codes` is C."""
         reply = TrainReply.unpack(envelope)
         counts = (np.float64, (self.groups, 4))
-        expected = (
-            {f"{WEIGHT}{name}": (np.float32, array.shape) for name, array in sent.items()} if asked.epochs else {}
-        )
+        expected = {
+            f"{prefix}{name}": (np.float32, array.shape)
+            for prefix in (WEIGHT, FIRST, SECOND)
+            for name, array in sent.items()
+            if asked.epochs
+        }
         problems = [
             *self._identity(reply, site.reply.site),
             *_fits(envelope.arrays, {"soft": counts, "hard": counts, **expected}),
@@ -149,6 +156,7 @@ class Door:
         _raise(problems)
         soft, hard = (envelope.arrays[name].astype(np.float64) for name in ("soft", "hard"))
         weights = weights_of(envelope.arrays)
+        moments = Moments(first=weights_of(envelope.arrays, FIRST), second=weights_of(envelope.arrays, SECOND))
         problems += _rules(
             {
                 "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
@@ -159,13 +167,15 @@ class Door:
                 <= site.enrolled.patients + site.enrolled.reply.visits,
                 "soft and hard: the same N and P": np.array_equal(soft[:, :2], hard[:, :2]),
                 "hard: whole numbers": np.array_equal(hard, np.rint(hard)),
+                "second moments: from 0": _is_from_zero(moments.second),
                 "weights: a plausible step": not weights or _step(weights, sent) <= MAXIMUM_UPDATE,
             }
         )
         for name, values in (("soft", soft), ("hard", hard)):
             problems += self._counts(name, values, cells=reply.cells_train * codes, members=site.enrolled.members)
         _raise(problems)
-        return TrainedReply(reply=reply, weights=weights, soft=soft, hard=hard)
+        kept = moments if asked.epochs else None
+        return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard)
 
     def audited(self, envelope: Envelope, *, site: Agreed, codes: int) -> AuditedReply:
         """A site's answer to the audit request."""
@@ -265,6 +275,10 @@ def _raise(problems: list[Problem]) -> None:
 
 def _are_counts(array: IntArray) -> bool:
     return bool(((array >= 0) & (array <= MAXIMUM_COUNT)).all())
+
+
+def _is_from_zero(arrays: Arrays) -> bool:
+    return all(float(array.astype(np.float64).min(initial=0.0)) >= 0 for array in arrays.values())
 
 
 def _is_sha256(text: str) -> bool:

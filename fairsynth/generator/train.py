@@ -20,13 +20,14 @@ from torch import Tensor
 from fairsynth.config import ObjectiveConfig, StudyPlan
 from fairsynth.generator import loss
 from fairsynth.generator.batch import Batch, Sequences
-from fairsynth.generator.model import Halo, build, weights_of
+from fairsynth.generator.model import Halo, build, check_weights, weights_of
 from fairsynth.schemas import Arrays, FloatArray
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 CLIP_NORM = 1.0
+_LONG_AGO = 1e6  # steps after which Adam's bias corrections are 1
 MEASURE_STEPS = 1024  # predicted positions in one batch of `measure`
 
 
@@ -38,6 +39,14 @@ class Totals:
     positions: float  # predicted positions a patient: visits + 1, on average
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """Adam's running means of each gradient and of its square, bias-corrected, by the weights' names."""
+
+    first: Arrays
+    second: Arrays
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What a site needs to know of the study to train."""
@@ -45,6 +54,8 @@ class Study:
     vocabulary: Vocabulary
     plan: StudyPlan
     totals: Totals
+    learning_rate: float | None = None  # of this round; None: the plan's
+    moments: Moments | None = None  # averaged over the sites; None: begin anew
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +64,7 @@ class Trained:
 
     weights: Arrays
     bounded: bool
+    moments: Moments
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +90,10 @@ def train(
     model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
     sequences = _sequences(records, study)
     slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
-    optimiser = torch.optim.Adam(model.parameters(), lr=plan.training.learning_rate, fused=True)
+    rate = plan.training.learning_rate if study.learning_rate is None else study.learning_rate
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    if study.moments is not None:
+        _continue(optimiser, model, study.moments)
     order = numpy_stream(seed, "train", "order")
     with threads(plan.training.threads):
         for _ in range(epochs):
@@ -87,7 +102,7 @@ def train(
                 training_loss(model, batch, study=study, slopes=slopes).backward()  # type: ignore[no-untyped-call]  # torch
                 torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
                 optimiser.step()
-    return Trained(weights=weights_of(model), bounded=bounded)
+    return Trained(weights=weights_of(model), bounded=bounded, moments=_moments(optimiser, model))
 
 
 def training_loss(model: Halo, batch: Batch, *, study: Study, slopes: Tensor | None) -> Tensor:
@@ -135,6 +150,37 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _continue(optimiser: torch.optim.Adam, model: Halo, moments: Moments) -> None:
+    """Let the optimiser begin where the sites' averaged moments are.
+
+    Sites that each scale their steps by moments of their own do not step along the mean of their gradients, and settle
+    beside the pooled optimum, the further the more they differ; from one state for all, the mean of their steps is a
+    step along the mean gradient (after Karimireddy et al. 2020, Mime; measured in docs/decisions/002). Raises
+    ProtocolError when the moments do not fit the model.
+    """
+    for arrays in (moments.first, moments.second):
+        check_weights(arrays, model=model)
+    for name, parameter in model.named_parameters():
+        optimiser.state[parameter] = {
+            "step": torch.tensor(_LONG_AGO),
+            "exp_avg": torch.from_numpy(moments.first[name].copy()),
+            "exp_avg_sq": torch.from_numpy(moments.second[name].copy()),
+        }
+
+
+def _moments(optimiser: torch.optim.Adam, model: Halo) -> Moments:
+    """The optimiser's bias-corrected moments; zero where it never stepped."""
+    found: tuple[Arrays, Arrays] = ({}, {})
+    for name, parameter in model.named_parameters():
+        state = optimiser.state.get(parameter)
+        for arrays, key, decay in zip(found, ("exp_avg", "exp_avg_sq"), optimiser.defaults["betas"], strict=True):
+            if state:
+                arrays[name] = (state[key] / (1 - decay ** float(state["step"]))).detach().numpy().copy()
+            else:
+                arrays[name] = np.zeros(tuple(parameter.shape), dtype=np.float32)
+    return Moments(first=found[0], second=found[1])
 
 
 def _sequences(records: Records, study: Study) -> Sequences:

@@ -1,6 +1,6 @@
-"""Generator -> synthetic patients, of the (group, label) cells that a site asks for or of the generator's own choice.
+"""Generator -> synthetic patients, of the (group, label) cells that a site asks for or of the site's own group mix.
 
-In:  the generator's weights, the site's cohort (for its vocabulary alone), quotas by cell.   Out: `Records`.
+In:  the generator's weights, the site's cohort (its vocabulary and its groups), quotas by cell.   Out: `Records`.
 Never: a patient of the cohort in the result; files; a release, so what is made here stays at the site.
 """
 
@@ -14,6 +14,7 @@ from fairsynth.errors import ArtefactError, ConfigError, Problem
 from fairsynth.generator.sample import FREE, Conditions, sample
 from fairsynth.generator.train import threads
 from fairsynth.schemas import Arrays, IntArray
+from fairsynth.seeds import numpy_stream
 from fairsynth.visits.cohort import Cohort
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
@@ -25,11 +26,16 @@ def synthesise(
     """`number` synthetic patients; with `cells` (G, 2), exactly `cells[g, y]` of group g and label y.
 
     The label visit comes first in a record, so that a cell is a prefix and conditioning on it is exact. With `cells`
-    None the generator draws group and label too. Raises ConfigError when `cells` does not fit the plan or does not sum
-    to `number`, ArtefactError when the generator did not give what was asked for.
+    None the groups are drawn from the site's training patients, and the generator draws the label: the generator is
+    shared, and left to itself it would give a children's hospital the adults of another site. Raises ConfigError when
+    `cells` does not fit the plan or does not sum to `number`, ArtefactError when the generator did not give what was
+    asked for.
     """
     vocabulary = cohort.vocabulary
-    conditions = _conditions(cells, number=number, groups=len(plan.groups.names))
+    if cells is None:
+        conditions = _own_mix(cohort.train, number=number, seed=seed)
+    else:
+        conditions = _quotas(cells, number=number, groups=len(plan.groups.names))
     with threads(plan.training.threads):
         records = sample(weights, vocabulary=vocabulary, config=plan.generator, conditions=conditions, seed=seed)
     if problems := check_synthetic(records, vocabulary=vocabulary, conditions=conditions):
@@ -37,10 +43,14 @@ def synthesise(
     return records
 
 
-def _conditions(cells: IntArray | None, *, number: int, groups: int) -> Conditions:
+def _own_mix(train: Records, *, number: int, seed: int) -> Conditions:
+    """Groups as in the site's training patients, labels left to the generator."""
+    group = numpy_stream(seed, "own mix").choice(train.group, size=number)
+    return Conditions(group=group, label=np.full(number, FREE, dtype=np.int64))
+
+
+def _quotas(cells: IntArray, *, number: int, groups: int) -> Conditions:
     """One condition a patient, cells in reading order."""
-    if cells is None:
-        return Conditions.free(number)
     if cells.shape != (groups, 2) or (cells < 0).any() or int(cells.sum()) != number:
         raise ConfigError.of(
             "quotas do not fit", where="synthesise", expected=f"({groups}, 2) counts of 0 or more that sum to {number}"

@@ -48,17 +48,23 @@ class GroupRules(Strict):
         return next((rule.group for rule in self.rules if re.search(rule.match, text)), None)
 
 
-def read_groups(path: Path, *, names: Iterable[Group]) -> GroupRules:
-    """The rules at `path`. Raises ConfigError, and CohortError for a group that the study (`names`) does not know."""
-    rules = read_yaml(path, GroupRules)
+def read_groups(path: Path) -> GroupRules:
+    """The rules at `path`. Raises ConfigError."""
+    return read_yaml(path, GroupRules)
+
+
+def check_known(groups: Iterable[str | None], *, names: Iterable[Group], source: Path) -> None:
+    """Raise CohortError for each group of a patient that the study (`names`) does not know.
+
+    A rule for a group that nobody at the site belongs to is no error: a source's rules outlive a study's taxonomy.
+    """
     known = tuple(names)
-    unknown = sorted({rule.group for rule in rules.rules} - set(known))
+    unknown = sorted({group for group in groups if group is not None} - set(known))
     if unknown:
         expected, do = f"one of: {', '.join(known)}", "correct the rule, or add the group to the study's `groups`"
         raise CohortError(
-            Problem(what="unknown group", where=f"{path}  {group}", expected=expected, do=do) for group in unknown
+            Problem(what="unknown group", where=f"{source}  {group}", expected=expected, do=do) for group in unknown
         )
-    return rules
 
 
 def assign(strings: pl.DataFrame, *, rules: GroupRules, source: Path, minimum_cell: int) -> pl.DataFrame:

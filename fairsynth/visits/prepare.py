@@ -20,7 +20,7 @@ from fairsynth.schemas import SPLITS, IntArray
 from fairsynth.visits import decoder as decoding
 from fairsynth.visits.bins import AGE_BINS, binned
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.groups import GroupRules, assign, read_groups
+from fairsynth.visits.groups import GroupRules, assign, check_known, read_groups
 from fairsynth.visits.patients import first_strings, read_people, read_visits, select
 from fairsynth.visits.split import split
 from fairsynth.visits.tasks import load_task
@@ -122,7 +122,7 @@ def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
     events = root / "events"
     return _Site(
         config=settings,
-        rules=read_groups(rules_path, names=plan.groups.names),
+        rules=read_groups(rules_path),
         rules_path=rules_path,
         plan=plan,
         events=pl.scan_parquet(events / "data" / "*.parquet"),
@@ -143,6 +143,7 @@ def _records(site: _Site) -> pl.DataFrame:
         )
     cell = plan.audit.minimum_cell
     groups = assign(first_strings(visits), rules=site.rules, source=site.rules_path, minimum_cell=cell)
+    check_known(groups["group"].unique(), names=plan.groups.names, source=site.rules_path)
     flow.note("patients_with_a_group", len(groups))
     visits = visits.drop("raw").join(groups, on="subject_id", how="inner", maintain_order="left")
     examples = load_task(plan.task.name)(visits, plan.task)

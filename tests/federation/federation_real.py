@@ -49,7 +49,9 @@ def make_sites(root: Path, plan) -> dict[str, Path]:
     folders = {}
     for number, name in enumerate(plan.roster):
         folder = folders[name] = root / name
-        config = SimulationConfig(source="mimic3", patients=220 - 40 * number, seed=number + 1, mix="study", detail=0.02)
+        config = SimulationConfig(
+            source="mimic3", patients=220 - 40 * number, seed=number + 1, mix="study", detail=0.02
+        )
         simulate(config, folder / "raw")
         values = {"site": name, "config": str(ROOT / "site_configs" / "mimic3"), "data": str(folder / "raw")}
         (folder / "site.json").write_text(json.dumps(values))

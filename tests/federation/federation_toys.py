@@ -12,17 +12,20 @@ import numpy as np
 
 from fairsynth.config import (
     AuditConfig,
+    AugmentationConfig,
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    SplitConfig,
     StudyPlan,
     TaskConfig,
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.config import AugmentationConfig, SplitConfig
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.messages import (
+    FIRST,
+    SECOND,
     AgreeReply,
     AgreeRequest,
     AuditReply,
@@ -93,7 +96,9 @@ class ToySite:
 
     def enrol(self, request: Envelope) -> Envelope:
         EnrolRequest.unpack(request)
-        reply = EnrolReply(**self.identity, data_sha256="a" * 64, codes=self.codes, visits=self.visits, flow={"all": 99})
+        reply = EnrolReply(
+            **self.identity, data_sha256="a" * 64, codes=self.codes, visits=self.visits, flow={"all": 99}
+        )
         return reply.pack({"members": self.cohort[0]})
 
     def agree(self, request: Envelope) -> Envelope:
@@ -108,9 +113,9 @@ class ToySite:
         if body.epochs:
             draw = numpy_stream(1, self.name, body.round)
             pull = float(np.abs(request.arrays["coefficients"]).sum()) * 1e-3
-            after = {
-                name: array + draw.normal(scale=1e-2, size=array.shape) + pull for name, array in weights.items()
-            }
+            moved = {name: array + draw.normal(scale=1e-2, size=array.shape) + pull for name, array in weights.items()}
+            second = {name: np.abs(draw.normal(size=array.shape)) for name, array in weights.items()}
+            after = {**weights_as(moved), **weights_as(weights, FIRST), **weights_as(second, SECOND)}
         level = 1 / (1 + np.exp(-float(np.mean([array.mean() for array in weights.values()]))))
         number = self.cohort[0].sum(axis=1).astype(float)
         positives = 2 * number
@@ -127,7 +132,7 @@ class ToySite:
             cells_validation=20,
             bounded=False,
         )
-        return reply.pack({**weights_as(after), "soft": soft, "hard": hard})
+        return reply.pack({**after, "soft": soft, "hard": hard})
 
     def audit(self, request: Envelope) -> Envelope:
         AuditRequest.unpack(request)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from federation_real import ROOT, Local, make_sites, real_plan
 
 from fairsynth.config import AuditConfig
-from fairsynth.errors import ConfigError, EngineError
+from fairsynth.errors import ConfigError, EngineError, ProtocolError
 from fairsynth.federation.engine import Site, run_deployment, run_simulation
 from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
+from fairsynth.federation.engine.study import open_job, reason
 from fairsynth.federation.journal import read
 from fairsynth.federation.rounds import run_study
+from fairsynth.federation.site import LOG, guarded
 
 ARMS = ("plain", "fairsynth")
 
@@ -54,13 +57,11 @@ def homes(monkeypatch):
         return workshop
 
     monkeypatch.setattr(Workshop, "__enter__", remember)
-    before = {key: value for key, value in os.environ.items()}
     yield used
     assert used
     for home in used:
         assert not home.exists()
         assert processes_of(home) == []
-    assert dict(os.environ) == before
 
 
 @pytest.mark.flower
@@ -77,19 +78,84 @@ def test_an_engine_gives_the_same_models_and_counts_as_one_process_and_leaves_no
     assert heard[-1]["event"] == "finished"
 
 
-@pytest.mark.flower
-def test_a_site_with_bad_input_ends_the_run_with_its_own_message(tmp_path, homes):
-    plan = real_plan()
-    (tmp_path / "plan.json").write_text(plan.model_dump_json(by_alias=True))
+def sites_without_configuration(root, plan):
+    (root / "plan.json").write_text(plan.model_dump_json(by_alias=True))
     sites = []
     for name in plan.roster:
-        (tmp_path / name).mkdir()
-        values = {"site": name, "config": str(tmp_path / "nowhere"), "data": str(tmp_path)}
-        (tmp_path / name / "site.json").write_text(json.dumps(values))
-        sites.append(Site(site=name, folder=tmp_path / name))
-    with pytest.raises(ConfigError, match="missing file: site site-a: .*site.yaml") as caught:
+        (root / name).mkdir()
+        values = {"site": name, "config": str(root / "nowhere"), "data": str(root)}
+        (root / name / "site.json").write_text(json.dumps(values))
+        sites.append(Site(site=name, folder=root / name))
+    return sites
+
+
+@pytest.mark.flower
+@pytest.mark.slow
+def test_a_site_with_bad_input_ends_a_flower_run_with_its_own_message(tmp_path, homes):
+    sites = sites_without_configuration(tmp_path, real_plan())
+    with pytest.raises(ConfigError, match=r"missing file: site site-a: .*site\.yaml"):
         run_simulation(ROOT, plan=tmp_path / "plan.json", workdir=tmp_path / "server", sites=sites)
-    assert caught.value.exit_code == 2
+
+
+@pytest.mark.flower
+@pytest.mark.slow
+def test_a_server_that_breaks_ends_the_run_with_an_engine_error_that_says_why(tmp_path, homes):
+    sites = sites_without_configuration(tmp_path, real_plan())
+    plan = tmp_path / "plan.json"
+    with pytest.raises(EngineError, match="finished:failed") as caught:
+        run_simulation(ROOT, plan=plan, workdir=tmp_path / "server", sites=sites, on_event=lambda _: plan.unlink())
+    assert "No such file" in str(caught.value)
+
+
+# --- why a study failed, without Flower ------------------------------------------------------------------------------
+
+
+def failed_study(root):
+    """A study whose sites fail at enrolment, in this process: its job, and the journal's last event."""
+    plan = real_plan()
+    sites = sites_without_configuration(root, plan)
+    job = open_job(ROOT, plan=root / "plan.json", workdir=root / "server", sites=sites, on_event=lambda _: None)
+    with pytest.raises(ProtocolError):
+        run_study(Local({one.site: one.folder for one in sites}), plan=plan, root=root / "server")
+    return job, read(root / "server" / "journal.jsonl")[-1]
+
+
+def test_bad_input_at_a_site_is_told_as_the_site_would_tell_it(tmp_path):
+    error = reason(*failed_study(tmp_path))
+    assert isinstance(error, ConfigError)
+    assert error.exit_code == 2
+    assert "missing file: site site-a: " in str(error)
+
+
+def test_a_fault_of_the_program_at_a_site_is_an_engine_error_with_its_place_and_no_text(tmp_path):
+    job, event = failed_study(tmp_path)
+    for one in job.sites:
+        (one.folder / LOG).unlink()
+
+    def fault(root):
+        raise KeyError("CANARY patient 17")
+
+    guarded(lambda: job.sites[1].folder, fault, phase="enrol")
+    error = reason(job, event)
+    assert isinstance(error, EngineError)
+    assert "site site-b failed: KeyError" in str(error)
+    assert "test_federation_engines.py" in str(error)
+    assert "CANARY" not in str(error)
+
+
+def test_without_a_reason_of_a_site_the_servers_own_is_told(tmp_path):
+    job, event = failed_study(tmp_path)
+    for one in job.sites:
+        (one.folder / LOG).unlink()
+    error = reason(job, event)
+    assert isinstance(error, ProtocolError)
+    assert "0 of 2 sites: enrol; site-a: FS-100" in str(error)
+
+
+def test_an_earlier_runs_reasons_are_not_told_again(tmp_path):
+    job, event = failed_study(tmp_path)
+    later = replace(job, started=job.started + datetime.timedelta(hours=1))
+    assert isinstance(reason(later, event), ProtocolError)
 
 
 def test_sites_that_are_not_the_roster_are_refused_before_anything_starts(tmp_path):

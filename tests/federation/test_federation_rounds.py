@@ -73,7 +73,7 @@ def test_the_journal_tells_the_study_in_order_and_progress_hears_the_same(finish
 
 
 def test_each_arm_has_its_rounds_and_a_last_count_without_training(finished):
-    root, plan, sites, _ = finished
+    root, _, sites, _ = finished
     for arm in ("plain", "fairsynth"):
         assert [line["round"] for line in rounds_of(root, arm)] == [0, 1, 2]
         last = rounds_of(root, arm)[-1]
@@ -138,7 +138,7 @@ def test_without_a_fairness_weight_the_sites_get_coefficients_but_a_plain_arm_ne
 def test_a_group_with_nobody_in_it_at_any_site_stops_the_study_before_training(tmp_path):
     plan = toy_plan()
     sites = {name: ToySite(name, [[30, 5], [0, 0]], plan) for name in plan.roster}
-    with pytest.raises(CohortError, match="a group with nobody in it: groups.names -> black"):
+    with pytest.raises(CohortError, match=r"a group with nobody in it: groups\.names -> black"):
         run_study(InProcess(sites), plan=plan, root=tmp_path)
     assert not any(request.kind == "train" for request in sites["site-a"].asked)
     assert read(tmp_path / "journal.jsonl")[-1]["code"] == "FS-250"

@@ -186,9 +186,7 @@ def test_an_error_of_fairsynth_leaves_as_its_code_and_its_problems_stay_in_the_s
     assert json.loads((root / "site.log").read_text())["problems"][0]["where"] == "site.yaml:3  sorce"
 
 
-@pytest.mark.parametrize(
-    "content", [RecordDict(), encode(Envelope(kind="audit", fields=json.dumps({"site": CANARY})))]
-)
+@pytest.mark.parametrize("content", [RecordDict(), encode(Envelope(kind="audit", fields=json.dumps({"site": CANARY})))])
 def test_a_request_that_is_not_one_is_answered_with_a_code(content, tmp_path):
     from fairsynth.federation import site
 

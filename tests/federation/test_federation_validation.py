@@ -121,7 +121,10 @@ ARRAYS = {
     "scores of too few patients": (array("audit", "scores", put(1)), "held-out patients"),
     "more visits with a code than visits": (array("audit", "code_visits", put(51)), "at most all visits"),
     "negative synthetic patients": (array("audit", "synthetic", put(-1)), "counts from 0"),
-    "audit counts as floats": (array("audit", "synthetic", lambda old: old.astype(np.float64)), "another shape or dtype"),
+    "audit counts as floats": (
+        array("audit", "synthetic", lambda old: old.astype(np.float64)),
+        "another shape or dtype",
+    ),
 }
 
 
@@ -147,7 +150,9 @@ def test_a_reply_of_another_kind_is_refused(tmp_path):
     def poison(kind, envelope):
         return Envelope(kind="enrolled", fields=envelope.fields, arrays=envelope.arrays)
 
-    events = refusals(toy_plan(roster=ROSTER, training=BRIEF), lambda kind, e: poison(kind, e) if kind == "train" else e, tmp_path)
+    events = refusals(
+        toy_plan(roster=ROSTER, training=BRIEF), lambda kind, e: poison(kind, e) if kind == "train" else e, tmp_path
+    )
     assert "another kind" in told(events)
 
 

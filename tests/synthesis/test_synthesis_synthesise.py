@@ -85,10 +85,11 @@ def test_the_cells_asked_for_are_the_cells_got():
     assert got.tolist() == cells.tolist()
 
 
-def test_without_cells_the_generator_chooses_group_and_label():
+def test_without_cells_the_groups_are_those_of_the_site_and_the_generator_chooses_the_label():
     records = make(None, number=200)
     assert len(records) == 200
-    assert len(set(records.group.tolist())) == 3
+    assert set(records.group.tolist()) == set(COHORT.train.group.tolist())
+    assert set(records.label.tolist()) == {0, 1}
 
 
 def test_the_same_seed_gives_the_same_patients_and_another_seed_others():

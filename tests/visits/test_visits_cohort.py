@@ -132,7 +132,7 @@ def test_the_order_of_the_events_does_not_matter(twenty, config, tmp_path):
 
 def test_the_first_rule_that_matches_wins(config):
     rules = "schema: fairsynth.groups/1\nrules:\n  - {match: WHITE, group: white}\n  - {match: '.', group: black}\n"
-    read = read_groups(config(groups=rules) / "groups.yaml", names=("white", "black"))
+    read = read_groups(config(groups=rules) / "groups.yaml")
     assert [read.group_of(raw) for raw in ("white - Russian", "Black/White", "X", "")] == [
         "white",
         "white",
@@ -166,10 +166,17 @@ def test_strings_without_a_rule_are_counted_and_only_common_ones_are_shown(tmp_p
     assert not (root / "visits").exists()
 
 
-def test_a_rule_for_a_group_that_the_study_does_not_know_is_refused(twenty, config):
-    folder = config(groups=GROUPS + "  - {match: HAN, group: han}\n")
-    with pytest.raises(CohortError, match=r"unknown group.*han"):
+def test_a_patient_of_a_group_that_the_study_does_not_know_is_an_error(twenty, config):
+    folder = config(
+        groups="schema: fairsynth.groups/1\nrules:\n  - {match: WHITE, group: han}\n  - {match: '.', group: black}\n"
+    )
+    with pytest.raises(CohortError, match=r"unknown group.*groups\.yaml  han"):
         prepare(twenty, config=folder, plan=study_plan())
+
+
+def test_a_rule_for_a_group_that_nobody_belongs_to_is_no_error(twenty, config):
+    folder = config(groups=GROUPS + "  - {match: HAN, group: han}\n")
+    assert prepare(twenty, config=folder, plan=study_plan()).members.sum() > 0
 
 
 def test_a_rule_that_is_no_regular_expression_is_refused_with_its_line(twenty, config):

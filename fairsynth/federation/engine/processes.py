@@ -1,7 +1,8 @@
 """Processes of Flower: started in groups of their own, with network calls off, all stopped at the end.
 
 In:  commands.   Out: their output in files.
-Never: a process that outlives the block (unless this process is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH or Flower settings.
+Never: a process that outlives the block (unless this one is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH or
+Flower settings.
 """
 
 from __future__ import annotations
@@ -118,9 +119,10 @@ class Workshop:
         return done.stdout.decode(errors="replace")
 
     def log(self, name: str) -> str:
-        """The last lines of a log file."""
+        """The last lines of a log file, without those that tell of requests."""
         path = self.home / name
-        return tail(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return tail("\n".join(line for line in text.splitlines() if "uvicorn" not in line and "Servicer" not in line))
 
 
 def tail(text: str, *, lines: int = 12) -> str:
