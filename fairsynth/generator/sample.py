@@ -1,6 +1,6 @@
 """New patients, drawn from the model exactly and in parallel.
 
-In:  weights and, per patient, a condition on (group, label).   Out: `Records`.
+In:  weights and, per patient, a condition on group, label, sex and age band.   Out: `Records`.
 Never: files, global random state, a patient that depends on the patients sampled beside it.
 
 Each (patient, visit, token) has its own uniform u, a function of the seed alone, and token k is on iff its logit
@@ -11,7 +11,7 @@ Structure that records have by definition is imposed, given what the model says 
 context tokens only, other visits codes and `end` only; of the groups, of the sexes and of the ages exactly one is on.
 For such a block the model's Bernoulli draws run in order until the first that fires, under the condition that at
 least one does, P(first is k | any) = p_k prod_{j<k} (1 - p_j) / (1 - prod_j (1 - p_j)); later ones are forced off. A
-condition imposes the group or label token, and what follows is drawn given it.
+condition imposes the group, label, sex or age token, and what follows is drawn given it.
 
 The same seed gives the same patient whatever stands beside it in a batch, up to float rounding: a token can differ
 only where its uniform lies within rounding (about 1e-6) of its probability.
@@ -38,16 +38,28 @@ FREE = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditions:
-    """(B,) each: the group index and the label that a patient must have; -1 leaves it to the model.
+    """(B,) each: index of the group, the label, index of the sex and of the age band that a patient must have.
 
-    Tokens are drawn in order, so a label that is given for a free group does not change the model's P(group).
+    -1 leaves it to the model, None leaves it for everyone. Tokens are drawn in order, so that what is given does not
+    change the chances of a free token before it.
     """
 
     group: IntArray
     label: IntArray
+    sex: IntArray | None = None
+    age: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.group)
+
+    def part(self, rows: slice) -> Conditions:
+        """The conditions of the patients `rows`."""
+        return Conditions(
+            group=self.group[rows],
+            label=self.label[rows],
+            sex=None if self.sex is None else self.sex[rows],
+            age=None if self.age is None else self.age[rows],
+        )
 
     @classmethod
     def free(cls, number: int) -> Conditions:
@@ -82,8 +94,7 @@ def draw(model: Halo, *, layout: TokenLayout, conditions: Conditions, seed: int,
     """One patient for each of `conditions`, in their order, from a model in memory."""
     sampler = _Sampler(model=model, layout=layout, seed=seed)
     for start in range(0, len(conditions), batch_size):
-        part = slice(start, start + batch_size)
-        sampler.run(first=start, group=conditions.group[part], label=conditions.label[part])
+        sampler.run(first=start, conditions=conditions.part(slice(start, start + batch_size)))
     return Sampled(records=sampler.records(len(conditions)), capped=sampler.capped)
 
 
@@ -98,21 +109,22 @@ class _Sampler:
     visits: list[IntArray] = field(default_factory=list)
     capped: int = 0
 
-    def run(self, *, first: int, group: IntArray, label: IntArray) -> None:
-        """Sample patients `first` .. `first + len(group) - 1`."""
+    def run(self, *, first: int, conditions: Conditions) -> None:
+        """Sample patients `first` .. `first + len(conditions) - 1`."""
+        number = len(conditions)
         maximum = self.model.positions.shape[0] - 1
-        alive = torch.arange(len(group))
-        counts = np.full(len(group), maximum, dtype=np.int64)
+        alive = torch.arange(number)
+        counts = np.full(number, maximum, dtype=np.int64)
         prefix: list[Tensor] = []  # (n, E) embedded rows: start, label visit, visits
-        visit = torch.zeros(len(group), self.layout.size, dtype=torch.bool)
+        visit = torch.zeros(number, self.layout.size, dtype=torch.bool)
         visit[:, self.layout.start] = True
         for position in range(maximum + 1):
             prefix.append(self._embed(visit, position))
             base, high = self.model.head.begin(self._history(prefix))
-            uniform = self._uniforms(position, first=first, number=len(group))[alive]
+            uniform = self._uniforms(position, first=first, number=number)[alive]
             head = _VisitHead(model=self.model, base=base, high=high, uniform=uniform)
             if position == 0:
-                visit = label_visit(head, layout=self.layout, group=group, label=label)
+                visit = label_visit(head, layout=self.layout, conditions=conditions)
                 self._keep(visit, patients=first + alive, position=position)
                 continue
             visit, ended = code_visit(head, layout=self.layout)
@@ -213,17 +225,17 @@ class _VisitHead:
         visit[torch.arange(len(self)), columns.start + chosen] = True
 
 
-def label_visit(head: _VisitHead, *, layout: TokenLayout, group: IntArray, label: IntArray) -> Tensor:
+def label_visit(head: _VisitHead, *, layout: TokenLayout, conditions: Conditions) -> Tensor:
     """(n, V) bool label visits: group, label, sex, age, phenotypes, each given those before it."""
     visit = torch.zeros(len(head), layout.size, dtype=torch.bool)
-    free = torch.full((len(head),), FREE)
-    fixed = torch.from_numpy(label)
-    head.choose(visit, layout.groups, torch.from_numpy(group))
+    fixed = torch.from_numpy(conditions.label)
+    head.choose(visit, layout.groups, torch.from_numpy(conditions.group))
     head.settle(visit, slice(layout.label, layout.label + 1))
     visit[:, layout.label] = torch.where(fixed == FREE, visit[:, layout.label], fixed == 1)
-    for columns in (layout.sexes, layout.ages):
+    for columns, given in ((layout.sexes, conditions.sex), (layout.ages, conditions.age)):
         if columns.stop > columns.start:
-            head.choose(visit, columns, free)
+            free = torch.full((len(head),), FREE)
+            head.choose(visit, columns, free if given is None else torch.from_numpy(given))
     head.settle(visit, layout.phenotypes)
     return visit
 

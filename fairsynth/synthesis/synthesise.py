@@ -1,7 +1,7 @@
-"""Generator -> synthetic patients, of the (group, label) cells that a site asks for or of the site's own group mix.
+"""Generator -> synthetic patients, of the (group, label) cells that a site asks for or of the site's own mix.
 
-In:  the generator's weights, the site's cohort (its vocabulary and its groups), quotas by cell.   Out: `Records`.
-Never: a patient of the cohort in the result; files; a release, so what is made here stays at the site.
+In:  the generator's weights, the site's cohort (vocabulary, and who its patients are), quotas.   Out: `Records`.
+Never: a code of a patient of the cohort in the result; files; a release, so what is made here stays at the site.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ def synthesise(
 ) -> Records:
     """`number` synthetic patients; with `cells` (G, 2), exactly `cells[g, y]` of group g and label y.
 
-    The label visit comes first in a record, so that a cell is a prefix and conditioning on it is exact. With `cells`
-    None the groups are drawn from the site's training patients, and the generator draws the label: the generator is
-    shared, and left to itself it would give a children's hospital the adults of another site. Raises ConfigError when
-    `cells` does not fit the plan or does not sum to `number`, ArtefactError when the generator did not give what was
-    asked for.
+    The label visit comes first in a record, so that group, label, sex and age band are a prefix and conditioning on
+    them is exact. With `cells` None, group and label are drawn as they occur in the site's training patients; sex and
+    age band always are: the generator is shared, and left to itself it would give a children's hospital the adults of
+    another site. Raises ConfigError when `cells` does not fit the plan or does not sum to `number`, ArtefactError when
+    the generator did not give what was asked for.
     """
     vocabulary = cohort.vocabulary
+    rng = numpy_stream(seed, "conditions")
     if cells is None:
-        conditions = _own_mix(cohort.train, number=number, seed=seed)
+        donors = rng.integers(len(cohort.train), size=number)
+        group, label = cohort.train.group[donors], cohort.train.label[donors]
     else:
-        conditions = _quotas(cells, number=number, groups=len(plan.groups.names))
+        group, label = _quotas(cells, number=number, groups=len(plan.groups.names))
+    conditions = _with_demographics(group, label, cohort=cohort, rng=rng)
     with threads(plan.training.threads):
         records = sample(weights, vocabulary=vocabulary, config=plan.generator, conditions=conditions, seed=seed)
     if problems := check_synthetic(records, vocabulary=vocabulary, conditions=conditions):
@@ -43,21 +46,42 @@ def synthesise(
     return records
 
 
-def _own_mix(train: Records, *, number: int, seed: int) -> Conditions:
-    """Groups as in the site's training patients, labels left to the generator."""
-    group = numpy_stream(seed, "own mix").choice(train.group, size=number)
-    return Conditions(group=group, label=np.full(number, FREE, dtype=np.int64))
-
-
-def _quotas(cells: IntArray, *, number: int, groups: int) -> Conditions:
-    """One condition a patient, cells in reading order."""
+def _quotas(cells: IntArray, *, number: int, groups: int) -> tuple[IntArray, IntArray]:
+    """(B,) group and label of each patient, cells in reading order."""
     if cells.shape != (groups, 2) or (cells < 0).any() or int(cells.sum()) != number:
         raise ConfigError.of(
             "quotas do not fit", where="synthesise", expected=f"({groups}, 2) counts of 0 or more that sum to {number}"
         )
     group, label = np.indices(cells.shape)
     quotas = cells.ravel()
-    return Conditions(group=np.repeat(group.ravel(), quotas), label=np.repeat(label.ravel(), quotas))
+    return np.repeat(group.ravel(), quotas), np.repeat(label.ravel(), quotas)
+
+
+def _with_demographics(group: IntArray, label: IntArray, *, cohort: Cohort, rng: np.random.Generator) -> Conditions:
+    """The cells, with sex and age band as they occur together in the cell at the site (in the group, if the cell is
+    empty): a shared generator has seen the ages of every site.
+    """
+    train, layout = cohort.train, cohort.vocabulary.layout
+    known = {"sex": _token(train, layout.sexes), "age": _token(train, layout.ages)}
+    given = {name: np.full(len(group), FREE, dtype=np.int64) for name in known}
+    for cell in np.unique(np.stack([group, label], axis=1), axis=0):
+        wanted = np.flatnonzero((group == cell[0]) & (label == cell[1]))
+        alike = np.flatnonzero((train.group == cell[0]) & (train.label == cell[1]))
+        donors = alike if len(alike) else np.flatnonzero(train.group == cell[0])
+        if len(donors):
+            chosen = rng.choice(donors, size=len(wanted))
+            for name, values in known.items():
+                given[name][wanted] = values[chosen]
+    return Conditions(group=group, label=label, **given)
+
+
+def _token(records: Records, columns: slice) -> IntArray:
+    """(B,) the index within `columns` of each patient's context token, -1 where it has none."""
+    found = np.full(len(records), FREE, dtype=np.int64)
+    inside = (records.context >= columns.start) & (records.context < columns.stop)
+    patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))
+    found[patient[inside]] = records.context[inside] - columns.start
+    return found
 
 
 def check_synthetic(records: Records, *, vocabulary: Vocabulary, conditions: Conditions) -> list[Problem]:
