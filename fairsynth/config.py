@@ -109,10 +109,10 @@ class GeneratorConfig(Strict):
 class TrainingConfig(Strict):
     """Federated training of the generator."""
 
-    rounds: PositiveInt = 24
+    rounds: PositiveInt = 32
     local_epochs: PositiveInt = 1
-    batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 3e-3  # in the first round
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 4e-3  # in the first round
     final_learning_rate_share: Fraction = 0.05  # of it in the last round; a half cosine lies between
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
