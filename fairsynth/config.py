@@ -122,6 +122,7 @@ class AugmentationConfig(Strict):
     """How many synthetic patients each site adds to its real ones."""
 
     synthetic_patients: PositiveInt = 2500
+    plan: Literal["equal_rates", "equal_cells"] = "equal_rates"  # which patients they are: docs/augmentation.md
 
 
 class AuditConfig(Strict):

@@ -21,7 +21,7 @@ from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.predictors import FitSettings, load_predictor
 from fairsynth.augmentation.baselines import Oversampled, double_prioritised
 from fairsynth.augmentation.mixing import Mixed, mix
-from fairsynth.augmentation.plan import equal_cells, members_of
+from fairsynth.augmentation.plan import PLANS, members_of
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, ConfigError, Problem
 from fairsynth.federation.aggregate import weights_sha256
@@ -68,7 +68,7 @@ class Synthetic:
     """The synthetic patients of a site."""
 
     plain: Records  # of the plain generator, in the site's own mix of groups
-    fairsynth: Records  # of the fairness-optimised generator, by the equal-cells plan
+    fairsynth: Records  # of the fairness-optimised generator, by the quota plan
 
 
 def audit_site(
@@ -113,7 +113,8 @@ def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | 
 def _synthetic(here: Site, weights: Mapping[str, Arrays], *, repeat: int) -> Synthetic:
     """Both arms' patients, the same number of each."""
     train = here.cohort.train
-    cells = equal_cells(members_of(train.group, train.label, groups=len(here.plan.groups.names)), budget=here.budget)
+    members = members_of(train.group, train.label, groups=len(here.plan.groups.names))
+    cells = PLANS[here.plan.augmentation.plan](members, budget=here.budget)
     return Synthetic(
         plain=_synthesise(here, weights[PLAIN], "plain", cells=None, repeat=repeat),
         fairsynth=_synthesise(here, weights[FAIRSYNTH], "fairsynth", cells=cells, repeat=repeat),
@@ -182,7 +183,7 @@ def _judge(here: Site, mixed: Mixed, name: str, *, repeat: int) -> Evaluation:
 def _fidelity(here: Site, alike: Records) -> Arrays:
     """`code_visits` and `code_totals` of the reply.
 
-    The synthetic patients compared are `alike`, in the site's own mix of groups: the equal-cells patients are rarer
+    The synthetic patients compared are `alike`, in the site's own mix of groups: the quota plan's patients are rarer
     cases on purpose, and would differ from held-out patients even if the generator were perfect.
     """
     parts = (here.cohort.train, here.cohort.held_out, alike)

@@ -13,6 +13,7 @@ from fairsynth.errors import CohortError, ConfigError
 from fairsynth.schemas import IntArray
 
 LABELS = 2
+HALF = 0.5
 
 
 def members_of(group: IntArray, label: IntArray, *, groups: int) -> IntArray:
@@ -36,6 +37,44 @@ def equal_cells(members: IntArray, *, budget: int) -> IntArray:
     if not served.any():
         raise CohortError.of("no training patient", where="quota plan", do="check the cohort's filters")
     return fill_lowest(members, budget=budget, ceilings=np.where(served, members.max() + budget, members))
+
+
+def equal_rates(members: IntArray, *, budget: int) -> IntArray:
+    """(G, 2) synthetic patients, positives first, that give every group of the site the same share of positives.
+
+    The common share is the highest that `budget` allows, at most one half; a group above it is left as it is. What is
+    left at one half is spent by `equal_cells`. Groups without a patient at the site get nothing. `members` (G, 2) are
+    the site's real training patients.
+
+    Raises ConfigError on a budget below 0, CohortError when the site has no patient at all.
+    """
+    whole = equal_cells(members, budget=budget)  # checks the input
+    served = members.sum(axis=1) > 0
+    low, high = 0.0, HALF
+    if _positives_for(HALF, members, served).sum() > budget:
+        while high - low > 1 / (1 << 40):
+            middle = (low + high) / 2
+            fits = _positives_for(middle, members, served).sum() <= budget
+            low, high = (middle, high) if fits else (low, middle)
+        share = low
+    else:
+        share = HALF
+    added = np.zeros_like(whole)
+    added[:, 1] = _positives_for(share, members, served)
+    if share == HALF:
+        return np.asarray(added + equal_cells(members + added, budget=budget - int(added.sum())))
+    for _ in range(budget - int(added.sum())):  # fewer than there are groups
+        total = (members + added).sum(axis=1)
+        rate = np.where(served, (members[:, 1] + added[:, 1]) / np.maximum(total, 1), np.inf)
+        added[int(rate.argmin()), 1] += 1
+    return added
+
+
+def _positives_for(share: float, members: IntArray, served: npt.NDArray[np.bool_]) -> IntArray:
+    """(G,) positives to add so that each served group has at most `share` of them, rounded down, never below 0."""
+    negatives, positives = members[:, 0], members[:, 1]
+    wanted = np.floor(share / (1 - share) * negatives).astype(np.int64) - positives
+    return np.where(served, np.maximum(wanted, 0), 0)
 
 
 def fill_lowest(levels: IntArray, *, budget: int, ceilings: IntArray) -> IntArray:
@@ -64,3 +103,6 @@ def _water_line(levels: IntArray, room: npt.NDArray[np.int64], spend: int) -> in
         else:
             high = middle - 1
     return low
+
+
+PLANS = {"equal_rates": equal_rates, "equal_cells": equal_cells}

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fairsynth import artefacts
 from fairsynth.audit.site import audit_site
-from fairsynth.augmentation.plan import equal_cells, members_of
+from fairsynth.augmentation.plan import equal_rates, members_of
 from fairsynth.config import (
     AuditConfig,
     AugmentationConfig,
@@ -169,7 +169,7 @@ def test_each_approach_adds_what_the_plan_allows(audited):
     assert nobody.sum() == 0
     assert plain.sum() == BUDGET
     assert 0 < copies.sum() <= BUDGET
-    assert fairsynth.tolist() == equal_cells(members, budget=BUDGET).tolist()
+    assert fairsynth.tolist() == equal_rates(members, budget=BUDGET).tolist()
     assert fairsynth[3].sum() == 0  # nobody here is Asian
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fairsynth.augmentation.plan import equal_cells, fill_lowest, members_of
+from fairsynth.augmentation.plan import equal_cells, equal_rates, fill_lowest, members_of
 from fairsynth.errors import CohortError, ConfigError
 
 cells = st.integers(1, 6).flatmap(lambda g: arrays(np.int64, (g, 2), elements=st.integers(0, 40)))
@@ -98,3 +98,38 @@ def test_a_site_without_patients_is_refused():
 def test_a_negative_budget_is_refused():
     with pytest.raises(ConfigError):
         equal_cells(np.ones((2, 2), dtype=np.int64), budget=-1)
+
+
+@settings(deadline=None)
+@given(served, budgets)
+def test_equal_rates_spend_the_budget_on_groups_that_the_site_serves(members, budget):
+    plan = equal_rates(members, budget=budget)
+    assert plan.sum() == budget
+    assert (plan >= 0).all()
+    assert (plan[members.sum(axis=1) == 0] == 0).all()
+
+
+@settings(deadline=None)
+@given(served.filter(lambda members: members[:, 0].min() > 0), budgets)
+def test_equal_rates_lift_no_group_above_another_by_more_than_one_patient(members, budget):
+    plan = equal_rates(members, budget=budget)
+    if plan[:, 0].any() or (members + plan)[:, 1].max() >= (members + plan)[:, 0].max():
+        return  # one half was reached; the rest went to the smallest cells
+    total = members + plan
+    lifted = plan[:, 1] > 0
+    one_more = (total[:, 1] + 1) / (total.sum(axis=1) + 1)
+    for group in np.flatnonzero(lifted):
+        one_less = (total[group, 1] - 1) / (total[group].sum() - 1)
+        assert one_less <= one_more.min() + 1e-9
+
+
+def test_equal_rates_give_the_groups_of_a_site_the_same_share_of_positives():
+    members = np.array([[900, 100], [180, 5], [45, 5], [0, 0]])
+    total = members + equal_rates(members, budget=300)
+    shares = total[:3, 1] / total[:3].sum(axis=1)
+    assert shares.max() - shares.min() < 0.01
+    assert total[3].sum() == 0
+
+
+def test_equal_rates_stop_at_one_half_and_then_fill_the_smallest_cells():
+    assert equal_rates(np.array([[10, 2], [4, 1]]), budget=17).tolist() == [[0, 8], [3, 6]]
