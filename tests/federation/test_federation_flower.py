@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save
 
 from fairsynth.errors import ProtocolError
 from fairsynth.federation import flower
@@ -30,6 +33,11 @@ def test_an_envelope_comes_back_with_every_bit_dtype_and_shape(array, fields):
     assert back.arrays["weight/x"].tobytes() == array.tobytes()
 
 
+def test_arrays_come_back_sorted_by_name():
+    arrays = {f"x{number}": np.zeros(1) for number in (3, 1, 4, 5, 9, 2, 6)}
+    assert list(decode(encode(Envelope(kind="k", fields="", arrays=arrays))).arrays) == sorted(arrays)
+
+
 def test_a_transposed_array_keeps_its_values():
     array = np.arange(6.0).reshape(2, 3).T
     assert np.array_equal(decode(encode(Envelope(kind="k", fields="", arrays={"x": array}))).arrays["x"], array)
@@ -39,37 +47,55 @@ def test_a_decoded_array_may_be_written_to():
     decode(encode(Envelope(kind="k", fields="", arrays={"x": np.zeros(3)}))).arrays["x"][0] = 1.0
 
 
-def record(array=None, body=None, **more):
+FILE = save({"x": np.arange(6.0)})
+HEADER = json.dumps({"x": {"dtype": "F64", "shape": [6], "data_offsets": [0, 48]}}, separators=(",", ":")).encode()
+
+
+def record(file=FILE, body=None, *, stype="safetensors", name="safetensors", **more):
     body = ConfigRecord({"kind": "k", "fields": "{}"}) if body is None else body
-    return RecordDict({"arrays": ArrayRecord({} if array is None else {"x": array}), "body": body, **more})
+    array = Array("uint8", (len(file),), stype, file)
+    return RecordDict({"arrays": ArrayRecord({name: array}), "body": body, **more})
 
 
-def npy(array):
-    good = Array(array)
-    return good.dtype, tuple(good.shape), good.stype, good.data
-
-
-def damaged(**changes):
-    dtype, shape, stype, data = npy(np.arange(6.0))
-    values = {"dtype": dtype, "shape": shape, "stype": stype, "data": data, **changes}
-    return Array(values["dtype"], values["shape"], values["stype"], values["data"])
+def with_header(change):
+    """The file with a changed header, whose length is told right."""
+    assert HEADER in FILE
+    start = FILE.index(HEADER)
+    header = change(HEADER)
+    assert header != HEADER
+    return len(header).to_bytes(8, "little") + header + FILE[start + len(HEADER) :].lstrip(b" ")
 
 
 DAMAGE = {
-    "cut short": damaged(data=npy(np.arange(6.0))[3][:-3]),
-    "bytes too many": damaged(data=npy(np.arange(6.0))[3] + b"\0" * 8),
-    "empty": damaged(data=b""),
-    "no header": damaged(data=b"\0" * 200),
-    "another shape outside": damaged(shape=(3,)),
-    "another dtype outside": damaged(dtype="float32"),
-    "another way to store": damaged(stype="pickle"),
-    "objects": Array("object", (1,), "numpy.ndarray", b"\x93NUMPY"),
-    "booleans": Array(np.ones(3, dtype=bool)),
-    "big-endian": Array(np.arange(3).astype(">i8")),
-    "a header that claims a terabyte": damaged(
-        shape=(1 << 37,), data=npy(np.arange(6.0))[3].replace(b"(6,), }" + b" " * 11, b"(137438953472,), }")
+    "cut short": FILE[:-3],
+    "bytes too many": FILE + b"\0" * 8,
+    "empty": b"",
+    "no header": b"\0" * 200,
+    "a header longer than the file": (1 << 40).to_bytes(8, "little") + FILE[8:],
+    "another shape": with_header(lambda header: header.replace(b"[6]", b"[3]")),
+    "bytes that overlap": with_header(lambda header: header.replace(b"[0,48]", b"[8,48]")),
+    "a header that claims a terabyte": with_header(
+        lambda header: header.replace(b"[6]", b"[137438953472]").replace(b"[0,48]", b"[0,1099511627776]")
     ),
+    "a type that does not exist": with_header(lambda header: header.replace(b"F64", b"Q64")),
+    "a type that numpy does not have": with_header(
+        lambda header: header.replace(b"F64", b"BF16").replace(b"[6]", b"[24]")
+    ),
+    "booleans": save({"x": np.ones(3, dtype=bool)}),
+    "half floats": save({"x": np.ones(3, dtype=np.float16)}),
+    "not a file of arrays": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01x\x94K\x01s.",  # a pickle
 }
+
+
+def test_an_undamaged_record_of_the_same_making_is_read():
+    assert np.array_equal(decode(record()).arrays["x"], np.arange(6.0))
+    assert np.array_equal(decode(record(with_header(lambda header: header + b" "))).arrays["x"], np.arange(6.0))
+
+
+@pytest.mark.parametrize("content", [record(stype="numpy.ndarray"), record(name="weights")])
+def test_arrays_stored_in_another_way_are_refused(content):
+    with pytest.raises(ProtocolError, match="damaged or not of FairSynth"):
+        decode(content)
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -83,6 +109,7 @@ def test_a_damaged_array_is_refused(name):
     [
         RecordDict(),
         RecordDict({"arrays": ArrayRecord()}),
+        RecordDict({"arrays": ArrayRecord(), "body": ConfigRecord({"kind": "k", "fields": "{}"})}),
         record(extra=MetricRecord({"leak": 2.0})),
         record(body=ConfigRecord({"kind": "k"})),
         record(body=ConfigRecord({"kind": "k", "fields": b"bytes"})),
@@ -99,6 +126,7 @@ def test_messages_over_a_cap_are_refused_in_both_directions(monkeypatch):
     envelope = Envelope(kind="k", fields="{}", arrays={"x": np.zeros(1000)})
     content = encode(envelope)
     monkeypatch.setattr(flower, "MAXIMUM_BYTES", 4000)
+    monkeypatch.setattr(flower, "MAXIMUM_ARRAYS", 1)
     for act in (lambda: encode(envelope), lambda: decode(content)):
         with pytest.raises(ProtocolError, match="message too large"):
             act()
