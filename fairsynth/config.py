@@ -111,8 +111,8 @@ class TrainingConfig(Strict):
 
     rounds: PositiveInt = 32
     local_epochs: PositiveInt = 1
-    batch_size: PositiveInt = 256
-    learning_rate: PositiveFloat = 4e-3  # in the first round
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-3  # in the first round
     final_learning_rate_share: Fraction = 0.05  # of it in the last round; a half cosine lies between
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
@@ -268,8 +268,11 @@ def read_site(folder: Path) -> SiteConfig:
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """The YAML file at `path` as `model`; every problem of the file in one ConfigError."""
     root = _compose(path)
-    lines = dict(_key_lines(root, ()))
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    lines = dict(_key_lines(root, (), path=path))
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2020-13-45
+        raise ConfigError.of("not valid YAML", where=str(path), expected="dates that exist, no tags") from None
     if not isinstance(value, dict):
         raise ConfigError.of("not a mapping", where=str(path), expected=f"the keys of {model.__name__}")
     try:
@@ -308,21 +311,26 @@ def _compose(path: Path) -> yaml.Node | None:
         raise ConfigError.of("not valid YAML", where=where, expected=str(getattr(error, "problem", ""))) from None
 
 
-def _key_lines(node: yaml.Node | None, prefix: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """(key path, line number) of every key and list item; raises on a duplicate key."""
+def _key_lines(
+    node: yaml.Node | None, prefix: tuple[str | int, ...], *, path: Path
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """(key path, line number) of every key and list item; raises ConfigError on a duplicate key."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError.of("key is not a word", where=f"{path}:{line}", expected="`key: value`")
             if key.value in seen:
-                raise ConfigError.of("duplicate key", where=f"line {line}  {key.value}")
+                key_path = ".".join(map(str, (*prefix, key.value)))
+                raise ConfigError.of("duplicate key", where=f"{path}:{line}  {key_path}", do="keep one of them")
             seen.add(key.value)
             yield (*prefix, key.value), line
-            yield from _key_lines(value, (*prefix, key.value))
+            yield from _key_lines(value, (*prefix, key.value), path=path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*prefix, index), value.start_mark.line + 1
-            yield from _key_lines(value, (*prefix, index))
+            yield from _key_lines(value, (*prefix, index), path=path)
 
 
 def _problem(

@@ -5,6 +5,8 @@ In:  a `Summary`.   Out: rich tables.   Never: arithmetic on patients; a count t
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +14,10 @@ from fairsynth.audit.summary import Result, Scope, Summary
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.report.wording import APPROACHES, PREDICTORS, THRESHOLDS
 
-output = Console()
-errors = Console(stderr=True)
+WIDTH = 120  # columns, where there is no terminal to ask
+
+output = Console(width=None if sys.stdout.isatty() else WIDTH)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
 
 COLUMNS = {
     "worst_tpr": "worst TPR",
@@ -26,32 +30,33 @@ COLUMNS = {
 
 
 def show_summary(summary: Summary) -> None:
-    """Print the four approaches for all sites together, one table a predictor and threshold, and who was counted."""
+    """Print the four approaches for all sites together, at the last threshold (tuned), and who was counted."""
     scope = summary.scopes[0]
-    for predictor in summary.axes.predictors:
-        for threshold in summary.axes.thresholds:
-            output.print(_approaches(summary, scope, predictor, threshold))
     output.print(_groups(scope))
+    output.print(_approaches(summary, scope, summary.axes.thresholds[-1]))
     for line in _notes(summary, scope):
         output.print(line, highlight=False)
 
 
-def _approaches(summary: Summary, scope: Scope, predictor: str, threshold: str) -> Table:
-    title = f"{PREDICTORS.get(predictor, predictor)}, {THRESHOLDS.get(threshold, threshold)}"
+def _approaches(summary: Summary, scope: Scope, threshold: str) -> Table:
+    title = f"{scope.scope}, real held-out patients, threshold: {THRESHOLDS.get(threshold, threshold)}"
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("training set")
+    table.add_column("trained on", no_wrap=True)
     for name in COLUMNS.values():
         table.add_column(name, justify="right")
-    for approach in summary.axes.approaches:
-        result = scope.result(approach=approach, predictor=predictor, threshold=threshold)
-        table.add_row(APPROACHES.get(approach, approach), *(_cell(result, metric) for metric in COLUMNS))
+    for predictor in summary.axes.predictors:
+        table.add_row(f"[bold]{PREDICTORS.get(predictor, predictor)}[/bold]")
+        for approach in summary.axes.approaches:
+            result = scope.result(approach=approach, predictor=predictor, threshold=threshold)
+            table.add_row("  " + APPROACHES.get(approach, approach), *(_cell(result, metric) for metric in COLUMNS))
+        table.add_section()
     return table
 
 
 def _cell(result: Result, metric: str) -> str:
     text = shown_estimate(result.metrics[metric])
     if metric == "worst_tpr" and result.worst_group is not None:
-        text += f"\n{result.worst_group}"
+        text += f" {result.worst_group}"
     return text
 
 
@@ -79,7 +84,8 @@ def _count(value: int | str) -> str:
 def _notes(summary: Summary, scope: Scope) -> list[str]:
     lines = [
         f"{scope.scope}: {_count(scope.patients)} real held-out patients, {_count(scope.positives)} positives; "
-        f"mean (sd) over {summary.axes.seeds} seeds, {summary.confidence:.0%} interval below"
+        f"mean (sd) over {summary.axes.seeds} seeds, {summary.confidence:.0%} interval below. "
+        "Every site, and a threshold of 0.5: in the report."
     ]
     if scope.insufficient:
         lines.append(

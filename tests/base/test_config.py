@@ -73,7 +73,10 @@ def test_every_problem_of_a_file_is_told_in_one_pass(study):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a: 1\na: 2\n", "duplicate key"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", r"duplicate key: .*study\.yaml:4  b\.c"),
+        ("? [a, b]\n: 1\n", r"key is not a word: .*study\.yaml:1"),
+        ("a: 2020-13-45\n", "not valid YAML"),
+        ("a: !!python/object:os.system {}\n", "not valid YAML"),
         ("a: &x 1\nb: *x\n", "YAML alias"),
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "not a mapping"),
