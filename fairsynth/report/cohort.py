@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairsynth.governance.disclosure import shown
 from fairsynth.report import disclosure
 from fairsynth.report.results import positives_name
 from fairsynth.report.study import EnrolledSite, FinishedStudy
@@ -67,7 +68,7 @@ def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, 
         Cell(text=f"{entry.codes:,}"),
         Cell(text=f"{number(100 * entry.mapped_share, 1)} %"),
         Cell(text=entry.data_sha256[:16], note="first 16 digits"),
-        count_cell(disclosure.count(training, minimum=minimum)),
+        count_cell(shown(training, minimum_cell=minimum)),
     )
 
 
@@ -99,7 +100,7 @@ def _flow_table(study: FinishedStudy, site: SiteId) -> Table:
     minimum = study.plan.audit.minimum_cell
     flow = study.enrolment.sites[site].flow
     rows = tuple(
-        Row(name=step.replace("_", " "), cells=(count_cell(disclosure.count(left, minimum=minimum)),))
+        Row(name=step.replace("_", " "), cells=(count_cell(shown(left, minimum_cell=minimum)),))
         for step, left in flow.items()
     )
     return Table(caption=f"Cohort flow of site {site}.", columns=("Step", "Count"), rows=rows)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairsynth.audit.summary import Count
+from fairsynth.governance.disclosure import Count, shown
 from fairsynth.schemas import IntArray
 
 
@@ -26,16 +26,11 @@ class Members:
     positives: tuple[Count, ...]
 
 
-def count(value: int, *, minimum: int) -> Count:
-    """`value`, or `<minimum` where it is above 0 and below it."""
-    return f"<{minimum}" if 0 < value < minimum else value
-
-
 def members(cells: IntArray, *, minimum: int) -> Members:
     """The printed counts of (G, 2) patients by group and label."""
     return guarded(
-        [count(int(row.sum()), minimum=minimum) for row in cells],
-        [count(int(row[1]), minimum=minimum) for row in cells],
+        [shown(int(row.sum()), minimum_cell=minimum) for row in cells],
+        [shown(int(row[1]), minimum_cell=minimum) for row in cells],
         totals=(int(cells.sum()), int(cells[:, 1].sum())),
         minimum=minimum,
     )

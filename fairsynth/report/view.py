@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fairsynth.audit.summary import Count
 from fairsynth.fairness.estimates import Estimate
+from fairsynth.governance.disclosure import Count
 from fairsynth.report.wording import INSUFFICIENT
 
 

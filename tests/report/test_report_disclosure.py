@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairsynth.audit.summary import Count
+from fairsynth.governance.disclosure import Count
 from fairsynth.report.disclosure import Members, members, pooled
 
 MINIMUM = 11
