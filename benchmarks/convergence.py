@@ -1,7 +1,9 @@
 """Does federated training reach what pooled training reaches? `python -m benchmarks.convergence [--quick] [--json]`.
 
-The demo's two sites (simulated), the same epochs and schedule: pooled; FedAvg with an optimiser that begins anew each
-round; FedAvg with shared moments. Prints the validation loss of each site, in nats a visit, all in one run.
+The demo's two sites (simulated), the same epochs and schedule: pooled; FedAvg; FedAvg with shared moments, with base
+rates at home, and with both. For each site, on its real validation patients: the loss in nats a visit, and the AUROC of
+a logistic regression that was trained on synthetic patients alone, as many with the label as without; beside it, the
+AUROC of one trained on the site's real patients. All in one run.
 """
 
 from __future__ import annotations
@@ -13,15 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from fairsynth.audit.evaluate import blind_scores
+from fairsynth.audit.predictors import FitSettings, LogisticRegression
+from fairsynth.augmentation.plan import fill_lowest, members_of
 from fairsynth.config import StudyPlan, read_study
 from fairsynth.extraction import extract
 from fairsynth.federation.aggregate import average
 from fairsynth.federation.plans import learning_rate
+from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.train import Moments, Study, Totals, Trained, measure, train
-from fairsynth.schemas import Arrays, SiteId
+from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.simulate import simulate
+from fairsynth.synthesis.synthesise import synthesise
 from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
 from fairsynth.visits.records import Records
 
@@ -31,18 +41,22 @@ SITES = {SiteId("boston"): "mimic3", SiteId("zhejiang"): "pic"}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is compared: who trains, and whether moments are shared."""
+    """What is compared: who trains, whether moments are shared, and whether each site keeps its own base rates."""
 
     name: str
     pooled: bool
     shared: bool
+    home: bool
 
 
 SETTINGS = (
-    Setting(name="pooled", pooled=True, shared=True),
-    Setting(name="fedavg, optimiser anew", pooled=False, shared=False),
-    Setting(name="fedavg, shared moments", pooled=False, shared=True),
+    Setting(name="pooled", pooled=True, shared=True, home=False),
+    Setting(name="fedavg", pooled=False, shared=False, home=False),
+    Setting(name="fedavg, shared moments", pooled=False, shared=True, home=False),
+    Setting(name="fedavg, base rates at home", pooled=False, shared=False, home=True),
+    Setting(name="fedavg, both", pooled=False, shared=True, home=True),
 )
+SYNTHETIC = 2_000  # patients of each site that the AUROC's predictor is trained on
 
 
 def cohorts(folder: Path, plan: StudyPlan, *, share: float) -> dict[SiteId, Cohort]:
@@ -63,39 +77,69 @@ def cohorts(folder: Path, plan: StudyPlan, *, share: float) -> dict[SiteId, Coho
     return {site: load_cohort(folder / site) for site in proposals}
 
 
-def losses(sites: dict[SiteId, Cohort], plan: StudyPlan, setting: Setting) -> dict[str, float]:
-    """Validation loss of each site after the plan's rounds, nats a visit."""
+def figures(sites: dict[SiteId, Cohort], plan: StudyPlan, setting: Setting, *, seed: int) -> dict[str, list[float]]:
+    """Validation loss (nats a visit) and AUROC taught by synthetic patients alone, of each site, after all rounds."""
     train_sets = {site: cohort.train for site, cohort in sites.items()}
     if setting.pooled:
         train_sets = {SiteId("all"): Records.concatenate(list(train_sets.values()))}
     patients = {site: len(records) for site, records in train_sets.items()}
     visits = sum(records.visits for records in train_sets.values())
     vocabulary = next(iter(sites.values())).vocabulary
-    total = sum(patients.values())
+    everyone = Records.concatenate(list(train_sets.values()))
+    total = len(everyone)
     study = Study(vocabulary=vocabulary, plan=plan, totals=Totals(patients=total, positions=visits / total + 1))
-    weights = initial_weights(vocabulary, plan.generator, seed=1)
+    rates = {
+        site: base_rates(records if setting.home else everyone, vocabulary=vocabulary)
+        for site, records in train_sets.items()
+    }
+    weights = initial_weights(vocabulary, plan.generator, seed=seed)
     moments: Moments | None = None
     for number in range(plan.training.rounds):
         now = replace(study, learning_rate=learning_rate(plan, round_number=number), moments=moments)
         trained = {
             site: train(
-                weights,
+                at_home(weights, rates[site]),
                 records=records,
                 study=now,
                 coefficients=None,
                 epochs=plan.training.local_epochs,
-                seed=stream(1, site, number),
+                seed=stream(seed, site, number),
             )
             for site, records in train_sets.items()
         }
-        weights = _mean(trained, patients, lambda one: one.weights)
+        shared = {site: to_share(one.weights, rates[site]) for site, one in trained.items()}
+        weights = average(shared, patients=patients)
         if setting.shared:
             moments = Moments(
                 first=_mean(trained, patients, lambda one: one.moments.first),
                 second=_mean(trained, patients, lambda one: one.moments.second),
             )
-    measured = {site: measure(weights, records=cohort.validation, study=study) for site, cohort in sites.items()}
-    return {str(site): round(one.nll / one.cells, 2) for site, one in measured.items()}
+    result = {}
+    for site, cohort in sites.items():
+        home = at_home(weights, rates[SiteId("all") if setting.pooled else site])
+        measured = measure(home, records=cohort.validation, study=study)
+        made = synthesise(home, cohort=cohort, plan=plan, cells=balanced(cohort), number=SYNTHETIC, seed=seed)
+        result[str(site)] = [round(measured.nll / measured.cells, 2), round(taught_by(made, cohort), 3)]
+    return result
+
+
+def balanced(cohort: Cohort) -> IntArray:
+    """(G, 2) quotas that sum to `SYNTHETIC`: groups as at the site, half of each with the label."""
+    members = members_of(cohort.train.group, cohort.train.label, groups=len(cohort.vocabulary.groups)).sum(axis=1)
+    return fill_lowest(np.zeros((len(members), 2), dtype=np.int64), budget=SYNTHETIC, ceilings=_halves(members))
+
+
+def _halves(members: IntArray) -> IntArray:
+    share = np.ceil(SYNTHETIC * members / members.sum() / 2).astype(np.int64)
+    return np.stack([share, share], axis=1)
+
+
+def taught_by(patients: Records, cohort: Cohort) -> float:
+    """AUROC on the site's real validation patients of a logistic regression trained on `patients`."""
+    settings = FitSettings(epochs=1, threads=1)
+    fitted = LogisticRegression().fit(patients, vocabulary=cohort.vocabulary, settings=settings, seed=1)
+    scores = blind_scores(fitted, cohort.validation, vocabulary=cohort.vocabulary)
+    return float(roc_auc_score(cohort.validation.label, scores))
 
 
 def _mean(trained: dict[SiteId, Trained], patients: dict[SiteId, int], get: Callable[[Trained], Arrays]) -> Arrays:
@@ -103,18 +147,23 @@ def _mean(trained: dict[SiteId, Trained], patients: dict[SiteId, int], get: Call
 
 
 def main() -> None:
-    """Print the losses of every setting."""
+    """Print the figures of every setting."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the patients and 6 rounds")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--seeds", type=int, default=1, help="repeat with this many initial weights")
+    parser.add_argument("--json", action="store_true", help="one JSON object a seed")
     arguments = parser.parse_args()
     plan = read_study(ROOT / "studies" / "demo.yaml").plan()
     if arguments.quick:
-        plan = plan.model_copy(update={"training": plan.training.model_copy(update={"rounds": 6, "batch_size": 64})})
+        plan = plan.model_copy(update={"training": plan.training.model_copy(update={"rounds": 6})})
     with tempfile.TemporaryDirectory() as folder:
         sites = cohorts(Path(folder), plan, share=0.1 if arguments.quick else 1.0)
-    figures = {setting.name: losses(sites, plan, setting) for setting in SETTINGS}
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{name:26} {row}" for name, row in figures.items()))
+    real = {str(site): [round(taught_by(cohort.train, cohort), 3)] for site, cohort in sites.items()}
+    for seed in range(1, arguments.seeds + 1):
+        found = {setting.name: figures(sites, plan, setting, seed=seed) for setting in SETTINGS}
+        found["real training patients (AUROC alone)"] = real
+        rows = "\n".join(f"{name:38} {row}" for name, row in found.items())
+        print(json.dumps(found) if arguments.json else f"seed {seed}\n{rows}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 
 from fairsynth.config import read_study
 from fairsynth.extraction import extract
+from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.sample import Conditions, sample
 from fairsynth.generator.train import Study, Totals, train
@@ -56,7 +57,8 @@ def measure(patients: int) -> dict[str, float]:
     records = cohort.train
     totals = Totals(patients=len(records), positions=(records.visits + len(records)) / len(records))
     context = Study(vocabulary=vocabulary, plan=plan, totals=totals)
-    weights = initial_weights(vocabulary, plan.generator, seed=1)
+    rates = base_rates(records, vocabulary=vocabulary)
+    weights = at_home(initial_weights(vocabulary, plan.generator, seed=1), rates)
     trained = timed(
         seconds,
         "train_epoch",

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fairsynth import artefacts, seeds
-from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate
+from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate, histogram
 from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.predictors import FitSettings, load_predictor
 from fairsynth.augmentation.baselines import Oversampled, double_prioritised
@@ -27,13 +27,14 @@ from fairsynth.errors import ArtefactError, ConfigError, Problem
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.messages import AuditReply
 from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.synthesis.decode import write_events, write_tables
 from fairsynth.synthesis.synthesise import synthesise
 from fairsynth.visits.cohort import Cohort, load_cohort
 from fairsynth.visits.records import Records
 
-SELECTOR = "logistic_regression"  # judges the oversampling increments on validation patients
+SELECTOR = "logistic_regression"  # judges the oversampling increments, and what synthetic patients alone teach
 
 Progress = Callable[[str], None]
 
@@ -76,8 +77,9 @@ def audit_site(
 ) -> tuple[AuditReply, Arrays]:
     """Make the site's synthetic patients, compare the approaches, and return counts of real held-out patients.
 
-    `weights` holds the arms "plain" and "fairsynth". Writes `root/synthetic` and `root/audit`. The same plan, cohort
-    and weights give the same arrays. Raises ArtefactError without a cohort, ConfigError on an unknown predictor.
+    `weights` holds the arms "plain" and "fairsynth" as they travel, without the site's base rates. Writes
+    `root/synthetic` and `root/audit`. The same plan, cohort and weights give the same arrays. Raises ArtefactError
+    without a cohort, ConfigError on an unknown predictor.
     """
     if missing := {PLAIN, FAIRSYNTH} - set(weights):
         raise ConfigError(
@@ -85,11 +87,14 @@ def audit_site(
         )
     for name in plan.audit.predictors:
         load_predictor(name)
-    here = Site(root=root, site=site, plan=plan, cohort=load_cohort(root), progress=progress or (lambda _: None))
+    cohort = load_cohort(root)
+    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    home = {arm: at_home(one, rates) for arm, one in weights.items()}
+    here = Site(root=root, site=site, plan=plan, cohort=cohort, progress=progress or (lambda _: None))
     oversampled = _oversampled(here)
-    alike = _synthesise(here, weights[FAIRSYNTH], "alike", cells=None, repeat=0)
-    arrays = {**_evaluate(here, weights, oversampled), **_fidelity(here, alike)}
-    first = _synthetic(here, weights, repeat=0)
+    alike = _synthesise(here, home[FAIRSYNTH], "alike", cells=None, repeat=0)
+    arrays = {**_evaluate(here, home, oversampled), **_fidelity(here, alike)}
+    first = _synthetic(here, home, repeat=0)
     _write_synthetic(here, {"plain": first.plain, "fairsynth": first.fairsynth, "alike": alike}, weights)
     reply = AuditReply(
         site=site,
@@ -181,16 +186,27 @@ def _judge(here: Site, mixed: Mixed, name: str, *, repeat: int) -> Evaluation:
 
 
 def _fidelity(here: Site, alike: Records) -> Arrays:
-    """`code_visits` and `code_totals` of the reply.
+    """`code_visits`, `code_totals` and `alone` of the reply.
 
     The synthetic patients compared are `alike`, in the site's own mix of groups: the quota plan's patients are rarer
     cases on purpose, and would differ from held-out patients even if the generator were perfect.
     """
-    parts = (here.cohort.train, here.cohort.held_out, alike)
+    train, held_out = here.cohort.train, here.cohort.held_out
+    parts = (train, held_out, alike)
     return {
         "code_visits": code_visits(parts, codes=len(here.cohort.vocabulary.codes)),
         "code_totals": code_totals(parts),
+        "alone": np.stack([_taught_by(here, patients) for patients in (train, alike)]),
     }
+
+
+def _taught_by(here: Site, patients: Records) -> IntArray:
+    """(G, 2, 200) held-out scores of a predictor that saw `patients` and nobody else."""
+    vocabulary, held_out = here.cohort.vocabulary, here.cohort.held_out
+    seed = here.seed("predictor", SELECTOR, "alone")
+    fitted = load_predictor(SELECTOR).fit(patients, vocabulary=vocabulary, settings=here.settings, seed=seed)
+    scores = blind_scores(fitted, held_out, vocabulary=vocabulary)
+    return histogram(scores, label=held_out.label, group=held_out.group, groups=len(vocabulary.groups))
 
 
 def _write_synthetic(here: Site, synthetic: Mapping[str, Records], weights: Mapping[str, Arrays]) -> None:

@@ -10,7 +10,7 @@ Definitions of the metrics, of INSUFFICIENT and of the intervals: docs/metrics.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -34,13 +34,13 @@ from fairsynth.fairness.comparison import (
 from fairsynth.fairness.counts import FN, TP
 from fairsynth.fairness.estimates import NOT_ESTIMATED, Estimate, number
 from fairsynth.fairness.intervals import bootstrap
+from fairsynth.governance.disclosure import Count, shown
 from fairsynth.schemas import Arrays, FloatArray, Group, IntArray, SiteId
 from fairsynth.seeds import numpy_stream
 
 ALL_SITES = "all sites"
 RARE = 0.01  # codes in fewer than this share of training visits form the rare tail of the fidelity figures
 
-Count = int | str  # a number of patients, or "<11" where it is above 0 and below the minimum cell
 Status = Literal["ok", "INSUFFICIENT"]
 
 
@@ -94,7 +94,8 @@ class Result(Strict):
 class Fidelity(Strict):
     """Share of visits that carry each code: real training, real held-out, synthetic (of the fairness-optimised arm).
 
-    R2 is the coefficient of determination 1 - sum (x - y)^2 / sum (y - mean y)^2 of y against the line y = x.
+    R2 is the coefficient of determination 1 - sum (x - y)^2 / sum (y - mean y)^2 of y against the line y = x. Over all
+    sites, a site's synthetic visits weigh as much as its real training visits, however many were made.
     """
 
     codes: int
@@ -104,6 +105,8 @@ class Fidelity(Strict):
     r2_training: float | None  # training (y) by synthetic (x)
     r2_training_rare: float | None  # the same, codes in fewer than 1 % of training visits
     points: tuple[tuple[float, float, float], ...]  # per code, unnamed: training, held-out, synthetic; or empty
+    auroc_real: float | None  # on held-out patients, of a logistic regression trained on real training patients alone
+    auroc_synthetic: float | None  # the same, trained on synthetic patients alone: whether they carry the outcome
 
 
 class Scope(Strict):
@@ -148,7 +151,7 @@ class Summary(Strict):
         raise KeyError(name)
 
 
-_ARRAYS = ("confusion", "scores", "synthetic", "code_visits", "code_totals")
+_ARRAYS = ("confusion", "scores", "synthetic", "code_visits", "code_totals", "alone")
 _Counts = dict[str, IntArray]  # those arrays of one scope, checked
 
 
@@ -181,9 +184,8 @@ class _Frame:
         return numpy_stream(self.plan.seed, "audit", "bootstrap", self.scope, *path)
 
     def shown(self, count: np.integer | int) -> Count:
-        """`count`, or "<k" where it is above 0 and below the minimum cell k; zero stays 0."""
-        smallest = self.plan.audit.minimum_cell
-        return f"<{smallest}" if 0 < count < smallest else int(count)
+        """`count` as it may be printed."""
+        return shown(int(count), minimum_cell=self.plan.audit.minimum_cell)
 
 
 def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) -> Summary:
@@ -200,11 +202,8 @@ def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) 
     if problems:
         raise ArtefactError(problems)
     counts = {str(site): {name: replies[site][name].astype(np.int64) for name in _ARRAYS} for site in sites}
-    everywhere = {name: np.stack([part[name] for part in counts.values()]).sum(axis=0) for name in _ARRAYS}
-    scopes = [
-        _scope(arrays, frame=_frame(name, arrays, plan, axes))
-        for name, arrays in [(ALL_SITES, everywhere), *counts.items()]
-    ]
+    members = [(ALL_SITES, list(counts.values())), *((site, [arrays]) for site, arrays in counts.items())]
+    scopes = [_scope(name, parts, plan=plan, axes=axes) for name, parts in members]
     return Summary(
         axes=axes,
         sites=sites,
@@ -222,7 +221,8 @@ def _misfits(site: SiteId, arrays: Arrays, plan: StudyPlan, axes: Axes) -> list[
     """What is wrong with the arrays of one site."""
     a, p, h = len(axes.approaches), len(axes.predictors), len(axes.thresholds)
     k, g, c = axes.seeds, len(plan.groups.names), arrays["code_visits"].shape[-1] if "code_visits" in arrays else 0
-    shapes = ((a, p, k, h, g, 4), (a, p, k, g, 2, metrics.SCORE_BINS), (a, g, 2), (3, c), (3,))
+    bins = metrics.SCORE_BINS
+    shapes = ((a, p, k, h, g, 4), (a, p, k, g, 2, bins), (a, g, 2), (3, c), (3,), (2, g, 2, bins))
     problems = [
         Problem(what="audit array does not fit", where=f"site {site}: {name}", expected=f"int64 {shape}, none negative")
         for name, shape in zip(_ARRAYS, shapes, strict=True)
@@ -252,7 +252,10 @@ def _frame(scope: str, arrays: _Counts, plan: StudyPlan, axes: Axes) -> _Frame:
     return _Frame(scope=scope, plan=plan, axes=axes, members=first.sum(-1), positives=first[:, TP] + first[:, FN])
 
 
-def _scope(arrays: _Counts, *, frame: _Frame) -> Scope:
+def _scope(name: str, parts: Sequence[_Counts], *, plan: StudyPlan, axes: Axes) -> Scope:
+    """The scope of the sites whose counts are `parts`."""
+    arrays = {key: np.stack([part[key] for part in parts]).sum(axis=0) for key in _ARRAYS}
+    frame = _frame(name, arrays, plan, axes)
     rows = _group_rows(frame)
     names = frame.plan.groups.names
     added = {
@@ -267,7 +270,7 @@ def _scope(arrays: _Counts, *, frame: _Frame) -> Scope:
         insufficient=tuple(row.group for row in rows if row.status == "INSUFFICIENT"),
         results=tuple(_results(arrays, frame=frame)),
         added=added,
-        fidelity=_fidelity(arrays["code_visits"], arrays["code_totals"], frame),
+        fidelity=_fidelity(arrays, _shares(parts), frame),
     )
 
 
@@ -348,19 +351,36 @@ def _group_rates(judged: Judged, group: int, frame: _Frame) -> GroupRates:
 # --- fidelity --------------------------------------------------------------------------------------------------------
 
 
-def _fidelity(code_visits: IntArray, code_totals: IntArray, frame: _Frame) -> Fidelity:
-    """Prevalence by visit of each code, (3, C) counts over (3,) totals: training, held-out, synthetic."""
-    shares = np.where(code_totals > 0, code_visits.T / np.maximum(code_totals, 1), np.nan).T  # (3, C)
+def _shares(parts: Sequence[_Counts]) -> FloatArray:
+    """(3, C) share of training, held-out and synthetic visits with each code; NaN where there is no visit.
+
+    Each site's synthetic visits count as many times as it has training visits: how many are made is the plan's choice.
+    """
+    visits = np.stack([part["code_visits"] for part in parts]).astype(np.float64)  # (sites, 3, C)
+    totals = np.stack([part["code_totals"] for part in parts]).astype(np.float64)  # (sites, 3)
+    weight = np.where(totals[:, 2] > 0, totals[:, 0] / np.maximum(totals[:, 2], 1), 0.0)
+    visits[:, 2] *= weight[:, None]
+    totals[:, 2] *= weight
+    occurs, chances = visits.sum(axis=0), totals.sum(axis=0)
+    return np.asarray(np.where(chances > 0, occurs.T / np.where(chances > 0, chances, 1), np.nan).T)
+
+
+def _fidelity(arrays: _Counts, shares: FloatArray, frame: _Frame) -> Fidelity:
+    """How far synthetic visits resemble real ones, code by code, and what they alone teach a predictor."""
     training, held_out, synthetic = shares
+    code_totals = arrays["code_totals"]
     rare = training < RARE
+    auroc_real, auroc_synthetic = (number(area) for area in metrics.auroc(arrays["alone"].sum(axis=1)))
     return Fidelity(
-        codes=code_visits.shape[1],
+        codes=shares.shape[1],
         visits=(frame.shown(code_totals[0]), frame.shown(code_totals[1]), frame.shown(code_totals[2])),
         r2=_determination(held_out, synthetic),
         r2_ceiling=_determination(held_out, training),
         r2_training=_determination(training, synthetic),
         r2_training_rare=_determination(training[rare], synthetic[rare]),
         points=tuple((x, y, z) for x, y, z in shares.T.round(6).tolist()) if code_totals.all() else (),
+        auroc_real=auroc_real,
+        auroc_synthetic=auroc_synthetic,
     )
 
 

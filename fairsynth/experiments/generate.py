@@ -15,6 +15,7 @@ from fairsynth import seeds
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.generator import checkpoint
+from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.sample import Conditions, sample
 from fairsynth.synthesis.decode import write_events, write_tables
 from fairsynth.visits.cohort import load_cohort
@@ -43,7 +44,7 @@ def generate(
         label=np.full(number, -1 if label is None else label, dtype=np.int64),
     )
     records = sample(
-        generator.weights,
+        at_home(generator.weights, base_rates(cohort.train, vocabulary=cohort.vocabulary)),
         vocabulary=cohort.vocabulary,
         config=generator.config,
         conditions=conditions,

@@ -151,7 +151,8 @@ class AuditReply(Body):
     Arrays: `confusion` int64 (A, P, K, H, G, 4); `scores` int64 (A, P, K, G, 2, 200), histogram of scores on [0, 1] by
     label; `synthetic` int64 (A, G, 2), synthetic or copied patients added, by (group, label); `code_visits` int64
     (3, C), visits with each code in training, held-out and synthetic (fairsynth) patients; `code_totals` int64 (3,),
-    visits of each.
+    visits of each; `alone` int64 (2, G, 2, 200), histogram of scores of a predictor trained on real training patients
+    alone, and on synthetic ones alone.
     """
 
     kind: ClassVar[str] = "audited"

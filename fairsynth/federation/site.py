@@ -42,6 +42,7 @@ from fairsynth.federation.messages import (
     weights_of,
 )
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, learning_rate, plan_sha256
+from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.train import Moments, Study, Totals
 from fairsynth.generator.train import measure as measure_model
 from fairsynth.generator.train import train as train_model
@@ -139,7 +140,8 @@ def train(root: Path, request: Envelope) -> Envelope:
         learning_rate=rate,
         moments=_received_moments(request),
     )
-    weights, steer = weights_of(request.arrays), _coefficients(request, plan)
+    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    weights, steer = at_home(weights_of(request.arrays), rates), _coefficients(request, plan)
     before = measure_model(weights, records=cohort.train, study=study)
     ahead = _losses(weights, cohort.validation, study)
     after: Arrays = {}
@@ -154,7 +156,7 @@ def train(root: Path, request: Envelope) -> Envelope:
             seed=stream(plan.seed, "train", here.site, body.round),  # the same in both arms
         )
         first, second = weights_as(trained.moments.first, FIRST), weights_as(trained.moments.second, SECOND)
-        after = {**weights_as(trained.weights), **first, **second}
+        after = {**weights_as(to_share(trained.weights, rates)), **first, **second}
         bounded = bool(trained.bounded)
     reply = TrainReply(
         site=here.site,

@@ -188,6 +188,7 @@ class Door:
             "synthetic": (a, g, 2),
             "code_visits": (3, codes),
             "code_totals": (3,),
+            "alone": (2, g, 2, SCORE_BINS),
         }
         problems = [
             *self._identity(reply, site.reply.site),
@@ -209,6 +210,7 @@ class Door:
                 "confusion: the positives of the held-out patients": bool((positives == held_out[:, 1]).all()),
                 "confusion: the negatives of the held-out patients": bool((negatives == held_out[:, 0]).all()),
                 "scores: the held-out patients": bool((arrays["scores"].sum(axis=-1) == held_out).all()),
+                "alone: the held-out patients": bool((arrays["alone"].sum(axis=-1) == held_out).all()),
                 "code_visits: at most all visits": bool(
                     (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
                 ),

@@ -30,13 +30,12 @@ from torch.nn import functional
 
 from fairsynth.config import GeneratorConfig
 from fairsynth.errors import Problem, ProtocolError
+from fairsynth.generator.base_rates import BIAS
 from fairsynth.generator.batch import Batch
 from fairsynth.generator.triangular import strictly_lower_linear
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import torch_stream
 from fairsynth.visits.layout import Vocabulary
-
-PRIOR_LOGIT = -3.0  # the first model expects a token in 5 % of visits, as sparse data does
 
 
 class Block(nn.Module):
@@ -138,15 +137,15 @@ def initial_weights(vocabulary: Vocabulary, config: GeneratorConfig, *, seed: in
     """The weights that training starts from, the same everywhere for the same seed.
 
     GPT-2's initialisation for the transformer (normal, 0.02; projections back into the stream divided by
-    sqrt(2 layers)), uniform in +-1/sqrt(N) for the head, whose output bias is the prior logit of a sparse token.
+    sqrt(2 layers)), uniform in +-1/sqrt(N) for the head, whose output bias is 0: a site adds its own (`base_rates`).
     """
     model = _empty(vocabulary, config)
     generator = torch_stream(seed, "generator", "initial")
     bound = 1 / math.sqrt(config.embedding + vocabulary.layout.size)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name == "head.output_low.bias":
-                weight.fill_(PRIOR_LOGIT)
+            if name == BIAS:
+                weight.zero_()
             elif name.startswith("head."):
                 weight.uniform_(-bound, bound, generator=generator)
             elif name.endswith("bias"):

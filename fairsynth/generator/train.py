@@ -3,8 +3,8 @@
 In:  the global weights, the site's records, the pooled totals and coefficients.   Out: `Trained`, `Measured`.
 Never: files, the network, other sites' data, global random state.
 
-Adam (its state starts anew in each call: a site keeps nothing between rounds), gradients clipped to norm 1. The same
-arguments on the same machine give the same bytes.
+Adam, begun from `Study.moments` (a site keeps nothing between rounds), gradients clipped to norm 1. The same arguments
+on the same machine give the same bytes. Weights are as the site uses them, with its base rates (`base_rates.at_home`).
 """
 
 from __future__ import annotations

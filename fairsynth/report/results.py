@@ -195,12 +195,20 @@ def fidelity_table(study: FinishedStudy) -> Table:
     rows = []
     for scope in study.summary.scopes:
         fidelity = scope.fidelity
-        values = (fidelity.r2, fidelity.r2_ceiling, fidelity.r2_training, fidelity.r2_training_rare)
+        values = (
+            fidelity.r2,
+            fidelity.r2_ceiling,
+            fidelity.r2_training,
+            fidelity.r2_training_rare,
+            fidelity.auroc_synthetic,
+            fidelity.auroc_real,
+        )
         visits = tuple(count_cell(count) for count in fidelity.visits)
         figures = tuple(Cell(text=number(v, 3)) if v is not None else Cell(missing=NOT_ESTIMATED) for v in values)
         rows.append(Row(name=scope_name(scope), cells=(Cell(text=f"{fidelity.codes:,}"), *visits, *figures)))
     return Table(
-        caption="Agreement of code prevalence, the share of visits with each code (FairSynth generator).",
+        caption="Agreement of code prevalence, the share of visits with each code, and what the patients alone teach"
+        " (FairSynth generator, in each site's own mix of groups and outcomes).",
         columns=(
             "Scope",
             "Codes",
@@ -211,11 +219,13 @@ def fidelity_table(study: FinishedStudy) -> Table:
             "R2 held-out, training (ceiling)",
             "R2 training, synthetic",
             "R2 training, synthetic, rare codes",
+            "AUROC, trained on synthetic alone",
+            "AUROC, trained on real alone",
         ),
         rows=tuple(rows),
         note="R2 is the coefficient of determination against the line of equality, so it can be negative. Rare: in"
-        " fewer than 1 % of training visits. Synthetic patients fill chosen groups and labels, so their frequencies"
-        " need not equal the site's even for a perfect generator.",
+        " fewer than 1 % of training visits. The last two columns judge a logistic regression on real held-out"
+        " patients: the nearer the two are, the more the synthetic patients tell of who has the outcome.",
     )
 
 

@@ -100,7 +100,8 @@ HOW_TO_READ = (
 )
 
 LEAVES = (
-    "Generator weights after each round of local training, together with the number of training patients.",
+    "After each round of local training: generator weights (as deviations from how often the site itself sees each"
+    " code) and the running moments of its optimiser, together with the number of training patients.",
     "For each group: members, positives, predicted positives and true positives of the training patients (sums).",
     "The likelihood of the training and of the validation patients (sums).",
     "Once: the codes that enough training patients carry, with the number of patients for each; the cohort flow;"

@@ -26,7 +26,9 @@ from fairsynth.config import (
 )
 from fairsynth.errors import ArtefactError, ConfigError
 from fairsynth.extraction import extract
+from fairsynth.fairness.metrics import auroc
 from fairsynth.federation.plans import plan_sha256
+from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.train import Study, Totals, train
 from fairsynth.schemas import Arrays, SiteId
@@ -108,13 +110,14 @@ def prepared(tmp_path_factory) -> Path:
 def weights(prepared) -> dict[str, Arrays]:
     cohort = load_cohort(prepared)
     totals = Totals(patients=len(cohort.train), positions=cohort.train.visits / len(cohort.train) + 1)
-    study = Study(vocabulary=cohort.vocabulary, plan=PLAN, totals=totals)
-    first = initial_weights(cohort.vocabulary, PLAN.generator, seed=1)
+    study = Study(vocabulary=cohort.vocabulary, plan=PLAN, totals=totals, learning_rate=1e-2)
+    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    first = at_home(initial_weights(cohort.vocabulary, PLAN.generator, seed=1), rates)
     trained = [
         train(first, records=cohort.train, study=study, coefficients=None, epochs=epochs, seed=1).weights
-        for epochs in (20, 30)
+        for epochs in (40, 60)
     ]
-    return dict(zip(("plain", "fairsynth"), trained, strict=True))
+    return dict(zip(("plain", "fairsynth"), (to_share(one, rates) for one in trained), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,7 @@ def test_the_reply_has_the_arrays_that_the_protocol_documents(audited):
         "synthetic": ((4, 5, 2), "int64"),
         "code_visits": ((3, codes), "int64"),
         "code_totals": ((3,), "int64"),
+        "alone": ((2, 5, 2, 200), "int64"),
     }
     assert reply.plan_sha256 == plan_sha256(PLAN)
     assert (reply.site, reply.predictors, reply.seeds) == (SITE, PLAN.audit.predictors, 2)
@@ -197,6 +201,16 @@ def test_code_visits_are_those_of_training_held_out_and_synthetic_patients(audit
         visits = np.split(part.codes, part.visit_offsets[1:-1])
         assert total == len(visits)
         assert row.tolist() == [sum(code in visit for visit in visits) for code in range(len(row))]
+
+
+def test_what_real_and_what_synthetic_patients_alone_teach_is_scored_on_held_out_patients(audited):
+    root, _, arrays, _ = audited
+    cohort = load_cohort(root)
+    cells = members_of(cohort.held_out.group, cohort.held_out.label, groups=5)
+    assert (arrays["alone"].sum(axis=-1) == cells).all()
+    real, synthetic = auroc(arrays["alone"].sum(axis=1))
+    assert real == 1  # in these tables the dead have codes of their own
+    assert synthetic > 0.9
 
 
 def test_the_audit_artefact_is_what_was_replied(audited):

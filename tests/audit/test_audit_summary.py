@@ -51,6 +51,7 @@ def reply(table, *, codes=(), totals=(400, 50, 500)):
         "synthetic": np.array([[[0, 0]] * 3, [[10, 20], [30, 40], [50, 60]]], dtype=np.int64),
         "code_visits": visits,
         "code_totals": np.array(totals, dtype=np.int64),
+        "alone": scores[:2, 0, 0],
     }
 
 
@@ -211,6 +212,25 @@ def test_fidelity_is_the_coefficient_of_determination_against_equality():
     assert fidelity.r2_training_rare is None  # no code below 1 %
     assert fidelity.points == tuple(zip(training, held_out, synthetic, strict=True))
     assert fidelity.visits == (400, 50, 500)
+
+
+def test_over_all_sites_a_site_with_many_synthetic_visits_weighs_no_more_than_its_real_ones():
+    small = reply(SITE_A, codes=[[90, 10, 20], [9, 1, 2], [900, 100, 200]], totals=(100, 10, 1000))
+    large = reply(SITE_B, codes=[[200, 500, 100], [40, 100, 20], [20, 50, 10]], totals=(1000, 200, 100))
+    fidelity = summarise(plan(), {"site-a": small, "site-b": large}, axes=AXES).scope(ALL_SITES).fidelity
+    shares = np.array([290, 510, 120]) / 1100  # both sites' synthetic visits are as their training visits
+    assert [point[2] for point in fidelity.points] == pytest.approx(shares, abs=1e-6)
+    assert fidelity.r2_training == pytest.approx(1)
+    assert fidelity.visits == (1100, 210, 1100)
+
+
+def test_what_synthetic_patients_alone_teach_is_told_beside_what_real_ones_do():
+    fidelity = summarise(plan(), {"site-a": reply(SITE_A)}, axes=AXES).scope("site-a").fidelity
+    negatives, positives = 117, 35  # at site a; the second approach finds 24 of the positives, the first 16
+    for area, found in ((fidelity.auroc_real, 16), (fidelity.auroc_synthetic, 24)):
+        alarms = 24
+        wins = found * (negatives - alarms) + (found * alarms + (positives - found) * (negatives - alarms)) / 2
+        assert area == pytest.approx(wins / (negatives * positives))
 
 
 def test_synthetic_visits_with_twice_the_codes_are_not_faithful_however_well_they_correlate():

@@ -149,6 +149,7 @@ class ToySite:
             "synthetic": np.zeros((len(APPROACHES), len(GROUPS), 2), dtype=np.int64),
             "code_visits": np.ones((3, codes), dtype=np.int64),
             "code_totals": np.full(3, 50, dtype=np.int64),
+            "alone": scores[:2, 0, 0],
         }
         reply = AuditReply(
             **self.identity,

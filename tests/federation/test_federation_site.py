@@ -55,7 +55,7 @@ ALLOWED = {
     "enrolled": {"members"},
     "agreed": {"cohort"},
     "trained": {"soft", "hard"},
-    "audited": {"confusion", "scores", "synthetic", "code_visits", "code_totals"},
+    "audited": {"confusion", "scores", "synthetic", "code_visits", "code_totals", "alone"},
 }
 
 

@@ -119,6 +119,7 @@ ARRAYS = {
     "members of 2^62": (array("enrol", "members", put(1 << 62)), "counts from 0 to 2^40"),
     "audited patients that are not held out": (array("audit", "confusion", put(77)), "held-out patients"),
     "scores of too few patients": (array("audit", "scores", put(1)), "held-out patients"),
+    "scores of other patients alone": (array("audit", "alone", put(1)), "held-out patients"),
     "more visits with a code than visits": (array("audit", "code_visits", put(51)), "at most all visits"),
     "negative synthetic patients": (array("audit", "synthetic", put(-1)), "counts from 0"),
     "audit counts as floats": (

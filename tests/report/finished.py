@@ -120,4 +120,5 @@ def _arrays(held_out: list[list[int]], *, recall: float, seed: int) -> dict[str,
         "synthetic": synthetic,
         "code_visits": visits,
         "code_totals": totals,
+        "alone": scores[:2, 0, 0],
     }
