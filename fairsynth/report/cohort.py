@@ -12,7 +12,7 @@ from fairsynth.governance.disclosure import shown
 from fairsynth.report import disclosure
 from fairsynth.report.results import positives_name
 from fairsynth.report.study import EnrolledSite, FinishedStudy
-from fairsynth.report.view import Cell, Row, Table, count_cell, number
+from fairsynth.report.view import Cell, Row, Table, count_cell, listed, number
 from fairsynth.schemas import SPLITS, SiteId
 
 _SPLIT_NAMES = {"train": "Training", "validation": "Validation", "held_out": "Held out"}
@@ -73,7 +73,7 @@ def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, 
 
 
 def _members_table(study: FinishedStudy, site: SiteId) -> Table:
-    """Patients and positives by group and split; small cells hidden."""
+    """Patients and positives by group and split; small cells hidden, groups without a patient here named below."""
     cohort, minimum = study.cohort(site), study.plan.audit.minimum_cell
     printed = [disclosure.members(cells, minimum=minimum) for cells in cohort]  # one a split
     rows = tuple(
@@ -84,14 +84,18 @@ def _members_table(study: FinishedStudy, site: SiteId) -> Table:
             ),
         )
         for index, group in enumerate(study.plan.groups.names)
+        if any(sum(cells[index]) for cells in cohort)
     )
+    absent = [group for index, group in enumerate(study.plan.groups.names) if not any(sum(c[index]) for c in cohort)]
+    nobody = f" No patient at this site: {listed(absent)}." if absent else ""
     names = [_SPLIT_NAMES[split] for split in SPLITS]
     columns = ("Group", *(text for name in names for text in (name, f"of these {positives_name(study)}")))
     return Table(
         caption=f"Patients of site {site} by group, split and outcome.",
         columns=columns,
         rows=rows,
-        note=f"<{minimum}: from 1 to {minimum - 1}. ≥: a bound, where the exact number would give a hidden one away.",
+        note=f"<{minimum}: from 1 to {minimum - 1}. ≥: a bound, where the exact number would give a hidden one away."
+        + nobody,
     )
 
 

@@ -96,7 +96,7 @@ def _line(panel: Plot, rounds: tuple[Round, ...], values: list[float | None], *,
 
 
 def _by_round(panel: Plot) -> None:
-    panel.set_xlabel("round (0: untrained)")
+    panel.set_xlabel("round (0: base rates alone)")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
