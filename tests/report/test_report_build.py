@@ -130,7 +130,7 @@ def test_a_group_without_enough_positives_is_called_insufficient_and_named(repor
 
 
 def test_no_count_below_the_minimum_cell_is_printed(report: str) -> None:
-    """The fixture's small cells (1 to 5, and 14 - 3) appear in no cell of a table; a group that is not there is named."""
+    """The fixture's small cells (1 to 5, and 14 - 3) appear in no cell of a table; an absent group is named."""
     tables = re.findall(r"<table>.*?</table>", report, flags=re.DOTALL)
     cohort = [table for table in tables if "by group, split and outcome" in table]
     groups = [table for table in tables if "TPR by group on real held-out" in table]
