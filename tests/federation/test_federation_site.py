@@ -15,7 +15,9 @@ from fairsynth.federation.journal import read
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Failed, TrainRequest, weights_as
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
+from fairsynth.generator.base_rates import BIAS, base_rates
 from fairsynth.generator.checkpoint import load
+from fairsynth.visits.cohort import load_cohort
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,18 @@ def test_without_epochs_a_site_sends_counts_and_no_weights(study):
     root, plan, _ = study
     reply = site.train(root / "site-b", train_request(root, plan, epochs=0))
     assert set(reply.arrays) == {"soft", "hard"}
+
+
+def test_a_sites_base_rates_do_not_travel_in_its_weights(study):
+    root, plan, _ = study
+    request = train_request(root, plan)
+    reply = site.train(root / "site-a", request)
+    cohort = load_cohort(root / "site-a")
+    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    moved = reply.arrays[f"weight/{BIAS}"] - request.arrays[f"weight/{BIAS}"]
+    steps = -(-len(cohort.train) // plan.training.batch_size)
+    assert np.abs(rates).max() > 4  # most codes are rare
+    assert 0 < np.abs(moved).max() < 3 * steps * plan.training.learning_rate  # Adam's steps, and nothing else
 
 
 def train_request(root, plan, **changes):
