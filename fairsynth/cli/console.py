@@ -24,7 +24,7 @@ COLUMNS = {
     "disparate_impact": "DI",
     "f1": "F1",
     "auroc": "AUROC",
-    "selection_rate": "selected",
+    "selection_rate": "sel. rate",
     "ppv": "PPV",
 }
 
@@ -43,12 +43,13 @@ def _approaches(summary: Summary, scope: Scope, threshold: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("trained on", no_wrap=True)
     for name in COLUMNS.values():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=6)
     for predictor in summary.axes.predictors:
         table.add_row(f"[bold]{PREDICTORS.get(predictor, predictor)}[/bold]")
         for approach in summary.axes.approaches:
             result = scope.result(approach=approach, predictor=predictor, threshold=threshold)
-            table.add_row("  " + APPROACHES.get(approach, approach), *(_cell(result, metric) for metric in COLUMNS))
+            name = APPROACHES.get(approach, approach).replace("Real + ", "+ ")
+            table.add_row(f"  {name}", *(_cell(result, metric) for metric in COLUMNS))
         table.add_section()
     return table
 
