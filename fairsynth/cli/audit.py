@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fairsynth.cli.console import output, show_summary
+from fairsynth.cli.console import errors, show_summary
 from fairsynth.cli.study import JsonOption
 from fairsynth.experiments.study import Run
 
@@ -24,7 +24,7 @@ def run(
     from fairsynth.experiments.audit import audit
 
     result = Run(root=folder.resolve())
-    with output.status("training the predictors of the four approaches"):
+    with errors.status("training the predictors of the four approaches"):
         summary = audit(result, site=site)
     if as_json:
         typer.echo(summary.model_dump_json())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fairsynth.cli.console import output
+from fairsynth.cli.console import errors, output
+from fairsynth.cli.study import JsonOption
 from fairsynth.experiments.study import Run
 
 
@@ -28,6 +30,7 @@ def run(
     label: Annotated[int | None, typer.Option(min=0, max=1, help="Only patients with this label.")] = None,
     arm: Annotated[Arm, typer.Option(help="The fairness-optimised generator, or the plain one.")] = Arm.fairsynth,
     seed: Annotated[int, typer.Option(help="Another seed gives other patients.")] = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Sample synthetic patients at a site, as MEDS events and as tables in the source's own format.
 
@@ -38,6 +41,9 @@ def run(
     from fairsynth.experiments.generate import generate
 
     result = Run(root=folder.resolve())
-    with output.status(f"sampling {patients:,} synthetic patients"):
+    with errors.status(f"sampling {patients:,} synthetic patients"):
         made = generate(result, site=site, arm=arm.value, number=patients, condition=(group, label), out=out, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({"patients": made, "events": str(out / "events"), "tables": str(out / "tables")}))
+        return
     output.print(f"{made:,} synthetic patients: [bold]{out}[/bold]", highlight=False, soft_wrap=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fairsynth.cli.console import output
+from fairsynth.cli.console import errors, output
+from fairsynth.cli.study import JsonOption
 from fairsynth.config import BiasConfig, SimulationConfig, checked
 
 
@@ -39,6 +42,7 @@ def run(
     under_documentation: Annotated[float, typer.Option(help="Chance that a non-reference code is lost.")] = 0.0,
     outcome_shift: Annotated[float, typer.Option(help="Rotation of the non-reference outcome model, 0 to 1.")] = 0.0,
     label_noise: Annotated[float, typer.Option(help="Chance that a non-reference death is not recorded.")] = 0.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Write raw MIMIC-III- or PIC-shaped tables drawn from a known, written-down process (docs/simulator.md).
 
@@ -54,6 +58,9 @@ def run(
     }
     values = {"source": source.value, "patients": patients, "seed": seed, "mix": mix.value, "detail": detail}
     config = checked(SimulationConfig, {**values, "bias": checked(BiasConfig, bias, where="options")}, where="options")
-    with output.status(f"simulating {patients:,} patients"):
+    with errors.status(f"simulating {patients:,} patients"):
         summary = simulate(config, out)
+    if as_json:
+        typer.echo(json.dumps({"tables": str(out), **asdict(summary)}))
+        return
     output.print(f"{summary}\n[bold]{out}[/bold]  (simulated patients: no real person)", highlight=False)

@@ -102,7 +102,8 @@ def test_every_approach_is_judged_on_the_same_real_held_out_patients(run):
 def test_synthetic_patients_can_be_generated_for_one_cell(run, tmp_path, capsys):
     out = tmp_path / "synthetic"
     options = ["--group", "black", "--label", "1", "--patients", "30", "--out", str(out)]
-    command(capsys, "generate", str(run), "--site", "boston", *options)
+    said = json.loads(command(capsys, "generate", str(run), "--site", "boston", *options, "--json"))
+    assert said == {"patients": 30, "events": str(out / "events"), "tables": str(out / "tables")}
     events = pl.read_parquet(out / "events/data/0.parquet")
     assert events["subject_id"].n_unique() == 30
     assert events.filter(pl.col("code") == "DEATH//HOSPITAL")["subject_id"].n_unique() == 30
