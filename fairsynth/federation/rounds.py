@@ -26,7 +26,8 @@ from safetensors.numpy import save_file
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
 from fairsynth.errors import CohortError, FairSynthError, Problem
-from fairsynth.fairness.coefficients import Coefficients, coefficients
+from fairsynth.fairness.coefficients import coefficients
+from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool, weights_sha256
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.journal import Journal, Progress
@@ -91,6 +92,7 @@ class _Model:
     weights: Arrays
     counts: FloatArray | None = None
     moments: Moments | None = None  # of the sites' optimisers, averaged; none before the first round
+    steering: Steering | None = None  # of the last round; none in the plain arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +182,8 @@ class _Server:
     def round(self, model: _Model, members: _Members, *, number: int, epochs: int) -> _Model:
         """One request to every site: train `epochs` from `model`, and count what `model` predicts."""
         started = time.monotonic()
-        steer = self.steer(model) if epochs else None
-        values = steer.values if steer else np.zeros((len(self.plan.groups.names), 2))
+        steering = self.steer(model) if epochs else None
+        values = steering.coefficients if steering else np.zeros((len(self.plan.groups.names), 2))
         asked = TrainRequest(
             plan_sha256=plan_sha256(self.plan),
             vocabulary_sha256=members.vocabulary.sha256,
@@ -212,18 +214,21 @@ class _Server:
             round=number,
             **line,
             coefficients=values.tolist(),
+            strength=steering.strength if steering else None,
             seconds=round(time.monotonic() - started, 3),
             weights_sha256=weights_sha256(model.weights),
         )
         if not epochs:
             return replace(model, counts=counts)
-        return replace(model, counts=counts, weights=_weights(replies), moments=_moments(replies))
+        moved = replace(model, weights=_weights(replies), moments=_moments(replies))
+        return replace(moved, counts=counts, steering=steering)
 
-    def steer(self, model: _Model) -> Coefficients | None:
-        """The coefficients for the next round, from the last pooled counts; none in the plain arm."""
+    def steer(self, model: _Model) -> Steering | None:
+        """The steering of the next round, from the last pooled counts; none in the plain arm."""
         if model.arm != FAIRSYNTH or model.counts is None:
             return None
-        return coefficients(self.plan.objective, model.counts, reference=reference_mask(self.plan))
+        slopes = coefficients(self.plan.objective, model.counts, reference=reference_mask(self.plan)).values
+        return steer(slopes, before=model.steering)
 
     def keep(self, arm: str, weights: Arrays, members: _Members) -> None:
         """Write the arm's global generator."""

@@ -103,7 +103,11 @@ def test_the_coefficients_of_a_round_come_from_the_counts_of_the_round_before(fi
         coefficients(plan.objective, np.array(line["soft"]), reference=reference_mask(plan)).values.tolist()
         for line in (plain[0], fair[0])
     ]
-    assert [fair[0]["coefficients"], fair[1]["coefficients"]] == expected
+    assert fair[0]["coefficients"] == expected[0]
+    assert (fair[0]["strength"], plain[0]["strength"]) == (1, None)
+    turned = (np.array(expected[0]) * np.array(expected[1])).sum() < 0
+    assert fair[1]["strength"] == (0.5 if turned else 1)
+    assert fair[1]["coefficients"] == (np.array(expected[1]) * fair[1]["strength"]).tolist()
     assert fair[0]["soft"] == plain[0]["soft"]
     assert not np.any([line["coefficients"] for line in plain])
 
