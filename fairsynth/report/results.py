@@ -191,41 +191,40 @@ def group_parts(study: FinishedStudy) -> tuple[Part, ...]:
 
 
 def fidelity_table(study: FinishedStudy) -> Table:
-    """R2 of code prevalence in every scope, with its ceiling."""
+    """R2 of code prevalence in every scope and the AUROC that synthetic patients alone teach, each by its ceiling."""
     rows = []
     for scope in study.summary.scopes:
         fidelity = scope.fidelity
         values = (
             fidelity.r2,
             fidelity.r2_ceiling,
-            fidelity.r2_training,
             fidelity.r2_training_rare,
             fidelity.auroc_synthetic,
             fidelity.auroc_real,
         )
         visits = tuple(count_cell(count) for count in fidelity.visits)
         figures = tuple(Cell(text=number(v, 3)) if v is not None else Cell(missing=NOT_ESTIMATED) for v in values)
-        rows.append(Row(name=scope_name(scope), cells=(Cell(text=f"{fidelity.codes:,}"), *visits, *figures)))
+        rows.append(Row(name=scope_name(scope), cells=(*visits, *figures)))
     return Table(
-        caption="Agreement of code prevalence, the share of visits with each code, and what the patients alone teach"
-        " (FairSynth generator, in each site's own mix of groups and outcomes).",
+        caption="How synthetic visits resemble real ones (FairSynth generator, in each site's own mix of groups and"
+        " outcomes).",
         columns=(
             "Scope",
-            "Codes",
             "Training visits",
             "Held-out visits",
             "Synthetic visits",
-            "R2 held-out, synthetic",
-            "R2 held-out, training (ceiling)",
-            "R2 training, synthetic",
-            "R2 training, synthetic, rare codes",
-            "AUROC, trained on synthetic alone",
-            "AUROC, trained on real alone",
+            "R2",
+            "R2 ceiling",
+            "R2, rare codes",
+            "AUROC, synthetic",
+            "AUROC, real",
         ),
         rows=tuple(rows),
-        note="R2 is the coefficient of determination against the line of equality, so it can be negative. Rare: in"
-        " fewer than 1 % of training visits. The last two columns judge a logistic regression on real held-out"
-        " patients: the nearer the two are, the more the synthetic patients tell of who has the outcome.",
+        note="R2 compares the share of visits with each code: held-out by synthetic, against the line of equality, so"
+        " it can be negative; its ceiling is held-out by training; rare codes, in fewer than 1 % of training visits,"
+        " are training by synthetic. AUROC is that of a logistic regression on real held-out patients, trained on"
+        " synthetic patients alone, or on real ones alone: the nearer the two are, the more the synthetic patients tell"
+        " of who has the outcome.",
     )
 
 
