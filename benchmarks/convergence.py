@@ -1,9 +1,10 @@
-"""Does federated training reach what pooled training reaches? `python -m benchmarks.convergence [--quick] [--json]`.
+"""Does federated training reach what pooled training reaches? `python -m benchmarks.convergence [--quick] [--small]`.
 
 The demo's two sites (simulated), the same epochs and schedule: pooled; FedAvg; FedAvg with shared moments, with base
-rates at home, and with both. For each site, on its real validation patients: the loss in nats a visit, and the AUROC of
-a logistic regression that was trained on synthetic patients alone, as many with the label as without; beside it, the
-AUROC of one trained on the site's real patients. All in one run.
+rates at home, and with both. For each site: the loss on its real validation patients, in nats a visit; there, the AUROC
+of a logistic regression that was trained on synthetic patients alone, as many with the label as without; and R2 of code
+prevalence, training visits by synthetic ones in the site's own mix. Beside them, the AUROC of a logistic regression
+trained on the site's real patients. All in one run; with `--small`, Boston has 100 patients, 60 of them to train on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score
 
 from fairsynth.audit.evaluate import blind_scores
+from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.predictors import FitSettings, LogisticRegression
 from fairsynth.augmentation.plan import fill_lowest, members_of
 from fairsynth.config import StudyPlan, read_study
@@ -56,16 +58,18 @@ SETTINGS = (
     Setting(name="fedavg, base rates at home", pooled=False, shared=False, home=True),
     Setting(name="fedavg, both", pooled=False, shared=True, home=True),
 )
-SYNTHETIC = 2_000  # patients of each site that the AUROC's predictor is trained on
+SYNTHETIC = 2_000  # patients of each site that the AUROC's predictor is trained on, and that R2 compares
+SMALL = 100
 
 
-def cohorts(folder: Path, plan: StudyPlan, *, share: float) -> dict[SiteId, Cohort]:
-    """The demo's sites, with `share` of their patients."""
+def cohorts(folder: Path, plan: StudyPlan, *, share: float, small: bool) -> dict[SiteId, Cohort]:
+    """The demo's sites, with `share` of their patients; where `small`, the first has `SMALL`."""
     study = read_study(ROOT / "studies" / "demo.yaml")
     proposals = {}
     for entry in study.sites:
         assert entry.simulate is not None
-        source = entry.simulate.model_copy(update={"patients": int(entry.simulate.patients * share)})
+        number = SMALL if small and entry.site == "boston" else int(entry.simulate.patients * share)
+        source = entry.simulate.model_copy(update={"patients": number})
         root, config = folder / entry.site, ROOT / "site_configs" / SITES[entry.site]
         simulate(source, root / "raw")
         extract(root / "raw", config=config, root=root)
@@ -78,7 +82,7 @@ def cohorts(folder: Path, plan: StudyPlan, *, share: float) -> dict[SiteId, Coho
 
 
 def figures(sites: dict[SiteId, Cohort], plan: StudyPlan, setting: Setting, *, seed: int) -> dict[str, list[float]]:
-    """Validation loss (nats a visit) and AUROC taught by synthetic patients alone, of each site, after all rounds."""
+    """Validation loss (nats a visit), AUROC taught by synthetic patients alone, and R2, of each site, at the end."""
     train_sets = {site: cohort.train for site, cohort in sites.items()}
     if setting.pooled:
         train_sets = {SiteId("all"): Records.concatenate(list(train_sets.values()))}
@@ -119,7 +123,9 @@ def figures(sites: dict[SiteId, Cohort], plan: StudyPlan, setting: Setting, *, s
         home = at_home(weights, rates[SiteId("all") if setting.pooled else site])
         measured = measure(home, records=cohort.validation, study=study)
         made = synthesise(home, cohort=cohort, plan=plan, cells=balanced(cohort), number=SYNTHETIC, seed=seed)
-        result[str(site)] = [round(measured.nll / measured.cells, 2), round(taught_by(made, cohort), 3)]
+        alike = synthesise(home, cohort=cohort, plan=plan, cells=None, number=SYNTHETIC, seed=seed)
+        row = [measured.nll / measured.cells, taught_by(made, cohort), resemblance(alike, cohort)]
+        result[str(site)] = [round(value, 3) for value in row]
     return result
 
 
@@ -135,11 +141,20 @@ def _halves(members: IntArray) -> IntArray:
 
 
 def taught_by(patients: Records, cohort: Cohort) -> float:
-    """AUROC on the site's real validation patients of a logistic regression trained on `patients`."""
+    """AUROC on the site's real validation patients of a logistic regression trained on `patients`; NaN without both."""
+    if len(set(cohort.validation.label.tolist())) < 2:
+        return float("nan")
     settings = FitSettings(epochs=1, threads=1)
     fitted = LogisticRegression().fit(patients, vocabulary=cohort.vocabulary, settings=settings, seed=1)
     scores = blind_scores(fitted, cohort.validation, vocabulary=cohort.vocabulary)
     return float(roc_auc_score(cohort.validation.label, scores))
+
+
+def resemblance(alike: Records, cohort: Cohort) -> float:
+    """R2 of the share of training visits with each code by that of synthetic visits, against equality."""
+    parts = (cohort.train, alike)
+    real, made = code_visits(parts, codes=len(cohort.vocabulary.codes)) / code_totals(parts)[:, None]
+    return float(r2_score(real, made))
 
 
 def _mean(trained: dict[SiteId, Trained], patients: dict[SiteId, int], get: Callable[[Trained], Arrays]) -> Arrays:
@@ -150,6 +165,7 @@ def main() -> None:
     """Print the figures of every setting."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the patients and 6 rounds")
+    parser.add_argument("--small", action="store_true", help=f"Boston with {SMALL} patients")
     parser.add_argument("--seeds", type=int, default=1, help="repeat with this many initial weights")
     parser.add_argument("--json", action="store_true", help="one JSON object a seed")
     arguments = parser.parse_args()
@@ -157,7 +173,7 @@ def main() -> None:
     if arguments.quick:
         plan = plan.model_copy(update={"training": plan.training.model_copy(update={"rounds": 6})})
     with tempfile.TemporaryDirectory() as folder:
-        sites = cohorts(Path(folder), plan, share=0.1 if arguments.quick else 1.0)
+        sites = cohorts(Path(folder), plan, share=0.1 if arguments.quick else 1.0, small=arguments.small)
     real = {str(site): [round(taught_by(cohort.train, cohort), 3)] for site, cohort in sites.items()}
     for seed in range(1, arguments.seeds + 1):
         found = {setting.name: figures(sites, plan, setting, seed=seed) for setting in SETTINGS}

@@ -354,7 +354,7 @@ def _group_rates(judged: Judged, group: int, frame: _Frame) -> GroupRates:
 def _shares(parts: Sequence[_Counts]) -> FloatArray:
     """(3, C) share of training, held-out and synthetic visits with each code; NaN where there is no visit.
 
-    Each site's synthetic visits count as many times as it has training visits: how many are made is the plan's choice.
+    A site's synthetic visits are weighted to count as many as its training visits: how many are made is a choice.
     """
     visits = np.stack([part["code_visits"] for part in parts]).astype(np.float64)  # (sites, 3, C)
     totals = np.stack([part["code_totals"] for part in parts]).astype(np.float64)  # (sites, 3)
