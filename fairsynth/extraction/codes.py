@@ -9,8 +9,9 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from fairsynth.extraction.rules import DictionaryRule, Rules, Template
+from fairsynth.extraction.rules import DictionaryRule, Rules
 from fairsynth.extraction.tables import Table, collect
+from fairsynth.extraction.templates import Template
 
 CODES_ARROW = pa.schema(
     [

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from fairsynth.extraction import cells
-from fairsynth.extraction.rules import EventRule, Rules, TableRule
+from fairsynth.extraction.event_rules import EventRule
+from fairsynth.extraction.rules import Rules, TableRule
 from fairsynth.extraction.tables import Table, collect
 from fairsynth.schemas import EVENT_SCHEMA
 

@@ -16,7 +16,8 @@ import polars as pl
 
 from fairsynth import artefacts
 from fairsynth.errors import ArtefactError
-from fairsynth.extraction.rules import DictionaryRule, EventRule, FileRule, Rules, TableRule, read_rules
+from fairsynth.extraction.event_rules import EventRule
+from fairsynth.extraction.rules import DictionaryRule, FileRule, Rules, TableRule, read_rules
 
 KIND = "tables"
 NOTICE = "README.txt"
