@@ -18,6 +18,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fairsynth.config import SiteConfig, Strict, read_site, read_yaml
+from fairsynth.errors import ConfigError
 from fairsynth.extraction.event_rules import Conditions, EventRule, VisitTime, first_cells
 from fairsynth.extraction.templates import Code, Column, Parent, ParentCode, Template
 
@@ -293,4 +294,12 @@ def read_rules(config: Path) -> Rules:
 def read_source(config: Path) -> tuple[SiteConfig, Rules]:
     """The site configuration in folder `config`, and its rules. Raises ConfigError."""
     site = read_site(config)
-    return site, read_yaml(config / site.rules, Rules)
+    rules = read_yaml(config / site.rules, Rules)
+    columns = rules.table(rules.visits.table).columns
+    if site.first_visit is not None and site.first_visit.column not in columns:
+        raise ConfigError.of(
+            "unknown column",
+            where=f"{config / 'site.yaml'}  first_visit.column -> {site.first_visit.column}",
+            expected=f"a column of {rules.visits.table}: {', '.join(columns)}",
+        )
+    return site, rules
