@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +48,7 @@ class Table:
         Raises ExtractionError when the file is damaged, or has rows of another length.
         """
         first = 0
-        for batch in _parquet(self) if _is_parquet(self.path) else _text(self):
+        for batch in _ahead(_parquet(self) if _is_parquet(self.path) else _text(self)):
             yield _cleaned(batch, self.text).with_row_index(ROW, offset=first)
             first += batch.height
 
@@ -170,6 +171,15 @@ def _refuse_other_delimiter(path: Path, header: str, text: TextFormat) -> None:
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def _ahead(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same batches; while one is worked on, the next is parsed on another core."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 class _NotText(Exception):
