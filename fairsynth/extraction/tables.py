@@ -228,11 +228,11 @@ def _text(table: Table) -> Iterator[pl.DataFrame]:
     wanted = {place[name]: column for column, name in table.columns.items()}
     rows = 0
     try:
-        source = _Bytes(textfile.open_bytes(table.path))
-        for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
-            rows += batch.num_rows
-            yield pl.DataFrame(batch).rename(wanted)
-        sound = source.agrees(rows)
+        with _Bytes(textfile.open_bytes(table.path)) as source:
+            for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
+                rows += batch.num_rows
+                yield pl.DataFrame(batch).rename(wanted)
+            sound = source.agrees(rows)
     except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
         rows, sound = -1, False
     if not sound and textfile.count_records(table.path, table.text, width=width) != rows:
