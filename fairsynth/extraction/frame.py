@@ -19,7 +19,7 @@ from fairsynth.errors import Problem
 from fairsynth.extraction import cells
 from fairsynth.extraction.rules import Rules
 from fairsynth.extraction.tables import ROW, Table
-from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
+from fairsynth.extraction.textfile import SHOWN_LINES
 
 ARTIFICIAL_START = datetime(2000, 1, 1)  # of every patient's first visit, where the source has no calendar
 ARTIFICIAL_GAP = timedelta(days=1)
@@ -180,5 +180,5 @@ def _duplicates(table: Table, column: str, rows: pl.DataFrame, *, key: str) -> l
 
 
 def _where(table: Table, column: str, rows: pl.DataFrame) -> str:
-    lines = table.lines(sorted(rows[ROW].to_list())[: SHOWN_LINES + 1])
-    return f"{table.path}  {table.columns[column]}  {shown_lines(lines)}  ({rows.height:,} rows in all)"
+    lines = table.places(sorted(rows[ROW].to_list())[: SHOWN_LINES + 1])
+    return f"{table.path}  {table.columns[column]}  {lines}  ({rows.height:,} in all)"

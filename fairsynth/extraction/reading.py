@@ -32,7 +32,7 @@ from fairsynth.extraction.events import (
 from fairsynth.extraction.frame import Frame
 from fairsynth.extraction.rules import Rules, TableRule
 from fairsynth.extraction.tables import ROW, Table
-from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
+from fairsynth.extraction.textfile import SHOWN_LINES
 
 Sink = Callable[[pl.DataFrame], None]
 
@@ -110,7 +110,7 @@ class Reader:
 
     def _problem(self, index: int) -> Problem:
         check, table = self.checks[index], self.table
-        lines = shown_lines(table.lines(self.found.bad_rows[index]))
+        lines = table.places(self.found.bad_rows[index])
         where = f"{table.path}  {table.columns[check.column]}  {lines}  ({self.found.bad[index]:,} in all)"
         return Problem(
             what=check.what, where=where, expected=check.expected, do="correct these lines, then check again"

@@ -7,7 +7,9 @@ Never: a cell in a message; a write; a file held in memory.
 
 from __future__ import annotations
 
+import codecs
 import io
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
 BLOCK_BYTES = 2**24  # of text that becomes one batch
 PARQUET_ROWS = 200_000  # that become one batch
+_CELL = re.compile(r"[-+.\d]|$")  # how cells begin, and column names do not
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -57,11 +60,11 @@ class Table:
         empty = pl.DataFrame(schema={ROW: pl.UInt32, **dict.fromkeys(self.columns, pl.String)})
         return pl.concat([empty, *(batch.select(empty.columns) for batch in self.batches())])
 
-    def lines(self, rows: list[int]) -> list[int]:
-        """The line on which each record begins (Parquet: the number of the row, from 1)."""
-        if _is_parquet(self.path) or not rows:
-            return [row + 1 for row in rows]
-        return textfile.lines_of(self.path, self.text, rows)
+    def places(self, rows: list[int]) -> str:
+        """The lines on which these records begin, e.g. `lines 3, 7` (Parquet: `rows 2, 6`, from 1)."""
+        if _is_parquet(self.path):
+            return textfile.shown_lines([row + 1 for row in rows], word="row")
+        return textfile.shown_lines(textfile.lines_of(self.path, self.text, rows))
 
 
 def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str, Table], list[Problem]]:
@@ -131,11 +134,12 @@ def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[st
     if not set(folded) & {name for column in rule.columns for name in rule.names(column)}:
         _refuse_headless(path, rule)
     columns, problems = {}, []
+    found = _shown(folded, known={name for column in rule.columns for name in rule.names(column)})
     for column in reads:
         known = next((alias for alias in rule.names(column) if alias in folded), None)
         if known is None:
             what = f"missing column {' or '.join(rule.names(column))}"
-            expected = f"it among the columns of the header (found: {', '.join(folded)[:400]})"
+            expected = f"it among the columns of the header (found: {found})"
             problems.append(
                 Problem(what=what, where=str(path), expected=expected, do="add it, or an alias in the rules")
             )
@@ -146,6 +150,13 @@ def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[st
     if problems:
         raise ExtractionError(problems)
     return columns
+
+
+def _shown(names: list[str], *, known: set[str]) -> str:
+    """A header for a message. Where a line end got lost it runs on into a patient's row: then unknown names are not
+    shown."""
+    doubtful = any(_CELL.match(name) for name in names)
+    return ", ".join(name for name in names if name in known or not doubtful)[:400] + (", ..." if doubtful else "")
 
 
 def _refuse_headless(path: Path, rule: FileRule) -> None:
@@ -189,18 +200,22 @@ class _NotText(Exception):
 class _Bytes(io.RawIOBase):
     """The bytes of a text file, decompressed, on their way to the parser. A NUL stops them; lines, quotes are counted.
 
-    A quote that is never closed swallows the lines up to the next one, and the fast parser does not mind.
+    A quote that is never closed swallows the lines up to the next one, and the fast parser does not mind; nor does it
+    mind a quote with something else on both sides, which is part of a cell or a mistake.
     """
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, *, delimiter: str) -> None:
         self._source = source
         self._quotes = self._lines = 0
-        self._last = b"\n"
+        self._odd = False
+        self._tail = b"\n"  # the byte that is looked at next, where there is one, and the one before it
+        self._edge = np.zeros(256, dtype=np.bool_)
+        self._edge[[ord(delimiter), *b'\r\n"']] = True
 
     def agrees(self, rows: int) -> bool:
         """Whether a header and so many rows can be what was read; if not, the slow parser has to tell."""
-        lines = self._lines + (self._last != b"\n")
-        return not self._quotes or (self._quotes % 2 == 0 and lines == rows + 1)
+        lines = self._lines + (self._tail[-1:] != b"\n")
+        return not self._quotes or (self._quotes % 2 == 0 and lines == rows + 1 and not self._odd)
 
     def readable(self) -> bool:
         return True
@@ -211,10 +226,22 @@ class _Bytes(io.RawIOBase):
         if b"\0" in data:
             raise _NotText
         values = np.frombuffer(data, dtype=np.uint8)
-        self._quotes += int(np.count_nonzero(values == ord('"')))
         self._lines += int(np.count_nonzero(values == ord("\n")))
-        self._last = data[-1:] or self._last
+        if quotes := int(np.count_nonzero(values == ord('"'))):
+            self._quotes += quotes
+            begins = len(self._tail) == 1
+            self._look(self._tail + (data.removeprefix(codecs.BOM_UTF8) if begins else data))
+        elif self._tail.endswith(b'"'):
+            self._look(self._tail + data)
+        self._tail = (self._tail + data[-2:])[-2:]
         return data
+
+    def _look(self, data: bytes) -> None:
+        """Note a quote, the first and the last byte excepted, with neither a delimiter, a line end nor a quote beside
+        it."""
+        values = np.frombuffer(data, dtype=np.uint8)
+        at = np.flatnonzero(values[1:-1] == ord('"'))
+        self._odd |= not (self._edge[values[at]] | self._edge[values[at + 2]]).all()
 
     def close(self) -> None:
         self._source.close()
@@ -228,14 +255,21 @@ def _text(table: Table) -> Iterator[pl.DataFrame]:
     wanted = {place[name]: column for column, name in table.columns.items()}
     rows = 0
     try:
-        with _Bytes(textfile.open_bytes(table.path)) as source:
+        with _Bytes(textfile.open_bytes(table.path), delimiter=table.text.delimiter) as source:
             for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
                 rows += batch.num_rows
                 yield pl.DataFrame(batch).rename(wanted)
             sound = source.agrees(rows)
     except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
         rows, sound = -1, False
-    if not sound and textfile.count_records(table.path, table.text, width=width) != rows:
+    if not sound:
+        _tell(table, rows)
+
+
+def _tell(table: Table, rows: int) -> None:
+    """Let the slow parser say what is wrong with a file of which the fast one read so many rows (-1: it failed, as it
+    does when there is a header alone)."""
+    if textfile.count_records(table.path, table.text, names=table.names) != max(rows, 0):
         do = "export or copy the file again"
         raise ExtractionError.of("damaged file", where=str(table.path), expected="a regular table of text", do=do)
 
