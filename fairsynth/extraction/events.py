@@ -7,6 +7,7 @@ Never: a file, a judgement (reading.py and checks.py make it).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,6 +15,8 @@ import polars as pl
 from fairsynth.extraction import cells
 from fairsynth.extraction.event_rules import EventRule
 from fairsynth.extraction.rules import TableRule
+
+Sink = Callable[[pl.DataFrame], None]  # takes a batch of events
 
 # Names of parsed cells; no column of a source contains a lower-case letter.
 SUBJECT, VISIT = "subject_key", "visit_key"
@@ -124,10 +127,16 @@ def events_of(rows: pl.DataFrame, maker: Maker, *, names: Names) -> pl.DataFrame
     )
 
 
+def stays(visits: pl.DataFrame) -> pl.DataFrame:
+    """The visits that events can be attached to: subject_id, stay, start, end, sorted by start."""
+    known = visits.drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
+    return known.select("subject_id", "stay", "start", "end")
+
+
 def attached(events: pl.DataFrame, visits: pl.DataFrame, *, by_day: bool) -> pl.DataFrame:
     """Events without a visit get the visit of their patient that began last before them, if it had not ended.
 
-    `visits` (subject_id, stay, start, end) is sorted by start. By day, times of day are left aside: an event belongs to
+    `visits` are those of `stays`. By day, times of day are left aside: an event belongs to
     a visit that began on its day or before and ended on its day or later.
     """
     outside = events.filter(pl.col("visit_id").is_null())

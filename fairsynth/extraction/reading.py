@@ -9,7 +9,6 @@ of another site, of an unknown patient, of an unknown visit, without an event; e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -21,24 +20,21 @@ from fairsynth.extraction.events import (
     SUBJECT,
     VISIT,
     Names,
+    Sink,
     age_name,
     attached,
     date_name,
     events_of,
     makers,
     number_name,
+    stays,
     time_name,
 )
+from fairsynth.extraction.fates import BY_RULE, ELSEWHERE, FATES, NO_EVENT, NO_PATIENT, NO_VISIT, UNREADABLE
 from fairsynth.extraction.frame import Frame
 from fairsynth.extraction.rules import Rules, TableRule
 from fairsynth.extraction.tables import ROW, Table
 from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
-
-Sink = Callable[[pl.DataFrame], None]
-
-BY_RULE, UNREADABLE, ELSEWHERE = "left out by rule", "unreadable", "another site's patient"
-NO_PATIENT, NO_VISIT, NO_EVENT = "unknown patient", "unknown visit", "gives no event"
-FATES = (BY_RULE, UNREADABLE, ELSEWHERE, NO_PATIENT, NO_VISIT, NO_EVENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +80,7 @@ class Reader:
         self._makers = makers(rule, clock=rules.artificial)
         self._parsed = _parsed(rule, rules)
         self._names = Names()
-        self._stays = _stays(frame) if frame is not None and rule.attach_by_time else None
+        self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
 
     def read(self, sink: Sink | None, *, names: Names) -> Reading:
         """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
@@ -303,12 +299,6 @@ def _code_length(column: str) -> Check:
     bad = (pl.col(column).str.len_chars() > cells.LONGEST_CODE).fill_null(value=False)
     expected = f"a code or a name of at most {cells.LONGEST_CODE} characters"
     return Check(column=column, what="cells too long for a code", expected=expected, bad=bad)
-
-
-def _stays(frame: Frame) -> pl.DataFrame:
-    """The visits that events can be attached to, sorted by start."""
-    visits = frame.visits.drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
-    return visits.select("subject_id", "stay", "start", "end")
 
 
 def read_or_report(reader: Reader, sink: Sink | None, *, names: Names, tolerated: float) -> list[Problem]:
