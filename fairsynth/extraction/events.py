@@ -51,6 +51,11 @@ class Names:
         self._kept = [pl.Series([], dtype=pl.Categorical(one)) for one in (self.codes, self.units)]
 
 
+def made_name(index: int) -> str:
+    """Where it stands whether a row gives the event of the maker at `index`."""
+    return f"made {index}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Maker:
     """One event that a row may give: `rule` applied to the cell of `column` (None: a constant code)."""
@@ -111,12 +116,13 @@ def makers(rule: TableRule, *, clock: bool) -> list[Maker]:
 
 
 def events_of(rows: pl.DataFrame, maker: Maker, *, names: Names) -> pl.DataFrame:
-    """The events that `maker` makes of placed rows: bucket, subject_id, time, code, numeric_value, visit_id, unit."""
+    """What `maker` makes of placed rows that give its event: bucket, subject_id, time, code, numeric_value, visit_id,
+    unit."""
     event = maker.rule
     value = pl.col(number_name(event.value)) if event.value else pl.lit(None, dtype=pl.Float32)
     unit = pl.col(event.unit) if event.unit else pl.lit(None, dtype=pl.String)
     visit = pl.lit(None, dtype=pl.Int64) if event.static or event.age or event.date else pl.col("visit_id")
-    return rows.filter(maker.made).select(
+    return rows.select(
         "bucket",
         "subject_id",
         time=maker.time,

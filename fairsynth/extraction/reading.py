@@ -25,6 +25,7 @@ from fairsynth.extraction.events import (
     attached,
     date_name,
     events_of,
+    made_name,
     makers,
     number_name,
     stays,
@@ -123,8 +124,12 @@ class Reader:
         if self.frame is None:
             return
         rows = self._placed(rows, self.frame)
+        rows = rows.with_columns(maker.made.alias(made_name(index)) for index, maker in enumerate(self._makers))
         self._count_misses(rows)
-        events = [events_of(rows, maker, names=self._names) for maker in self._makers]
+        events = [
+            events_of(rows.filter(made_name(index)), maker, names=self._names)
+            for index, maker in enumerate(self._makers)
+        ]
         self._emit(pl.concat(events), sink)
 
     def _years(self, rows: pl.DataFrame) -> None:
@@ -175,13 +180,14 @@ class Reader:
         return rows.filter(pl.col("fate").is_null())
 
     def _count_misses(self, rows: pl.DataFrame) -> None:
-        """Rows that give no event, and which cell each rule missed."""
-        counts = {"none": (~pl.any_horizontal(maker.made for maker in self._makers)).sum()}
+        """Rows that give no event, and events that were missed for want of a code or a time."""
+        counts = {"none": (~pl.any_horizontal(made_name(index) for index, _ in enumerate(self._makers))).sum()}
         for index, maker in enumerate(self._makers):
-            missing = maker.applies & maker.code.is_null()
-            late = maker.applies & maker.code.is_not_null() & maker.time.is_null()
-            counts[f"code {index}"] = missing.sum() if index == 0 or not maker.rule.also else pl.lit(0)
-            counts[f"time {index}"] = pl.lit(0) if maker.rule.optional or maker.rule.static else late.sum()
+            lacking = maker.applies & ~pl.col(made_name(index))
+            if maker.column == maker.rule.template.column and maker.column is not None:  # not for each of `also`
+                counts[f"code {index}"] = (lacking & maker.code.is_null()).sum()
+            if not maker.rule.optional and not maker.rule.static:
+                counts[f"time {index}"] = (lacking & maker.code.is_not_null()).sum()
         found = rows.select(**counts).row(0, named=True) if rows.height else dict.fromkeys(counts, 0)
         self.found.fates[NO_EVENT] += found["none"]
         self.found.without_code += sum(number for name, number in found.items() if name.startswith("code"))
