@@ -57,8 +57,19 @@ class FileRule(Strict):
         """The names under which a file may hold `column`, the preferred one first."""
         return (column, *self.aliases.get(column, ()))
 
+    def compares(self) -> dict[str, set[str]]:
+        """Column -> the cells that rows are compared with."""
+        found: dict[str, set[str]] = {}
+        for conditions in self._conditions():
+            for column, cells in conditions.items():
+                found.setdefault(column, set()).update({cells} if isinstance(cells, str) else cells)
+        return found
+
     def _needed(self) -> Iterable[str]:
         return ()
+
+    def _conditions(self) -> Iterator[Conditions]:
+        yield self.where
 
     def _written(self) -> Iterator[str]:
         write = self.write
@@ -86,6 +97,11 @@ class TableRule(FileRule):
         yield from (name for name in (self.subject, self.visit) if name is not None)
         for event in self.events:
             yield from event.reads
+
+    def _conditions(self) -> Iterator[Conditions]:
+        yield from super()._conditions()
+        for event in self.events:
+            yield from (event.where, event.unless)
 
     def _written(self) -> Iterator[str]:
         yield from super()._written()

@@ -21,17 +21,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
 from fairsynth.config import SiteConfig
 from fairsynth.errors import ExtractionError, Problem
-from fairsynth.extraction import textfile
+from fairsynth.extraction import parquetfile, textfile
 from fairsynth.extraction.rules import FileRule, Rules, TextFormat
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
 BLOCK_BYTES = 2**24  # of text that becomes one batch
-PARQUET_ROWS = 200_000  # that become one batch
 _CELL = re.compile(r"[-+.\d]|$")  # how cells begin, and column names do not
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -88,9 +86,19 @@ def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str
 def open_table(data: Path, rule: FileRule, *, reads: tuple[str, ...], text: TextFormat) -> Table:
     """The table of one rule. Raises ExtractionError with all that is wrong with its name and header."""
     path = find(data, rule.file)
-    names = parquet_header(path) if _is_parquet(path) else textfile.header(path, text)
+    names = parquetfile.header(path) if _is_parquet(path) else textfile.header(path, text)
     columns = _match(path, rule, reads=reads, names=names, text=text)
+    if _is_parquet(path):
+        _check_types(path, columns, rule)
     return Table(rule=rule, path=path, names=tuple(names), columns=columns, text=text)
+
+
+def _check_types(path: Path, columns: dict[str, str], rule: FileRule) -> None:
+    """Raises ExtractionError for columns of a Parquet file whose types do not fit the rules."""
+    compared = {columns[column]: set(found) for column, found in rule.compares().items()}
+    problems = list(parquetfile.type_problems(path, list(columns.values()), compared=compared))
+    if problems:
+        raise ExtractionError(problems)
 
 
 def files_of(data: Path) -> list[Path]:
@@ -114,14 +122,6 @@ def find(data: Path, name: str) -> Path:
         expected=f"{name} with one of {', '.join(ENDINGS)} (found: {', '.join(known)[:400] or 'no tables'})",
         do="add the file, or check the data folder",
     )
-
-
-def parquet_header(path: Path) -> list[str]:
-    """The file's column names. Raises ExtractionError."""
-    try:
-        return list(pq.read_schema(path).names)
-    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError
-        raise _damaged_parquet(path) from None
 
 
 # --- header ----------------------------------------------------------------------------------------------------------
@@ -301,29 +301,9 @@ def _arrow_encoding(text: TextFormat) -> str:
 def _parquet(table: Table) -> Generator[pl.DataFrame]:
     """The read columns of a Parquet file as the text that a CSV would hold."""
     names = {name: column for column, name in table.columns.items()}
-    try:
-        with pq.ParquetFile(table.path) as source:
-            for batch in source.iter_batches(batch_size=PARQUET_ROWS, columns=list(names)):
-                frame = pl.DataFrame(pa.Table.from_batches([batch]))
-                texts = [_as_text(name, dtype) for name, dtype in frame.schema.items()]
-                yield frame.select(texts).rename(names)
-    except (OSError, ValueError):
-        raise _damaged_parquet(table.path) from None
-
-
-def _damaged_parquet(path: Path) -> ExtractionError:
-    return ExtractionError.of("damaged file", where=str(path), expected="Parquet", do="copy it again")
-
-
-def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A typed column as text; whole floats lose their `.0`, for an identifier that some row lacks is stored as one."""
-    column = pl.col(name)
-    if dtype == pl.Date:
-        return column.dt.to_string("%Y-%m-%d")
-    if dtype.is_temporal():
-        return column.dt.to_string("%Y-%m-%d %H:%M:%S")
-    text = column.cast(pl.String)
-    return text.str.strip_suffix(".0") if dtype.is_float() else text
+    with closing(parquetfile.batches(table.path, list(names))) as batches:
+        for batch in batches:
+            yield batch.rename(names)
 
 
 def _cleaned(frame: pl.DataFrame, text: TextFormat) -> pl.DataFrame:
