@@ -78,7 +78,7 @@ def _patient_rows(table: Table, rules: Rules) -> pl.DataFrame:
     """ROW, subject_key of the rows of the patients table."""
     rule = rules.table(rules.patients)
     rows = table.whole().filter(cells.holds(rule.where))
-    return rows.select(ROW, subject_key=cells.identifier(rule.subject or "", rules.identifiers.subject))
+    return rows.select(ROW, subject_key=_key(table, rule.subject, rules.identifiers.subject))
 
 
 def _visit_rows(table: Table, *, rules: Rules, site: SiteConfig) -> pl.DataFrame:
@@ -91,17 +91,21 @@ def _visit_rows(table: Table, *, rules: Rules, site: SiteConfig) -> pl.DataFrame
 
     zero = pl.lit(timedelta(0)).cast(pl.Duration("us"))
     rows = table.whole().filter(cells.holds(rule.where))
-    order = [cells.number(name).cast(pl.Float64) for name in (clock.order if clock is not None else ())]
+    order = [cells.real(name) for name in (clock.order if clock is not None else ())]
     share = pl.col(site.first_visit.column) if site.first_visit is not None else pl.lit(None, dtype=pl.String)
     return rows.select(
         ROW,
-        subject_key=cells.identifier(rule.subject or "", rules.identifiers.subject),
-        visit_key=cells.identifier(rule.visit or "", rules.identifiers.visit),
+        subject_key=_key(table, rule.subject, rules.identifiers.subject),
+        visit_key=_key(table, rule.visit, rules.identifiers.visit),
         start=zero if rules.visits.start is None else moment(rules.visits.start),
         end=moment(rules.visits.end),
         share=share,
         **{f"order {index}": column for index, column in enumerate(order)},
     )
+
+
+def _key(table: Table, column: str | None, kind: str) -> pl.Expr:
+    return cells.identifier(column or "", kind, title=table.columns[column or ""])
 
 
 def _numbered(people: pl.DataFrame, *, rules: Rules) -> pl.DataFrame:
@@ -120,7 +124,7 @@ def _elsewhere(stays: pl.DataFrame, *, site: SiteConfig) -> pl.DataFrame:
     if site.first_visit is None:
         return stays.select("subject_key").drop_nulls().unique().with_columns(elsewhere=pl.lit(value=False))
     order = [name for name in stays.columns if name.startswith("order ")] or ["start"]
-    first = stays.drop_nulls("subject_key").sort(*order, "visit_key").group_by("subject_key").first()
+    first = stays.drop_nulls("subject_key").sort(*order, "visit_key", nulls_last=True).group_by("subject_key").first()
     mine = cells.holds({"share": site.first_visit.cells})
     return first.select("subject_key", elsewhere=~mine)
 
