@@ -110,17 +110,35 @@ def _claimed(root: Path, kind: str) -> tuple[Path, int]:
 
     What a killed process left behind is removed first: temporary folders that nobody holds.
     """
-    guard = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for left in (*root.glob(f".{kind}.*"), *root.glob(f".old.{kind}.*")):
-            _remove_unheld(left)
+    with _guarded(root):
+        _sweep(root, kind)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
         lock = os.open(temporary, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    return temporary, lock
+
+
+def sweep(root: Path, *, kind: str) -> None:
+    """Remove what killed processes left of artefacts of this kind."""
+    if root.is_dir():
+        with _guarded(root):
+            _sweep(root, kind)
+
+
+@contextmanager
+def _guarded(root: Path) -> Iterator[None]:
+    """One process at a time looks for what was left, and makes a temporary folder."""
+    guard = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(guard)
-    return temporary, lock
+
+
+def _sweep(root: Path, kind: str) -> None:
+    for left in (*root.glob(f".{kind}.*"), *root.glob(f".old.{kind}.*")):
+        _remove_unheld(left)
 
 
 def _remove_unheld(folder: Path) -> None:
@@ -142,7 +160,10 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str,
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtefactError.of(f"no {kind} artefact", where=str(folder), do="run the step that writes it first")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ArtefactError.of("damaged manifest", where=str(path), do="run its step again") from None
     if manifest.get("schema") != SCHEMA or manifest.get("kind") != kind:
         raise ArtefactError.of(
             "artefact of another kind or schema",

@@ -109,7 +109,8 @@ def files_of(data: Path) -> list[Path]:
 def find(data: Path, name: str) -> Path:
     """The one file of `data` that is called `name`, in any case, with a known ending. Raises ExtractionError."""
     files = files_of(data)
-    found = [path for path in files if path.name.lower() in {f"{name.lower()}{ending}" for ending in ENDINGS}]
+    named = [path for path in files if path.name.lower() in {f"{name.lower()}{ending}" for ending in ENDINGS}]
+    found = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # links to one file count once
     if len(found) == 1:
         return found[0]
     if found:
