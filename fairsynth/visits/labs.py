@@ -144,6 +144,11 @@ def converted() -> pl.Expr:
     return (pl.col("numeric_value").cast(pl.Float64) * pl.col("factor")).round_sig_figs(SIGNIFICANT_DIGITS)
 
 
+def plausible() -> pl.Expr:
+    """Whether columns value, least, greatest say that the value can be true."""
+    return pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(value=False)
+
+
 def bin_index() -> pl.Expr:
     """Index into BINS, from columns value, cut0..cut3; a missing cut separates nothing."""
     below = sum((pl.col("value") < pl.col(cut)).fill_null(False).cast(pl.Int8) for cut in ("cut0", "cut1"))

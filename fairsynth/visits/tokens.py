@@ -22,7 +22,7 @@ import polars as pl
 from fairsynth.visits.bins import GAP_BINS, LOS_BINS, binned
 from fairsynth.visits.catalogue import Catalogue
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.labs import NORMAL, bin_index, converted
+from fairsynth.visits.labs import NORMAL, bin_index, converted, plausible
 from fairsynth.visits.rollup import CODED_KINDS
 from fairsynth.visits.shards import Shards
 
@@ -125,10 +125,9 @@ def _binned(known: pl.DataFrame, *, catalogue: Catalogue) -> tuple[pl.DataFrame,
     """Laboratory values counted by test and bin (row, entry, loinc, bin, token, events, time of the last one); and how
     many values there were, those that are missing or not plausible included.
     """
-    plausible = pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(value=False)
     values = known.lazy().join(catalogue.labs.lazy(), on="entry").with_columns(converted().alias("value"))
     found = (
-        values.select("row", "entry", "time", pl.when(plausible).then(bin_index()).alias("bin"))
+        values.select("row", "entry", "time", pl.when(plausible()).then(bin_index()).alias("bin"))
         .group_by("row", "entry", "bin")
         .agg(pl.len().alias("events"), pl.col("time").max())
         .collect()
