@@ -147,6 +147,7 @@ def with_labs(raw: Path, name: str, write: Callable[[Path, Path], None]) -> Path
             if path.name != LABS:
                 (temporary / path.name).symlink_to(path.resolve())
         write(raw / LABS, temporary / LABS)
+        temporary.chmod(0o755)
         temporary.rename(target)
     return target
 
