@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairsynth import artefacts
-from fairsynth.extraction import check_tables, extract
+from fairsynth.extraction import check_tables, extract, read_rules
 from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.visits.groups import read_groups
+from fairsynth.visits.labs import labs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
 DATA = Path(__file__).parent / "data"
@@ -102,6 +103,16 @@ def test_laboratory_tests_of_eicu_have_loinc_codes(tmp_path):
     found = codes(extract(DATA / "eicu", config=CONFIGS / "eicu", root=tmp_path))
     assert found["LAB//-polys"] == (None, ["LOINC/770-8"])
     assert found["LAB//troponin - I"] == (None, [])  # not one of the tests that become tokens
+
+
+@pytest.mark.parametrize("source", ["mimic4", "eicu"])
+def test_inline_parents_name_laboratory_tests_that_become_tokens(source):
+    """Most of the table's analytes, by a code that it knows."""
+    known = {code for lab in labs() for code in lab.codes}
+    named = [parent.removeprefix("LOINC/") for parent in read_rules(CONFIGS / source).parents.values()]
+    assert set(named) <= known
+    analytes = {lab.name for lab in labs() if set(lab.codes) & set(named)}
+    assert len(analytes) >= 70
 
 
 MIMIC4_RACES = {
