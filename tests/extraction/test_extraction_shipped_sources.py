@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairsynth import artefacts
+from fairsynth.config import read_site
 from fairsynth.extraction import check_tables, extract, read_rules
 from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.visits.groups import read_groups
@@ -17,6 +18,7 @@ from fairsynth.visits.labs import labs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
 DATA = Path(__file__).parent / "data"
+DIABETES_130 = Path(__file__).resolve().parents[3] / "shared" / "data" / "diabetes-130"
 SOURCES = ("mimic4", "eicu", "omop")
 SITES_OF_DIABETES130 = {"medicare": 11, "unrecorded": 12, "public": 13, "private": 14}  # and the patient of each
 
@@ -44,6 +46,23 @@ def test_a_site_of_diabetes130_has_the_patients_whose_first_encounter_its_payer_
     events = extract(DATA / "diabetes130", config=CONFIGS / "diabetes130" / site, root=tmp_path)
     own = expected("diabetes130").filter(subject_id=SITES_OF_DIABETES130[site])
     assert in_order(pl.read_parquet(events / "data/*.parquet")) == in_order(own)
+
+
+@pytest.mark.skipif(not DIABETES_130.is_dir(), reason="needs shared/data/diabetes-130")
+def test_the_four_sites_share_out_the_real_patients_as_the_docs_say():
+    cells = {site: read_site(CONFIGS / "diabetes130" / site).first_visit.cells for site in SITES_OF_DIABETES130}
+    owner = {cell: site for site, listed in cells.items() for cell in listed}
+    assert len(owner) == sum(map(len, cells.values()))  # no payer has two sites
+    columns = ["encounter_id", "patient_nbr", "payer_code"]
+    rows = pl.read_csv(DIABETES_130 / "diabetic_data.csv.gz", infer_schema=False, null_values="?", columns=columns)
+    first = rows.sort(pl.col("encounter_id").cast(pl.Int64)).group_by("patient_nbr", maintain_order=True).first()
+    sites = first["payer_code"].fill_null("").replace_strict(owner)  # every payer has one
+    assert dict(sites.value_counts().iter_rows()) == {
+        "medicare": 20_414,
+        "private": 13_368,
+        "public": 6_693,
+        "unrecorded": 31_043,
+    }
 
 
 @pytest.mark.parametrize("source", SOURCES)
