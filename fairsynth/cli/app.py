@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from fairsynth import artefacts
-from fairsynth.cli import audit, check, demo, extract, generate, report, simulate, study
+from fairsynth.cli import audit, check, demo, extract, generate, report, simulate, study, vocabulary
 from fairsynth.cli.console import errors
 from fairsynth.errors import FairSynthError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (demo, study, check, simulate, extract, generate, audit, report):
+for module in (demo, study, check, vocabulary, simulate, extract, generate, audit, report):
     app.command(name=module.__name__.rsplit(".", 1)[-1])(module.run)
 
 
