@@ -13,7 +13,7 @@ from extraction_mutations import ADMISSIONS, COUNTED, REFUSED, SAME, Files
 
 from fairsynth.artefacts import MANIFEST
 from fairsynth.errors import ExtractionError
-from fairsynth.extraction import engine, extract
+from fairsynth.extraction import engine, extract, parquetfile, textfile
 from fairsynth.extraction.rules import read_source
 
 _read_once = functools.cache(read_source)
@@ -23,6 +23,15 @@ _read_once = functools.cache(read_source)
 def rules_read_once(monkeypatch):
     """Reading the YAML takes longer than extracting tables this small."""
     monkeypatch.setattr(engine, "read_source", _read_once)
+
+
+def only(files: Files, config: Path):
+    """The rules for patients, visits and the tables that changed: a fault is found without the others."""
+    site, rules = _read_once(config)
+    named = {name.split(".")[0].upper() for name in files} | {"PATIENTS", "ADMISSIONS"}
+    tables = tuple(rule for rule in rules.tables if rule.file in named)
+    dictionaries = tuple(rule for rule in rules.dictionaries if rule.file in named)
+    return site, rules.model_copy(update={"tables": tables, "dictionaries": dictionaries})
 
 
 def place(data: Path, files: Files) -> Path:
@@ -76,8 +85,9 @@ def untouched(tmp_path_factory, request) -> Path:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_fault_is_told_with_file_line_and_column_and_leaves_nothing(name, mimic3, tmp_path):
+def test_a_fault_is_told_with_file_line_and_column_and_leaves_nothing(name, mimic3, tmp_path, monkeypatch):
     files, told = REFUSED[name]
+    monkeypatch.setattr(engine, "read_source", lambda config: only(files, config))
     data = place(tmp_path / "data", files)
     with pytest.raises(ExtractionError) as caught:
         extract(data, config=mimic3, root=tmp_path / "site")
@@ -111,13 +121,19 @@ def test_quotes_and_line_ends_inside_a_cell_reach_the_code(mimic3, tmp_path):
         assert f"DRUG//{drug}" in pl.read_parquet(out / "data")["code"].to_list()
 
 
-@pytest.mark.parametrize("name", ["LABEVENTS.csv", "LABEVENTS.parquet"])
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_told(name, mimic3, tmp_path):
+@pytest.mark.parametrize("name", ["LABEVENTS.csv", "LABEVENTS.csv.gz", "LABEVENTS.parquet"])
+def test_a_file_that_may_not_be_read_is_told(name, mimic3, tmp_path, monkeypatch):
     data = place(tmp_path / "data", {"LABEVENTS.csv": None, name: "x"})
     (data / name).chmod(0)
+    if os.geteuid() == 0:  # root may read everything
+        monkeypatch.setattr(textfile, "open_bytes", refuse)
+        monkeypatch.setattr(parquetfile.pq, "read_schema", refuse)
     with pytest.raises(ExtractionError, match=rf"file may not be read: .*{name}\n  do: give this account the right"):
         extract(data, config=mimic3, root=tmp_path / "site")
+
+
+def refuse(path, *_):
+    raise PermissionError(13, "Permission denied", str(path))
 
 
 # --- rows that do not parse, where the site lets them be -------------------------------------------------------------
