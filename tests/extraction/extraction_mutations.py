@@ -1,5 +1,5 @@
-"""What hospitals send instead of clean tables: each case is the files that differ from the tiny tables of extraction_tables.py,
-and what must come of them.
+"""What hospitals send instead of clean tables: each case is the files that differ from the tiny tables of
+extraction_tables.py, and what must come of them.
 
 REFUSED: an error, with these fragments.   SAME: the events of the untouched tables, byte for byte.
 COUNTED: events, with this difference in the flow (step -> count, None: no such step).

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from extraction_tables import TABLES
 from extraction_mutations import ADMISSIONS, COUNTED, REFUSED, SAME, Files
+from extraction_tables import TABLES
 
 from fairsynth.artefacts import MANIFEST
 from fairsynth.errors import ExtractionError
