@@ -79,6 +79,8 @@ class Maker:
             parts = cell.str.split(self.rule.part.separator)
             cell = parts.list.get(self.rule.part.number - 1, null_on_oob=True).str.strip_chars()
             cell = pl.when(cell != "").then(cell)
+        if "" in self.rule.cells:
+            cell = cell.fill_null("")
         if self.rule.cells:
             cell = cell.replace(self.rule.cells)
         return self.rule.template.filled(cell)

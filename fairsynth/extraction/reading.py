@@ -4,7 +4,8 @@ In:  a `Table`, its rule, the `Frame` of the source (None: only cells are checke
 Never: a cell in a message; more than a batch in memory; a row without a fate.
 
 A row has one fate, the first of these that holds: left out by rule (`where`), unreadable (a cell that does not parse),
-of another site, of an unknown patient, of an unknown visit, without an event; else it is kept.
+of another site, of an unknown patient, of a visit that is left out by rule, of an unknown visit, without an event; else
+it is kept.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Reader:
         self._parsed = _parsed(rule, rules, titles=table.columns)
         self._names = Names()
         self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
+        self._in_visit = [event.template.literal for event in rule.events if event.in_visit]
 
     def read(self, sink: Sink | None, *, names: Names) -> Reading:
         """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
@@ -172,8 +174,10 @@ class Reader:
         lost_visit = pl.col("visit_id").is_null() & (pl.col(VISIT).is_not_null() | (self.rule.subject is None))
         nobody = pl.col("subject_id").is_null() if self.rule.subject is not None else pl.lit(value=False)
         away = pl.col("elsewhere").fill_null(value=False)
+        by_rule = lost_visit & pl.col(VISIT).is_in(frame.other_visits[VISIT].implode())
         self.found.with_visit += int(rows[VISIT].is_not_null().sum()) if self.rule.visit is not None else 0
         fate = pl.when(away).then(pl.lit(ELSEWHERE)).when(nobody).then(pl.lit(NO_PATIENT))
+        fate = fate.when(by_rule).then(pl.lit(BY_RULE))
         rows = rows.with_columns(fate=fate.when(lost_visit).then(pl.lit(NO_VISIT)))
         for name, number in rows["fate"].drop_nulls().value_counts().iter_rows():
             self.found.fates[name] += number
@@ -203,8 +207,19 @@ class Reader:
             before = events["visit_id"].null_count()
             events = attached(events, self._stays, by_day=self.rule.attach_by_time == "day")
             found.events_attached += before - events["visit_id"].null_count()
+        if self._in_visit:
+            events = self._without_outsiders(events)
         if sink is not None and events.height:
             sink(events)
+
+    def _without_outsiders(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events but those outside any visit that their rule gives in a visit only."""
+        code = pl.col("code").cast(pl.String)
+        bound = pl.any_horizontal(code.str.starts_with(literal) for literal in self._in_visit)
+        inside = events.filter(pl.col("visit_id").is_not_null() | ~bound)
+        self.found.events -= events.height - inside.height
+        self.found.events_without_visit -= (events.height - inside.height) if self.rule.visit is not None else 0
+        return inside
 
 
 # --- what is parsed, what must hold ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str
     problems: list[Problem] = []
     if not data.is_dir():
         return {}, [Problem(what="missing folder", where=str(data), expected="the raw tables", do="check the path")]
-    for rule in rules.files:
+    for rule in {rule.file: rule for rule in rules.files}.values():
         try:
             reads = rules.reads(rule)
             if site.first_visit is not None and rule.file == rules.visits.table:
