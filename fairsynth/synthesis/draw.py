@@ -42,7 +42,7 @@ def visits_of(records: Records, *, label_visit_follows: bool, readmission_follow
 def draw(
     records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, deadly: bool, seed: int
 ) -> Drawn:
-    """A source code for every token, patient and visit, and a value for every range; `deadly`: a label of 1 is death."""
+    """A source code for every token, patient and visit, a value for every range. `deadly`: a label of 1 is death."""
     names = np.array([*vocabulary.names, *STRUCTURAL])
     visit = visits.of_record[np.repeat(np.arange(records.visits), np.diff(records.visit_offsets))]
     patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))
