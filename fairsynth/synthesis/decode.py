@@ -54,7 +54,9 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     deadly = outcome is Outcome.death
     drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, deadly=deadly, seed=seed)
     calendar = numpy_stream(seed, "decode", "calendar")
-    times = timeline(drawn.intervals, patient_offsets=visits.patient_offsets, rng=calendar)
+    artificial = source["facts"].get("calendar") == "artificial"
+    offsets = visits.patient_offsets
+    times = timeline(drawn.intervals, patient_offsets=offsets, rng=calendar, artificial=artificial)
     events = assemble(drawn, visits=visits, times=times, rng=numpy_stream(seed, "decode", "hours"))
     facts = {
         "synthetic": True,
@@ -63,6 +65,8 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
         "visits": len(visits.patient),
         "events": len(events),
         "undecodable": drawn.undecodable,
+        "contradictory": times.contradictory,
+        "calendar": "artificial" if artificial else "real",
     }
     inputs = {"cohort": cohort["content"], "codes": source["content"], "records": _sha256(records)}
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
