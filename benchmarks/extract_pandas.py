@@ -20,7 +20,7 @@ from fairsynth.config import CohortConfig, LevelsConfig, StudyPlan, read_site
 from fairsynth.schemas import SPLITS
 from fairsynth.visits.bins import AGE_BINS, DAYS_PER_YEAR, GAP_BINS, LOS_BINS, SHIFTED_TO_YEARS, SHIFTED_YEARS
 from fairsynth.visits.groups import read_groups
-from fairsynth.visits.labs import BINS, NORMAL, SIGNIFICANT_DIGITS, labs_by_loinc, plain_unit
+from fairsynth.visits.labs import BINS, NORMAL, SIGNIFICANT_DIGITS, find_lab, plain_unit
 from fairsynth.visits.patients import SEX_OF_GENDER
 from fairsynth.visits.rollup import roll_up
 from fairsynth.visits.split import split
@@ -332,9 +332,10 @@ def conversions(labs: pd.DataFrame) -> pd.DataFrame:
     """Factor and cut points of each kind of measurement that the laboratory table knows."""
     rows = []
     for code, unit, loinc in labs[["code", "unit", "loinc"]].drop_duplicates().itertuples(index=False):
-        lab = labs_by_loinc().get("" if pd.isna(loinc) else loinc)
-        factor = lab.units.get(plain_unit(None if pd.isna(unit) else unit)) if lab else None
-        if lab is not None and factor is not None:
+        named = None if pd.isna(unit) else unit
+        lab = find_lab(None if pd.isna(loinc) else loinc, named)
+        if lab is not None:
+            factor = lab.units[plain_unit(named)]
             cuts = {f"cut{index}": np.nan if cut is None else cut for index, cut in enumerate(lab.cuts)}
             least, greatest = lab.plausible
             key = {"code": code, "unit": unit, "loinc": lab.loinc}
