@@ -89,6 +89,11 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     )
 
 
+def read_records(root: Path, *, config: Path, plan: StudyPlan) -> pl.DataFrame:
+    """The visits of every record as `prepare` takes them, in order: position, predicted_at, open, label, group, ..."""
+    return _records(_open(root, config=config, plan=plan))
+
+
 def proposed_codes(tokens: pl.DataFrame, *, training: pl.Series, plan: StudyPlan) -> dict[str, int]:
     """Tokens that at least `minimum_patients` training patients carry, and how many; the commonest `maximum_codes`."""
     counts = (

@@ -1,0 +1,89 @@
+"""The raw tables: rows, years, rows left out and why.
+
+In:  the report of extraction's checks.   Out: `TableQuality`, one a table, and findings.
+Never: file access; a day or month (years only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fairsynth.config import Strict
+from fairsynth.extraction.checks import TableReport, TablesReport
+from fairsynth.quality.findings import Finding, note, warning
+
+LARGE_LOSS = 0.05  # of a table's rows: above it, what is left out is more than scattered faults
+YEARS_BEFORE = 20  # before the first visit: results of earlier care may reach back so far
+
+
+class TableQuality(Strict):
+    """One table. Every row is kept or left out for one of the reasons; shares are of its rows."""
+
+    table: str
+    file: str
+    rows: int
+    first_year: int | None
+    last_year: int | None
+    kept: int
+    left_out: dict[str, int]
+    share_with_visit: float | None  # None: the table has no visit column
+    events: int
+
+
+def describe_tables(report: TablesReport, *, calendar: bool) -> tuple[TableQuality, ...]:
+    """Every table of a report. Without a real `calendar` its years mean nothing and are left out."""
+    return tuple(_describe(table, calendar=calendar) for table in report.tables)
+
+
+def table_findings(tables: Sequence[TableQuality], *, visits: str) -> Iterator[Finding]:
+    """What a person should know of the tables; `visits` is the table of visits, whose years the others must share."""
+    stays = next(table for table in tables if table.table == visits)
+    for table in tables:
+        if table.rows == 0:
+            yield note("empty table", where=table.file, do="leave it, if the source has no such data")
+        lost = table.rows - table.kept
+        if lost > LARGE_LOSS * table.rows:
+            reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in table.left_out.items() if rows)
+            what = f"{lost / table.rows:.1%} of the rows are left out"
+            yield warning(what, where=f"{table.file}  ({reasons})", do="check the table's keys against the others")
+        if _outside(table, stays):
+            yield warning(
+                f"years {table.first_year} to {table.last_year} reach outside those of the visits "
+                f"({stays.first_year} to {stays.last_year})",
+                where=table.file,
+                do="check its dates and `date_formats` in the rules",
+            )
+
+
+def _describe(table: TableReport, *, calendar: bool) -> TableQuality:
+    left_out = _left_out(table)
+    return TableQuality(
+        table=table.table,
+        file=table.file,
+        rows=table.rows,
+        first_year=table.first_year if calendar else None,
+        last_year=table.last_year if calendar else None,
+        kept=table.rows - sum(left_out.values()),
+        left_out=left_out,
+        share_with_visit=table.share_with_visit,
+        events=table.events,
+    )
+
+
+def _left_out(table: TableReport) -> dict[str, int]:
+    """Reason -> rows, without the reasons that no row has."""
+    found: dict[str, int] | None = getattr(table, "left_out", None)
+    if found is None:
+        found = {"unknown patient": table.rows_of_unknown_patients, "unknown visit": table.rows_of_unknown_visits}
+    return {reason: rows for reason, rows in found.items() if rows}
+
+
+def _outside(table: TableQuality, stays: TableQuality) -> bool:
+    """Whether a table of visits' rows has years that no visit explains; results may come a while before the visits."""
+    if table.share_with_visit is None or table.table == stays.table:
+        return False
+    years = (table.first_year, table.last_year, stays.first_year, stays.last_year)
+    if any(year is None for year in years):
+        return False
+    first, last, first_visit, last_visit = (year or 0 for year in years)
+    return first < first_visit - YEARS_BEFORE or last > last_visit + 1
