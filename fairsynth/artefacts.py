@@ -6,13 +6,14 @@ Never: a half-written artefact under its final name; pickle.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
     """
     facts = {} if facts is None else facts
     root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
+    temporary, lock = _claimed(root, kind)
     try:
         yield temporary
         manifest = {
@@ -101,6 +102,36 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
         _swap(temporary, root / kind)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _claimed(root: Path, kind: str) -> tuple[Path, int]:
+    """A new temporary folder and its lock, which ends with this process, however that ends.
+
+    What a killed process left behind is removed first: temporary folders that nobody holds.
+    """
+    guard = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for left in (*root.glob(f".{kind}.*"), *root.glob(f".old.{kind}.*")):
+            _remove_unheld(left)
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
+        lock = os.open(temporary, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        os.close(guard)
+    return temporary, lock
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Remove a temporary folder unless a process holds its lock."""
+    with suppress(OSError):  # another process may be removing it too
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str, Any]:

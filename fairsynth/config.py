@@ -240,6 +240,14 @@ class CohortConfig(Strict):
     exclude_codes: tuple[str, ...] = ()  # event-code prefixes left out, e.g. codes that give the outcome away
 
 
+class FirstVisit(Strict):
+    """Which patients of a source are this site's, where several sites are made of one source: those whose first visit
+    has one of `cells` ("" for an empty one) in `column` of the visits table."""
+
+    column: str
+    cells: tuple[str, ...] = Field(min_length=1)
+
+
 class SiteConfig(Strict):
     """`site.yaml`: one source of data."""
 
@@ -249,7 +257,9 @@ class SiteConfig(Strict):
     rules: str = "rules.yaml"
     groups: str = "groups.yaml"
     cohort: CohortConfig = CohortConfig()
-    maximum_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of events whose visit is unknown, else error
+    first_visit: FirstVisit | None = None  # None: every patient of the source
+    maximum_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of rows whose patient or visit is unknown
+    maximum_unreadable_share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of rows with a cell that does not parse
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

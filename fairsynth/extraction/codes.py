@@ -1,16 +1,20 @@
 """The codes of an events table, described: text and parents in other vocabularies (MEDS `codes.parquet`).
 
-In:  events, the source's dictionaries.   Out: one row a code that occurs, sorted.
-Never: patients, counts.
+In:  the codes that occur, the source's dictionaries, the rules' own parents.   Out: one row a code, sorted.
+Never: patients, counts; a whole dictionary in memory (OMOP's has millions of rows).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 import pyarrow as pa
 
-from fairsynth.extraction.rules import DictionaryRule, Rules, Template
-from fairsynth.extraction.tables import Table, collect
+from fairsynth.extraction import cells
+from fairsynth.extraction.rules import DictionaryRule, Rules
+from fairsynth.extraction.tables import Table
+from fairsynth.extraction.templates import Parent
 
 CODES_ARROW = pa.schema(
     [
@@ -19,33 +23,47 @@ CODES_ARROW = pa.schema(
         pa.field("parent_codes", pa.list_(pa.string())),
     ]
 )
+_ENTRY = pl.Schema({"code": pl.String(), "description": pl.String(), "parents": pl.List(pl.String)})
 
 
-def describe(events: pl.LazyFrame, *, tables: dict[str, Table], rules: Rules) -> pa.Table:
-    """Every code of `events` with its description (null: none known) and `parent_codes` (possibly empty)."""
-    codes = events.select("code").unique()
-    entries = [_entries(tables[rule.file], rule) for rule in rules.dictionaries]
-    if entries:
-        codes = codes.join(pl.concat(entries), on="code", how="left")
-    else:
-        codes = codes.with_columns(description=pl.lit(None, pl.String), parent_codes=pl.lit(None, pl.List(pl.String)))
-    parents = pl.col("parent_codes").fill_null(pl.lit([], dtype=pl.List(pl.String)))
-    found = collect(codes.with_columns(parent_codes=parents).sort("code"), "dictionaries")
-    return found.select(CODES_ARROW.names).to_arrow().cast(CODES_ARROW)
+def describe(codes: pl.Series, *, tables: dict[str, Table], rules: Rules) -> pa.Table:
+    """Each of `codes` with its description (null: none known) and `parent_codes` (possibly empty).
 
-
-def _entries(table: Table, rule: DictionaryRule) -> pl.LazyFrame:
-    """A dictionary's codes. A code with several rows keeps its first description and all its parents."""
-    description = pl.col(rule.description) if rule.description is not None else pl.lit(None, pl.String)
-    parents = [Template.parse(text).filled() for text in rule.parents] or [pl.lit(None, pl.String)]
-    rows = table.scan().select(
-        code=Template.parse(rule.code).filled(), description=description, parents=pl.concat_list(parents)
-    )
-    return (
-        rows.drop_nulls("code")
+    A code with several rows keeps its first description and all its parents.
+    """
+    found = [pl.DataFrame(schema=_ENTRY), _inline(rules)]
+    for rule in rules.dictionaries:
+        found += _entries(tables[rule.file], rule, codes=codes)
+    entries = (
+        pl.concat(found)
         .group_by("code", maintain_order=True)
         .agg(
             pl.col("description").drop_nulls().first(),
-            parent_codes=pl.col("parents").explode().drop_nulls().unique().sort(),
+            parent_codes=pl.col("parents").explode(empty_as_null=True).drop_nulls().unique().sort(),
         )
     )
+    described = pl.DataFrame({"code": codes}).join(entries, on="code", how="left").sort("code")
+    empty = pl.lit([], dtype=pl.List(pl.String))
+    filled = described.with_columns(pl.col("parent_codes").fill_null(empty))
+    return filled.select(CODES_ARROW.names).to_arrow().cast(CODES_ARROW)
+
+
+def _inline(rules: Rules) -> pl.DataFrame:
+    """The parents that the rules name themselves."""
+    rows = [
+        {"code": code, "description": None, "parents": [parents] if isinstance(parents, str) else list(parents)}
+        for code, parents in rules.parents.items()
+    ]
+    return pl.DataFrame(rows, schema=_ENTRY)
+
+
+def _entries(table: Table, rule: DictionaryRule, *, codes: pl.Series) -> Iterable[pl.DataFrame]:
+    """The rows of a dictionary that describe one of `codes`."""
+    wanted = pl.DataFrame({"code": codes})
+    description = pl.col(rule.description) if rule.description is not None else pl.lit(None, pl.String)
+    parents = [Parent(text=text).filled() for text in rule.parents] or [pl.lit(None, pl.String)]
+    for batch in table.batches():
+        rows = batch.filter(cells.holds(rule.where))
+        for template in rule.codes:
+            entries = rows.select(code=template.filled(), description=description, parents=pl.concat_list(parents))
+            yield entries.join(wanted, on="code", how="semi", maintain_order="left")

@@ -1,63 +1,62 @@
 """Raw tables -> `events/`: the one engine behind every source's rules.
 
-In:  a data folder and a site configuration.   Out: the artefact `root/events` in MEDS 0.4 layout: data/0.parquet,
+In:  a data folder and a site configuration.   Out: the artefact `root/events` in MEDS 0.4 layout: data/*.parquet,
 metadata/codes.parquet, metadata/dataset.json, and flow.json.
-Never: a half-written artefact; a write before every check has passed; a change to the data folder.
+Never: a half-written artefact; an artefact of tables that have problems; a change to the data folder.
+
+Every table is read once: while its cells are checked its events are spooled, inside the artefact's temporary folder,
+which vanishes when a problem is found.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairsynth import artefacts
+from fairsynth.config import SiteConfig
 from fairsynth.errors import ArtefactError, ExtractionError
 from fairsynth.extraction.checks import TableReport, TablesReport, checked, survey
 from fairsynth.extraction.codes import describe
-from fairsynth.extraction.events import Frame, all_events
-from fairsynth.extraction.rules import Rules, TableRule, read_source
+from fairsynth.extraction.events import Names
+from fairsynth.extraction.frame import Frame
+from fairsynth.extraction.rules import Rules, read_source
+from fairsynth.extraction.shards import EVENT_ARROW, Spool, Written, write_shards
 from fairsynth.extraction.tables import Table, find
 
+__all__ = ["CODES", "DATA", "DATASET", "EVENT_ARROW", "FLOW", "KIND", "extract"]
+
 KIND = "events"
-DATA = Path("data/0.parquet")  # these three by MEDS 0.4
+DATA = Path("data")  # these three by MEDS 0.4
 CODES = Path("metadata/codes.parquet")
 DATASET = Path("metadata/dataset.json")
 FLOW = Path("flow.json")
-ROWS_A_GROUP = 1_000_000
-
-EVENT_ARROW = pa.schema(
-    [
-        pa.field("subject_id", pa.int64()),
-        pa.field("time", pa.timestamp("us")),
-        pa.field("code", pa.string()),
-        pa.field("numeric_value", pa.float32()),
-        pa.field("visit_id", pa.int64()),
-        pa.field("unit", pa.string()),
-    ]
-)
 
 
 def extract(data: Path, *, config: Path, root: Path) -> Path:
     """Write `root/events` from the tables in `data` by the rules in folder `config`, and return its path.
 
     A finished artefact whose inputs are unchanged (contents of tables and configuration, version of the code) is kept
-    as it is. Raises ConfigError, and ExtractionError with every problem of the data folder before anything is written.
+    as it is. Raises ConfigError, and ExtractionError with every problem of the data folder; then nothing is written.
     """
     site, rules = read_source(config)
     files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
     inputs = _hashes(data, rules) | files
     if _is_current(root / KIND, inputs=inputs):
         return root / KIND
-    tables, frame, report = checked(survey(data, site=site, rules=rules))
-    facts: dict[str, object] = {"source": report.source, "data_sha256": inputs["data"]}
+    facts: dict[str, object] = {
+        "source": site.source,
+        "data_sha256": inputs["data"],
+        "calendar": "artificial" if rules.artificial else "real",
+    }
     with artefacts.new(root, kind=KIND, inputs=inputs, facts=facts) as folder:
-        facts |= _write(folder, tables=tables, frame=frame, report=report)
+        facts |= _write(folder, data, site=site, rules=rules)
     return root / KIND
 
 
@@ -79,73 +78,71 @@ def _is_current(folder: Path, *, inputs: dict[str, str]) -> bool:
     return bool(manifest["inputs"] == inputs and manifest["code_version"] == artefacts.code_version())
 
 
-def _write(folder: Path, *, tables: dict[str, Table], frame: Frame, report: TablesReport) -> dict[str, int]:
+def _write(folder: Path, data: Path, *, site: SiteConfig, rules: Rules) -> dict[str, int]:
     """Write the files of the artefact; the counts that its manifest states."""
-    (folder / DATA).parent.mkdir(parents=True)
-    (folder / CODES).parent.mkdir(parents=True)
-    _write_events(all_events(tables, frame), folder / DATA)
-    events = pl.scan_parquet(folder / DATA)
-    codes = describe(events, tables=tables, rules=frame.rules)
-    pq.write_table(codes, folder / CODES)
-    artefacts.write_json(folder / DATASET, _dataset(report.source))
-    flow = _flow(events, frame=frame, report=report)
+    names, spool = Names(), Spool(folder / "spool")
+    tables, frame, report = checked(survey(data, site=site, rules=rules, sink=spool.add, names=names))
+    spool.close()
+    (folder / DATA).mkdir()
+    written = write_shards(spool, folder / DATA, names=names, once=rules.patients == rules.visits.table)
+    shutil.rmtree(folder / "spool")
+    _write_metadata(folder, written, tables=tables, rules=rules, source=report.source)
+    flow = _flow(written, frame=frame, report=report)
     artefacts.write_text(folder / FLOW, json.dumps(flow, indent=2) + "\n")  # in the order of the steps
-    return {"patients": report.patients, "visits": report.visits, "events": flow["events"], "codes": codes.num_rows}
+    codes = len(written.codes)
+    return {"patients": report.patients, "visits": report.visits, "events": written.events, "codes": codes}
 
 
-def _write_events(events: pl.LazyFrame, path: Path) -> None:
-    """Write events, streamed. Polars writes `large_string`, which MEDS does not accept: hence the second pass."""
-    sorted_events = path.with_name("sorted.parquet")
-    try:
-        events.sink_parquet(sorted_events, engine="streaming")
-    except pl.exceptions.ComputeError:  # its text quotes cells
-        raise ExtractionError.of("tables changed while they were read", where=KIND, do="run it again") from None
-    with pq.ParquetFile(sorted_events) as source, pq.ParquetWriter(path, EVENT_ARROW, compression="zstd") as target:
-        for batch in source.iter_batches(batch_size=ROWS_A_GROUP):
-            target.write_batch(batch.cast(EVENT_ARROW), row_group_size=ROWS_A_GROUP)
-    sorted_events.unlink()
+def _write_metadata(folder: Path, written: Written, *, tables: dict[str, Table], rules: Rules, source: str) -> None:
+    (folder / CODES).parent.mkdir()
+    pq.write_table(describe(written.codes, tables=tables, rules=rules), folder / CODES)
+    artefacts.write_json(folder / DATASET, _dataset(source))
 
 
-def _flow(events: pl.LazyFrame, *, frame: Frame, report: TablesReport) -> dict[str, int]:
+def _flow(written: Written, *, frame: Frame, report: TablesReport) -> dict[str, int]:
     """What came in, what was left out and why, what came out: step -> count, in order (no losses of zero)."""
-    rules = frame.rules
-    visited = {rule.file: _made_by(rule) & pl.col("visit_id").is_null() for rule in rules.tables if rule.visit}
-    counts = [condition.sum().alias(name) for name, condition in visited.items()]
-    found = events.select(pl.len().alias("events"), *counts).collect(engine="streaming").row(0, named=True)
     flow = {
         "patients": report.patients,
         "visits": report.visits,
         "visits that end before they start (kept)": report.visits_ending_before_they_start,
     }
+    if early := _before_birth(written.births, frame):
+        flow["visits that start more than a day before the patient's birth (kept)"] = early
     for table in report.tables:
         flow |= _table_flow(table)
-        if rules.table(table.table).attach_by_time:
+        if frame.rules.table(table.table).attach_by_time:
             flow[f"{table.table}: events that name no visit"] = table.events_without_visit
-            flow[f"{table.table}: of these, in a visit by their time"] = table.events_without_visit - found[table.table]
-    flow["events"] = found["events"]
-    flow["events outside any visit"] = sum(found[name] for name in visited)
+            flow[f"{table.table}: of these, in a visit by their time"] = table.events_attached
+    if written.merged:
+        flow["repeated facts of a patient (told once)"] = written.merged
+    flow["events"] = written.events
+    flow["events outside any visit"] = sum(
+        table.events_without_visit - table.events_attached for table in report.tables
+    )
     return flow
 
 
+def _before_birth(births: pl.DataFrame, frame: Frame) -> int:
+    """Visits that start more than a day before the birth of their patient (events some hours before it are usual)."""
+    visits = frame.visits.join(births, on="subject_id", how="inner")
+    return visits.filter(pl.col("start") < pl.col("time").dt.offset_by("-1d")).height
+
+
 def _table_flow(table: TableReport) -> dict[str, int]:
-    """The steps of one table."""
-    losses = {
-        "rows of unknown patients (left out)": table.rows_of_unknown_patients,
-        "rows of unknown visits (left out)": table.rows_of_unknown_visits,
-        "rows without a code (left out)": table.rows_without_code,
-        "rows without a time (left out)": table.rows_without_time,
+    """The steps of one table. A row is kept or left out for one reason; events that a row did not give for want of a
+    code or a time are counted too, for a row may give several."""
+    missed = {
+        "events missed for want of a code": table.rows_without_code,
+        "events missed for want of a time": table.rows_without_time,
     }
-    steps = {"rows": table.rows, **{step: number for step, number in losses.items() if number}, "events": table.events}
+    steps = {
+        "rows": table.rows,
+        **{f"rows left out, {reason}": number for reason, number in table.left_out.items()},
+        "rows kept": table.kept,
+        **{step: number for step, number in missed.items() if number},
+        "events": table.events,
+    }
     return {f"{table.table}: {step}": number for step, number in steps.items()}
-
-
-def _made_by(rule: TableRule) -> pl.Expr:
-    """Whether an event's code comes from this table."""
-    code = pl.col("code")
-    templates = [event.template for event in rule.events]
-    return pl.any_horizontal(
-        [code == t.literal if t.column is None else code.str.starts_with(t.literal) for t in templates]
-    )
 
 
 def _dataset(source: str) -> dict[str, object]:

@@ -1,9 +1,8 @@
-"""Tables + rules -> events, lazily.
+"""Placed rows -> events, and what became of every row.
 
-In:  open tables, `Rules`, and the patients and visits of the source.   Out: frames with the columns of EVENT_SCHEMA.
-Never: a write, a judgement (checks.py has made it: here a cell that does not parse is simply null).
-
-A row is *kept* when its patient is known and the visit it names, if any, is a visit of that patient.
+In:  one batch of a table's rows, parsed and placed among patients and visits (reading.py).   Out: events with their
+codes and units as categories, one reason for each row that gives none.
+Never: a file, a judgement (reading.py and checks.py make it).
 """
 
 from __future__ import annotations
@@ -13,107 +12,133 @@ from dataclasses import dataclass
 import polars as pl
 
 from fairsynth.extraction import cells
-from fairsynth.extraction.rules import EventRule, Rules, TableRule
-from fairsynth.extraction.tables import Table, collect
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.event_rules import EventRule
+from fairsynth.extraction.rules import TableRule
 
-KEPT = "known_patient", "known_visit"
+# Names of parsed cells; no column of a source contains a lower-case letter.
+SUBJECT, VISIT = "subject_key", "visit_key"
+
+
+def time_name(column: str) -> str:
+    """Where the parsed time of `column` is."""
+    return f"time of {column}"
+
+
+def number_name(column: str) -> str:
+    """Where the parsed number of `column` is."""
+    return f"number of {column}"
+
+
+def age_name(event: EventRule) -> str:
+    """Where the parsed age of an event's row is."""
+    return f"age for {event.code}"
+
+
+def date_name(event: EventRule) -> str:
+    """Where the date that an event's row gives in parts is."""
+    return f"date for {event.code}"
+
+
+class Names:
+    """The codes and units of a source, numbered as they are read."""
+
+    def __init__(self) -> None:
+        self.codes, self.units = pl.Categories.random(), pl.Categories.random()
+        # Categories forget their names when no column of theirs is left: these two stay.
+        self._kept = [pl.Series([], dtype=pl.Categorical(one)) for one in (self.codes, self.units)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
-    """What every row is placed in: `patients` (subject_id) and `visits` (subject_id, visit_id, start, end), unique."""
+class Maker:
+    """One event that a row may give: `rule` applied to the cell of `column` (None: a constant code)."""
 
-    rules: Rules
-    patients: pl.DataFrame
-    visits: pl.DataFrame
+    rule: EventRule
+    column: str | None
+    clock: bool
+
+    @property
+    def applies(self) -> pl.Expr:
+        """Whether the row has the cells that the rule asks for. Null where they cannot be told: never."""
+        return cells.holds(self.rule.where) & ~cells.holds_any(self.rule.unless)
+
+    @property
+    def code(self) -> pl.Expr:
+        """The code; null where its cell is empty."""
+        if self.column is None:
+            return self.rule.template.filled()
+        cell = pl.col(self.column)
+        if self.rule.part is not None:
+            parts = cell.str.split(self.rule.part.separator)
+            cell = parts.list.get(self.rule.part.number - 1, null_on_oob=True).str.strip_chars()
+            cell = pl.when(cell != "").then(cell)
+        if self.rule.cells:
+            cell = cell.replace(self.rule.cells)
+        return self.rule.template.filled(cell)
+
+    @property
+    def time(self) -> pl.Expr:
+        """The row's own time, else its visit's start or end; null for a static event."""
+        rule = self.rule
+        times = [self._moment(column) for column in rule.times]
+        if rule.age is not None:
+            days = pl.col(age_name(rule)) * 86_400_000_000
+            times.append((pl.col("start") - days.round().cast(pl.Int64).cast(pl.Duration("us"))).dt.truncate("1d"))
+        if rule.date is not None:
+            times.append(pl.col(date_name(rule)))
+        if rule.at is not None:
+            times.append(pl.col(rule.at))
+        return pl.coalesce(times) if times else pl.lit(None, dtype=pl.Datetime("us"))
+
+    @property
+    def made(self) -> pl.Expr:
+        """Whether the row gives the event."""
+        complete = self.applies & self.code.is_not_null()
+        return complete if self.rule.static else complete & self.time.is_not_null()
+
+    def _moment(self, column: str) -> pl.Expr:
+        parsed = pl.col(time_name(column))
+        return pl.col("zero") + parsed if self.clock else parsed
 
 
-def read_frame(rules: Rules, tables: dict[str, Table]) -> Frame:
-    """The patients and visits of the source; rows without ids are left out, repeated ids appear once."""
-    admissions = rules.table(rules.visits.table)
-    people, stays = tables[rules.patients], tables[rules.visits.table]
-    patients = people.scan().select(subject_id=cells.identifier(rules.table(rules.patients).subject))
-    visits = stays.scan().select(
-        subject_id=cells.identifier(admissions.subject),
-        visit_id=cells.identifier(admissions.visit or ""),  # never empty: the rules refuse it
-        start=cells.time(rules.visits.start, rules),
-        end=cells.time(rules.visits.end, rules),
+def makers(rule: TableRule, *, clock: bool) -> list[Maker]:
+    """Every event that a row of a table may give."""
+    return [
+        Maker(rule=event, column=column, clock=clock) for event in rule.events for column in (event.columns or (None,))
+    ]
+
+
+def events_of(rows: pl.DataFrame, maker: Maker, *, names: Names) -> pl.DataFrame:
+    """The events that `maker` makes of placed rows: bucket, subject_id, time, code, numeric_value, visit_id, unit."""
+    event = maker.rule
+    value = pl.col(number_name(event.value)) if event.value else pl.lit(None, dtype=pl.Float32)
+    unit = pl.col(event.unit) if event.unit else pl.lit(None, dtype=pl.String)
+    visit = pl.lit(None, dtype=pl.Int64) if event.static or event.age or event.date else pl.col("visit_id")
+    return rows.filter(maker.made).select(
+        "bucket",
+        "subject_id",
+        time=maker.time,
+        code=maker.code.cast(pl.Categorical(names.codes)),
+        numeric_value=value,
+        visit_id=visit,
+        unit=unit.cast(pl.Categorical(names.units)),
     )
-    key = ["subject_id", "visit_id"]
-    return Frame(
-        rules=rules,
-        patients=collect(patients.drop_nulls().unique(), str(people.path)),
-        visits=collect(visits.drop_nulls(key).unique(key, keep="first", maintain_order=True), str(stays.path)),
-    )
 
 
-def placed(table: Table, rule: TableRule, frame: Frame) -> pl.LazyFrame:
-    """The table's rows with `subject_id`, `visit_id` (as named in the row), the visit's `start` and `end`,
-    `known_patient` and `known_visit` (true also where the row names no visit)."""
-    visit = cells.identifier(rule.visit) if rule.visit is not None else pl.lit(None, dtype=pl.Int64)
-    patients = frame.patients.lazy().with_columns(known_patient=pl.lit(value=True))
-    visits = frame.visits.lazy().with_columns(known_visit=pl.lit(value=True))
-    rows = table.scan().with_columns(subject_id=cells.identifier(rule.subject), visit_id=visit)
-    rows = rows.join(patients, on="subject_id", how="left").join(visits, on=["subject_id", "visit_id"], how="left")
-    known_visit = pl.col("known_visit").fill_null(value=False) | pl.col("visit_id").is_null()
-    return rows.with_columns(known_visit=known_visit, known_patient=pl.col("known_patient").fill_null(value=False))
+def attached(events: pl.DataFrame, visits: pl.DataFrame, *, by_day: bool) -> pl.DataFrame:
+    """Events without a visit get the visit of their patient that began last before them, if it had not ended.
 
-
-def events_of(rows: pl.LazyFrame, event: EventRule, rules: Rules) -> pl.LazyFrame:
-    """The events that `event` makes of placed rows."""
-    rows = rows.filter(applies(event)).filter(is_complete(event, rules))
-    columns = {
-        "subject_id": pl.col("subject_id"),
-        "time": time_of(event, rules),
-        "code": event.template.filled(),
-        "numeric_value": cells.number(event.value) if event.value else pl.lit(None),
-        "visit_id": pl.col("visit_id"),
-        "unit": pl.col(event.unit) if event.unit else pl.lit(None),
-    }
-    return rows.select(columns[name].cast(dtype).alias(name) for name, dtype in EVENT_SCHEMA.items())
-
-
-def applies(event: EventRule) -> pl.Expr:
-    """Whether a placed row is kept and has the cells that `event` asks for."""
-    conditions = [pl.col(column).eq_missing(pl.lit(text)) for column, text in event.where.items()]
-    return pl.all_horizontal(*KEPT, *conditions)
-
-
-def is_complete(event: EventRule, rules: Rules) -> pl.Expr:
-    """Whether a row has the event's code, and its time unless the event is static by rule."""
-    code = event.template.filled().is_not_null()
-    return code if event.static else code & time_of(event, rules).is_not_null()
-
-
-def time_of(event: EventRule, rules: Rules) -> pl.Expr:
-    """The row's own time, else its visit's start or end; null for a static event."""
-    times = [cells.time(event.time, rules)] if event.time is not None else []
-    if event.at is not None:
-        times.append(pl.col(event.at))
-    return pl.coalesce(times) if times else pl.lit(None)
-
-
-def attached(events: pl.LazyFrame, visits: pl.DataFrame) -> pl.LazyFrame:
-    """Events without a visit get the visit of their patient that began last before them, if it had not ended."""
+    `visits` (subject_id, stay, start, end) is sorted by start. By day, times of day are left aside: an event belongs to
+    a visit that began on its day or before and ended on its day or later.
+    """
     outside = events.filter(pl.col("visit_id").is_null())
-    stays = visits.lazy().drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
-    found = outside.sort("time").join_asof(
-        stays, left_on="time", right_on="start", by="subject_id", strategy="backward", check_sortedness=False
+    if outside.is_empty():
+        return events
+    moment = pl.col("time").dt.truncate("1d").dt.offset_by("23h59m59s") if by_day else pl.col("time")
+    end = pl.col("end").dt.truncate("1d").dt.offset_by("23h59m59s") if by_day else pl.col("end")
+    found = (
+        outside.with_columns(moment=moment)
+        .sort("moment", nulls_last=False)
+        .join_asof(visits, left_on="moment", right_on="start", by="subject_id", check_sortedness=False)
+        .with_columns(visit_id=pl.when(pl.col("moment") <= end).then(pl.col("stay")))
     )
-    stay = pl.when(pl.col("time") <= pl.col("end")).then(pl.col("stay"))
-    return pl.concat(
-        [events.filter(pl.col("visit_id").is_not_null()), found.with_columns(visit_id=stay).select(list(EVENT_SCHEMA))]
-    )
-
-
-def all_events(tables: dict[str, Table], frame: Frame) -> pl.LazyFrame:
-    """Every event of the source in MEDS order, ties broken by the other columns: the order is the data's own."""
-    parts = []
-    for rule in frame.rules.tables:
-        rows = placed(tables[rule.file], rule, frame)
-        for event in rule.events:
-            events = events_of(rows, event, frame.rules)
-            parts.append(attached(events, frame.visits) if rule.attach_by_time else events)
-    order = ["subject_id", "time", "visit_id", "code", "numeric_value", "unit"]
-    return pl.concat(parts).sort(order, nulls_last=False)
+    return pl.concat([events.filter(pl.col("visit_id").is_not_null()), found.select(events.columns)])

@@ -4,112 +4,33 @@ In:  YAML.   Out: `Rules`, frozen and checked: every column a rule reads is list
 exactly one rule, so that tables can be written from events as well as events read from tables.
 Never: expressions, file access other than the rules file, data.
 
-A code template is a literal that ends, at most, in one column: `DIAG//ICD9CM//{ICD9_CODE}`. That makes it invertible:
-whatever follows the literal is the cell. `TableRule.cells` turns one event into the cells of a row.
+Keys are explained, with an example for each kind of schema, in docs/extraction.md.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import polars as pl
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fairsynth.config import SiteConfig, Strict, read_site, read_yaml
+from fairsynth.errors import ConfigError
+from fairsynth.extraction.event_rules import Conditions, EventRule, VisitTime, first_cells
+from fairsynth.extraction.templates import Code, Column, Parent, ParentCode, Template
 
-_TEMPLATE = re.compile(r"(?P<literal>[^{}]+)(?:\{(?P<column>[A-Z][A-Z0-9_]*)\})?")
-
-VisitTime = Literal["start", "end"]
-Column = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Template:
-    """A code template taken apart: `literal` then the cell of `column` (None: a constant code)."""
-
-    literal: str
-    column: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> Template:
-        """The template that `text` writes. Raises ValueError when it is not `literal` or `literal{COLUMN}`."""
-        match = _TEMPLATE.fullmatch(text)
-        if match is None:
-            raise ValueError("a code is a literal that ends, at most, in one {COLUMN}")
-        return cls(literal=match["literal"], column=match["column"])
-
-    def invert(self, code: str) -> dict[str, str] | None:
-        """The cell that made `code`, by column; None when this template cannot have made it."""
-        if self.column is None:
-            return {} if code == self.literal else None
-        cell = code.removeprefix(self.literal)
-        return {self.column: cell} if cell and len(cell) < len(code) else None
-
-    def filled(self) -> pl.Expr:
-        """The code of a row; null where its cell is empty."""
-        literal = pl.lit(self.literal)
-        return literal if self.column is None else literal + pl.col(self.column)
-
-    def overlaps(self, other: Template) -> bool:
-        """Whether some code could come from both."""
-        if self.column is None or other.column is None:
-            return self.invert(other.literal) is not None or other.invert(self.literal) is not None
-        return self.literal.startswith(other.literal) or other.literal.startswith(self.literal)
-
-
-def _is_template(text: str) -> str:
-    Template.parse(text)
-    return text
-
-
-Code = Annotated[str, AfterValidator(_is_template)]
-
-
-class EventRule(Strict):
-    """How a row becomes one event.
-
-    A row gives no event when a `where` column differs, when the template's cell is empty, or when neither `time` nor
-    the visit's time `at` is known. An `optional` event is one that most rows lack (a death); other losses are counted.
-    """
-
-    code: Code
-    time: Column | None = None  # the row's own time
-    at: VisitTime | None = None  # else the start or the end of its visit
-    value: Column | None = None  # a number
-    unit: Column | None = None  # of `value`, as the source writes it
-    where: dict[Column, str] = {}  # the cells a row must have
-    sets: dict[Column, str] = {}  # further cells of a row that is written for this event
-    optional: bool = False
-
-    @cached_property
-    def template(self) -> Template:
-        """The code's template."""
-        return Template.parse(self.code)
-
-    @property
-    def static(self) -> bool:
-        """Whether the event has no time by rule (MEDS: a null time)."""
-        return self.time is None and self.at is None
-
-    @property
-    def reads(self) -> Iterator[str]:
-        """The columns that must be in the file."""
-        named = (self.template.column, self.time, self.value, self.unit)
-        yield from (name for name in named if name is not None)
-        yield from self.where
+Unit = Literal["minutes", "hours", "days"]
+FileName = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9_. -]*$", max_length=120)]
 
 
 class WriteRule(Strict):
     """What a written table holds beside the cells that its events give."""
 
     row: Literal["patient", "visit", "event"] = "event"  # what one row stands for
-    sequences: dict[Column, Literal["table", "visit"]] = {}  # running numbers from 1, within the table or the visit
+    sequences: dict[Column, Literal["table", "visit", "patient"]] = {}  # running numbers from 1
     constants: dict[Column, str] = {}  # cells every row starts with
     copies: dict[Column, Column] = {}  # column -> the column it repeats
     visit_times: dict[Column, VisitTime] = {}  # cells that repeat the visit's start or end
@@ -118,16 +39,17 @@ class WriteRule(Strict):
 class FileRule(Strict):
     """One file: its name without ending, all its columns in file order, and other names that releases use for them."""
 
-    file: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    file: FileName
     columns: tuple[Column, ...] = Field(min_length=1)
     aliases: dict[Column, tuple[Column, ...]] = {}
     may_be_empty: bool = False
+    where: Conditions = {}  # rows that count; the others are left out and counted
     write: WriteRule = WriteRule()
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that must be in the file, in file order."""
-        needed = set(self._needed())
+        needed = {*self._needed(), *self.where}
         return tuple(column for column in self.columns if column in needed)
 
     def names(self, column: str) -> tuple[str, ...]:
@@ -145,7 +67,7 @@ class FileRule(Strict):
     def _columns_are_listed(self) -> Self:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"{self.file}: a column is listed twice")
-        for name in (*self._needed(), *self._written(), *self.aliases):
+        for name in (*self._needed(), *self._written(), *self.aliases, *self.where):
             if name not in self.columns:
                 raise ValueError(f"{self.file}: {name} is not among `columns`")
         return self
@@ -154,15 +76,13 @@ class FileRule(Strict):
 class TableRule(FileRule):
     """A table whose rows belong to patients, and the events that a row gives."""
 
-    subject: Column = "SUBJECT_ID"
-    visit: Column | None = "HADM_ID"
-    attach_by_time: bool = False  # a row without a visit belongs to the visit that its time falls in
+    subject: Column | None = "SUBJECT_ID"  # null: the patient is known through the visit
+    visit: Column | None = "HADM_ID"  # null: rows name no visit
+    attach_by_time: bool | Literal["day"] = False  # a row without a visit: that in which its time (its day) falls
     events: tuple[EventRule, ...] = Field(min_length=1)
 
     def _needed(self) -> Iterable[str]:
-        yield self.subject
-        if self.visit is not None:
-            yield self.visit
+        yield from (name for name in (self.subject, self.visit) if name is not None)
         for event in self.events:
             yield from event.reads
 
@@ -172,9 +92,11 @@ class TableRule(FileRule):
             yield from event.sets
 
     @model_validator(mode="after")
-    def _visit_where_used(self) -> Self:
-        if self.visit is None and (self.attach_by_time or any(event.at is not None for event in self.events)):
-            raise ValueError(f"{self.file}: `at` and `attach_by_time` need a `visit` column")
+    def _placed(self) -> Self:
+        if self.subject is None and self.visit is None:
+            raise ValueError(f"{self.file}: give `subject`, `visit` or both, or no row has a patient")
+        if self.visit is None and any(event.at is not None or event.age is not None for event in self.events):
+            raise ValueError(f"{self.file}: `at` and `age` need a `visit` column")
         return self
 
     def rule_of(self, code: str) -> EventRule | None:
@@ -186,7 +108,7 @@ class TableRule(FileRule):
         event = self.rule_of(code)
         if event is None:
             return None
-        return {**event.where, **(event.template.invert(code) or {})}
+        return {**first_cells(event.where), **(event.invert(code) or {})}
 
     def cells(self, code: str, *, time: str = "", value: str = "", unit: str = "") -> dict[str, str] | None:
         """The cells that this event gives to its row, by column; `time`, `value` and `unit` are already text.
@@ -203,37 +125,83 @@ class TableRule(FileRule):
 
 
 class DictionaryRule(FileRule):
-    """A dictionary: a row describes the code that its cell makes, and names its parents in other vocabularies."""
+    """A dictionary: a row describes the codes that its cells make, and names their parents in other vocabularies."""
 
-    code: Code
+    code: Code | tuple[Code, ...]
     description: Column | None = None
-    parents: tuple[Code, ...] = ()
+    parents: tuple[ParentCode, ...] = ()
+
+    @property
+    def codes(self) -> tuple[Template, ...]:
+        """The templates of the codes that a row describes."""
+        texts = (self.code,) if isinstance(self.code, str) else self.code
+        return tuple(Template.parse(text) for text in texts)
 
     def _needed(self) -> Iterable[str]:
-        templates = [Template.parse(text) for text in (self.code, *self.parents)]
-        yield from (template.column for template in templates if template.column is not None)
+        yield from (template.column for template in self.codes if template.column is not None)
+        for text in self.parents:
+            yield from Parent(text=text).columns
         if self.description is not None:
             yield self.description
 
     def cells(self, code: str, *, description: str = "", parents: Iterable[str] = ()) -> dict[str, str] | None:
         """The cells of the row that describes `code`; None when this dictionary does not hold it."""
-        cells = Template.parse(self.code).invert(code)
+        cells = next((found for template in self.codes if (found := template.invert(code)) is not None), None)
         if cells is None:
             return None
         if self.description is not None:
             cells[self.description] = description
         for parent in parents:
             for text in self.parents:
-                cells.update(Template.parse(text).invert(parent) or {})
+                cells.update(Parent(text=text).invert(parent) or {})
         return cells
+
+
+class Clock(Strict):
+    """A source without calendar dates: every time column holds an offset from its visit's zero.
+
+    `order` names the columns of the visits table (numbers) that put a patient's visits in their order, the most
+    important first. Visits are laid one after the other on an artificial calendar: gaps between them mean nothing.
+    """
+
+    unit: Unit = "minutes"
+    order: tuple[Column, ...] = Field(min_length=1)
 
 
 class VisitsRule(Strict):
     """Which table has one row a visit, and where the visit's start and end are."""
 
-    table: str
-    start: Column = "ADMITTIME"
+    table: FileName
+    start: Column | None = "ADMITTIME"  # null (with a clock): the visit starts at its zero
     end: Column = "DISCHTIME"
+    clock: Clock | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that must be in the table."""
+        order = () if self.clock is None else self.clock.order
+        return tuple(name for name in (self.start, self.end, *order) if name is not None)
+
+    @model_validator(mode="after")
+    def _starts(self) -> Self:
+        if self.start is None and self.clock is None:
+            raise ValueError("`start` may be null only with a `clock`")
+        return self
+
+
+class Identifiers(Strict):
+    """What identifiers are: whole numbers, kept as they are, or text, numbered in sorted order."""
+
+    subject: Literal["number", "text"] = "number"
+    visit: Literal["number", "text"] = "number"
+
+
+class TextFormat(Strict):
+    """How the source writes text files."""
+
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    encoding: Literal["utf-8", "latin-1", "cp1252", "gb18030"] = "utf-8"
+    missing: tuple[str, ...] = ()  # cells that mean "nothing", beside empty ones, e.g. ["?", "NULL"]
 
 
 class Rules(Strict):
@@ -241,19 +209,27 @@ class Rules(Strict):
 
     schema_: Literal["fairsynth.rules/1"] = Field(alias="schema")
     date_formats: tuple[str, ...] = Field(default=("%Y-%m-%d %H:%M:%S", "%Y-%m-%d"), min_length=1)  # first: written
-    patients: str  # the table with one row a patient
+    text: TextFormat = TextFormat()
+    identifiers: Identifiers = Identifiers()
+    patients: FileName  # the table with one row a patient, or the visits table: then patients are those of its visits
     visits: VisitsRule
     tables: tuple[TableRule, ...] = Field(min_length=1)
     dictionaries: tuple[DictionaryRule, ...] = ()
+    parents: dict[str, str | tuple[str, ...]] = {}  # code -> its name in a standard vocabulary, beside the dictionaries
 
     @property
     def files(self) -> tuple[FileRule, ...]:
         """Tables, then dictionaries."""
         return (*self.tables, *self.dictionaries)
 
+    @property
+    def artificial(self) -> bool:
+        """Whether the source has no calendar, so that gaps between visits mean nothing."""
+        return self.visits.clock is not None
+
     def reads(self, rule: FileRule) -> tuple[str, ...]:
         """The columns of `rule` that must be in its file, in file order; of the visits table also start and end."""
-        ends = {self.visits.start, self.visits.end} if rule.file == self.visits.table else set()
+        ends = set(self.visits.reads) if rule.file == self.visits.table else set()
         return tuple(column for column in rule.columns if column in ends | set(rule.reads))
 
     def table(self, name: str) -> TableRule:
@@ -280,12 +256,23 @@ class Rules(Strict):
         for name in (self.patients, self.visits.table):
             if name not in self._by_name:
                 raise ValueError(f"{name} is not among `tables`")
+        if self.table(self.patients).subject is None or self.table(self.visits.table).subject is None:
+            raise ValueError("the patients and the visits table need a `subject` column")
         admissions = self.table(self.visits.table)
         if admissions.visit is None:
             raise ValueError(f"{admissions.file}: the visits table needs a `visit` column")
-        for column in (self.visits.start, self.visits.end):
+        for column in self.visits.reads:
             if column not in admissions.columns:
                 raise ValueError(f"{admissions.file}: {column} is not among `columns`")
+        return self
+
+    @model_validator(mode="after")
+    def _clock_fits(self) -> Self:
+        for table in self.tables if self.artificial else ():
+            if table.visit is None and any(event.time is not None for event in table.events):
+                raise ValueError(f"{table.file}: with a `clock`, a time needs the `visit` that it counts from")
+            if table.attach_by_time:
+                raise ValueError(f"{table.file}: `attach_by_time` needs a calendar, and a `clock` has none")
         return self
 
     @model_validator(mode="after")
@@ -307,4 +294,12 @@ def read_rules(config: Path) -> Rules:
 def read_source(config: Path) -> tuple[SiteConfig, Rules]:
     """The site configuration in folder `config`, and its rules. Raises ConfigError."""
     site = read_site(config)
-    return site, read_yaml(config / site.rules, Rules)
+    rules = read_yaml(config / site.rules, Rules)
+    columns = rules.table(rules.visits.table).columns
+    if site.first_visit is not None and site.first_visit.column not in columns:
+        raise ConfigError.of(
+            "unknown column",
+            where=f"{config / 'site.yaml'}  first_visit.column -> {site.first_visit.column}",
+            expected=f"a column of {rules.visits.table}: {', '.join(columns)}",
+        )
+    return site, rules

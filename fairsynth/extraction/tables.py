@@ -1,126 +1,133 @@
 """Raw files -> tables under the rules' own column names.
 
-In:  a data folder and `Rules`.   Out: one `Table` a file, scanned lazily as text, and the problems found on the way
-(missing file or column, wrong delimiter, damaged or non-text file).
+In:  a data folder and `Rules`.   Out: one `Table` a file, read in batches of text cells, and the problems found on the
+way (missing file or column, wrong delimiter, damaged or non-text file, rows of another length).
 Never: a cell in a message; a write; a file held in memory.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
+import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from fairsynth.config import SiteConfig
 from fairsynth.errors import ExtractionError, Problem
-from fairsynth.extraction.rules import FileRule, Rules
+from fairsynth.extraction import textfile
+from fairsynth.extraction.rules import FileRule, Rules, TextFormat
 
-ENDINGS = (".csv", ".csv.gz", ".parquet")
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
-SHOWN_LINES = 5  # how many line numbers an error names
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+BLOCK_BYTES = 2**24  # of text that becomes one batch
+PARQUET_ROWS = 200_000  # that become one batch
+_OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One file: where it is, how many records it has, and what it calls the columns that the rules read."""
+    """One file: where it is, and what it calls the columns that the rules read."""
 
     rule: FileRule
     path: Path
-    rows: int
+    names: tuple[str, ...]  # the file's columns, in order
     columns: dict[str, str]  # rules' name -> the file's name, for the columns that the rules read
-    blank_lines: bool  # some lines are empty and are to be skipped
+    text: TextFormat
 
-    def scan(self) -> pl.LazyFrame:
-        """The columns that the rules read, as trimmed text (empty: null), and `ROW`."""
-        if _is_parquet(self.path):
-            frame = _as_text(pl.scan_parquet(self.path, row_index_name=ROW))
-        else:
-            frame = pl.scan_csv(self.path, infer_schema=False, row_index_name=ROW)
-        if self.blank_lines:
-            frame = frame.filter(~pl.all_horizontal(pl.exclude(ROW).is_null()))
-        cells = [_trimmed(name).alias(column) for column, name in self.columns.items()]
-        return frame.select(ROW, *cells)
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """The columns that the rules read, as trimmed text (empty: null), and `ROW`; in file order.
+
+        Raises ExtractionError when the file is damaged, or has rows of another length.
+        """
+        first = 0
+        for batch in _ahead(_parquet(self) if _is_parquet(self.path) else _text(self)):
+            yield _cleaned(batch, self.text).with_row_index(ROW, offset=first)
+            first += batch.height
+
+    def whole(self) -> pl.DataFrame:
+        """All batches, for a table that fits in memory."""
+        empty = pl.DataFrame(schema={ROW: pl.UInt32, **dict.fromkeys(self.columns, pl.String)})
+        return pl.concat([empty, *(batch.select(empty.columns) for batch in self.batches())])
 
     def lines(self, rows: list[int]) -> list[int]:
         """The line on which each record begins (Parquet: the number of the row, from 1)."""
         if _is_parquet(self.path) or not rows:
             return [row + 1 for row in rows]
-        wanted, found, last = set(rows), [], max(rows)
-        for number, (line, _) in enumerate(_records(self.path), start=-1):  # -1: the header
-            if number in wanted:
-                found.append(line)
-            if number >= last:
-                break
-        return found
+        return textfile.lines_of(self.path, self.text, rows)
 
 
-def open_tables(data: Path, rules: Rules) -> tuple[dict[str, Table], list[Problem]]:
-    """Every file of the rules that can be read, by name, and the problems of those that cannot."""
+def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str, Table], list[Problem]]:
+    """Every file of the rules that has the columns they read, by name, and the problems of those that have not."""
     tables: dict[str, Table] = {}
     problems: list[Problem] = []
     if not data.is_dir():
         return {}, [Problem(what="missing folder", where=str(data), expected="the raw tables", do="check the path")]
     for rule in rules.files:
         try:
-            tables[rule.file] = _open(data, rule, rules.reads(rule))
+            reads = rules.reads(rule)
+            if site.first_visit is not None and rule.file == rules.visits.table:
+                reads = tuple(dict.fromkeys((*reads, site.first_visit.column)))
+            tables[rule.file] = open_table(data, rule, reads=reads, text=rules.text)
         except ExtractionError as error:
             problems.extend(error.problems)
     return tables, problems
 
 
-def collect(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
-    """The rows of `frame`; an error about cells becomes ours, without its text, which quotes them."""
-    try:
-        return frame.collect(engine="streaming")
-    except (pl.exceptions.ComputeError, OSError):
-        do = "export the table again"
-        raise ExtractionError.of("file cannot be read", where=where, expected="a regular table", do=do) from None
-
-
-def _open(data: Path, rule: FileRule, reads: tuple[str, ...]) -> Table:
-    """The table of one rule. Raises ExtractionError with all that is wrong with the file."""
+def open_table(data: Path, rule: FileRule, *, reads: tuple[str, ...], text: TextFormat) -> Table:
+    """The table of one rule. Raises ExtractionError with all that is wrong with its name and header."""
     path = find(data, rule.file)
-    names = _parquet_header(path) if _is_parquet(path) else _csv_header(path)
-    columns = _match(path, rule, reads=reads, names=names)
-    if _is_parquet(path):
-        rows, blank = int(pq.read_metadata(path).num_rows), False
-    else:
-        rows, blank = _check_records(path, width=len(names))
-    if rows == 0 and not rule.may_be_empty:
-        raise ExtractionError.of("empty table", where=str(path), expected="at least one row below the header")
-    return Table(rule=rule, path=path, rows=rows, columns=columns, blank_lines=blank)
+    names = parquet_header(path) if _is_parquet(path) else textfile.header(path, text)
+    columns = _match(path, rule, reads=reads, names=names, text=text)
+    return Table(rule=rule, path=path, names=tuple(names), columns=columns, text=text)
+
+
+def files_of(data: Path) -> list[Path]:
+    """The files of a data folder and of the folders in it (MIMIC-IV keeps its tables in `hosp` and `icu`)."""
+    return sorted(path for pattern in ("*", "*/*") for path in data.glob(pattern) if path.is_file())
 
 
 def find(data: Path, name: str) -> Path:
     """The one file of `data` that is called `name`, in any case, with a known ending. Raises ExtractionError."""
-    files = sorted(path for path in data.iterdir() if path.is_file())
+    files = files_of(data)
     found = [path for path in files if path.name.lower() in {f"{name.lower()}{ending}" for ending in ENDINGS}]
     if len(found) == 1:
         return found[0]
     if found:
-        where = ", ".join(path.name for path in found)
+        where = ", ".join(str(path.relative_to(data)) for path in found)
         raise ExtractionError.of("table found more than once", where=where, expected="one file", do="keep one of them")
     known = [path.name for path in files if path.name.lower().endswith(ENDINGS)]
     raise ExtractionError.of(
         "missing file",
         where=f"{data / name}.csv",
-        expected=f"{name} with one of {', '.join(ENDINGS)} (found: {', '.join(known) or 'no tables'})",
+        expected=f"{name} with one of {', '.join(ENDINGS)} (found: {', '.join(known)[:400] or 'no tables'})",
         do="add the file, or check the data folder",
     )
 
 
-def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[str]) -> dict[str, str]:
+def parquet_header(path: Path) -> list[str]:
+    """The file's column names. Raises ExtractionError."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError
+        raise _damaged_parquet(path) from None
+
+
+# --- header ----------------------------------------------------------------------------------------------------------
+
+
+def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[str], text: TextFormat) -> dict[str, str]:
     """Rules' column -> file's column, for every column that the rules read; names match in any case."""
     folded = [name.strip().upper() for name in names]
     if len(names) == 1 and len(reads) > 1:
-        _refuse_other_delimiter(path, names[0])
+        _refuse_other_delimiter(path, names[0], text)
     if not set(folded) & {name for column in rule.columns for name in rule.names(column)}:
         _refuse_headless(path, rule)
     columns, problems = {}, []
@@ -151,113 +158,144 @@ def _refuse_headless(path: Path, rule: FileRule) -> None:
     )
 
 
-def _refuse_other_delimiter(path: Path, header: str) -> None:
+def _refuse_other_delimiter(path: Path, header: str, text: TextFormat) -> None:
     """Say so when a one-column header is really a row in another dialect."""
     for delimiter, word in _OTHER_DELIMITERS.items():
-        if delimiter in header:
+        if delimiter != text.delimiter and delimiter in header:
             raise ExtractionError.of(
                 f"wrong delimiter: columns are separated by {word}",
                 where=f"{path}:1",
-                expected="commas",
-                do="export the table as comma-separated values",
+                expected=_OTHER_DELIMITERS[text.delimiter],
+                do=f"export the table again, or say so in rules.yaml: `text: {{delimiter: {delimiter!r}}}`",
             )
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
+# --- batches ---------------------------------------------------------------------------------------------------------
 
 
-def _csv_header(path: Path) -> list[str]:
-    """The file's column names."""
-    for _, cells in _records(path):
-        return cells
-    raise ExtractionError.of("empty table", where=str(path), expected="a header and at least one row")
+def _ahead(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same batches; while one is worked on, the next is parsed on another core."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
-def _check_records(path: Path, *, width: int) -> tuple[int, bool]:
-    """(records below the header, whether some lines are blank); every record must have `width` cells."""
-    rows, blank = -1, False
-    ragged: list[int] = []
-    for line, cells in _records(path):
-        if not cells:
-            blank = True
-            continue
-        rows += 1
-        if len(cells) != width and len(ragged) <= SHOWN_LINES:
-            ragged.append(line)
-    if ragged:
-        expected = f"{width} cells, as in the header"
-        raise ExtractionError.of(
-            "rows of another length", where=f"{path}  {shown_lines(ragged)}", expected=expected, do="export it again"
-        )
-    return rows, blank
+class _NotText(Exception):
+    """A byte that no text has."""
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it begins, cells) of every record, the header first and blank lines as []. Text is checked."""
-    begins = 1
+class _Bytes(io.RawIOBase):
+    """The bytes of a text file, decompressed, on their way to the parser. A NUL stops them; lines, quotes are counted.
+
+    A quote that is never closed swallows the lines up to the next one, and the fast parser does not mind.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._quotes = self._lines = 0
+        self._last = b"\n"
+
+    def agrees(self, rows: int) -> bool:
+        """Whether a header and so many rows can be what was read; if not, the slow parser has to tell."""
+        lines = self._lines + (self._last != b"\n")
+        return not self._quotes or (self._quotes % 2 == 0 and lines == rows + 1)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises _NotText."""
+        data = self._source.read(size)
+        if b"\0" in data:
+            raise _NotText
+        values = np.frombuffer(data, dtype=np.uint8)
+        self._quotes += int(np.count_nonzero(values == ord('"')))
+        self._lines += int(np.count_nonzero(values == ord("\n")))
+        self._last = data[-1:] or self._last
+        return data
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+def _text(table: Table) -> Iterator[pl.DataFrame]:
+    """The read columns of a text file as text. A fast parser reads; when it stumbles, the slow one says where."""
+    width = len(table.names)
+    place = {name: f"c{index}" for index, name in enumerate(table.names)}
+    wanted = {place[name]: column for column, name in table.columns.items()}
+    rows = 0
     try:
-        with _open_text(path) as text:
-            reader = csv.reader(_text_lines(path, text), strict=True)
-            for cells in reader:
-                yield begins, cells
-                begins = reader.line_num + 1
-    except (csv.Error, EOFError, OSError, zlib.error):  # OSError: no permission, not gzip, a wrong checksum
+        source = _Bytes(textfile.open_bytes(table.path))
+        for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
+            rows += batch.num_rows
+            yield pl.DataFrame(batch).rename(wanted)
+        sound = source.agrees(rows)
+    except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
+        rows, sound = -1, False
+    if not sound and textfile.count_records(table.path, table.text, width=width) != rows:
         do = "export or copy the file again"
-        raise ExtractionError.of("damaged file", where=f"{path}  near line {begins}", do=do) from None
+        raise ExtractionError.of("damaged file", where=str(table.path), expected="a regular table of text", do=do)
 
 
-def _text_lines(path: Path, text: TextIO) -> Iterator[str]:
-    """The lines of a file that must be UTF-8 without NUL."""
-    number = 0
+def _stream(source: _Bytes, *, text: TextFormat, width: int, include: list[str]) -> Iterator[pa.RecordBatch]:
+    """The included columns of c0, c1, ... in batches. The header's row is left out."""
+    names = [f"c{index}" for index in range(width)]
+    yield from pc.open_csv(
+        pa.PythonFile(source, mode="r"),
+        read_options=pc.ReadOptions(
+            column_names=names, skip_rows_after_names=1, block_size=BLOCK_BYTES, encoding=_arrow_encoding(text)
+        ),
+        parse_options=pc.ParseOptions(delimiter=text.delimiter, newlines_in_values=True),
+        convert_options=pc.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=include,
+            strings_can_be_null=True,
+            null_values=["", *text.missing],
+        ),
+    )
+
+
+def _arrow_encoding(text: TextFormat) -> str:
+    return "utf8" if text.encoding == "utf-8" else text.encoding
+
+
+def _parquet(table: Table) -> Iterator[pl.DataFrame]:
+    """The read columns of a Parquet file as the text that a CSV would hold."""
+    names = {name: column for column, name in table.columns.items()}
     try:
-        for number, line in enumerate(text, start=1):
-            if "\0" in line:
-                raise ExtractionError.of("not a text file", where=f"{path}:{number}", expected="no NUL byte")
-            yield line
-    except UnicodeDecodeError:
-        where = f"{path}  after line {number}"  # decoding runs ahead in blocks: only the block is known
-        raise ExtractionError.of("not UTF-8", where=where, expected="UTF-8 text", do="re-encode the file") from None
+        with pq.ParquetFile(table.path) as source:
+            for batch in source.iter_batches(batch_size=PARQUET_ROWS, columns=list(names)):
+                frame = pl.DataFrame(pa.Table.from_batches([batch]))
+                texts = [_as_text(name, dtype) for name, dtype in frame.schema.items()]
+                yield frame.select(texts).rename(names)
+    except (OSError, ValueError):
+        raise _damaged_parquet(table.path) from None
 
 
-def _open_text(path: Path) -> TextIO:
-    """The file as text; `newline` as the csv module wants it, a byte order mark dropped."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def _damaged_parquet(path: Path) -> ExtractionError:
+    return ExtractionError.of("damaged file", where=str(path), expected="Parquet", do="copy it again")
 
 
-def shown_lines(lines: list[int]) -> str:
-    """`line 3`, or `lines 3, 7, 9, ...`: numbers only."""
-    shown = ", ".join(map(str, lines[:SHOWN_LINES]))
-    more = ", ..." if len(lines) > SHOWN_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {shown}{more}"
+def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A typed column as text; whole floats lose their `.0`, for an identifier that some row lacks is stored as one."""
+    column = pl.col(name)
+    if dtype == pl.Date:
+        return column.dt.to_string("%Y-%m-%d")
+    if dtype.is_temporal():
+        return column.dt.to_string("%Y-%m-%d %H:%M:%S")
+    text = column.cast(pl.String)
+    return text.str.strip_suffix(".0") if dtype.is_float() else text
 
 
-# --- Parquet and cells -----------------------------------------------------------------------------------------------
+def _cleaned(frame: pl.DataFrame, text: TextFormat) -> pl.DataFrame:
+    """Cells without white space around them; empty ones, and those that mean nothing at this source, are null."""
+    trimmed = pl.all().str.strip_chars()
+    missing = ["", *text.missing]
+    return frame.with_columns(pl.when(~trimmed.is_in(missing)).then(trimmed))
 
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
-
-
-def _parquet_header(path: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(path).names)
-    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError
-        raise ExtractionError.of("damaged file", where=str(path), expected="Parquet", do="copy it again") from None
-
-
-def _as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """A typed frame as the text a CSV would hold."""
-    texts = [
-        pl.col(name).dt.to_string("%Y-%m-%d %H:%M:%S") if dtype.is_temporal() else pl.col(name).cast(pl.String)
-        for name, dtype in frame.collect_schema().items()
-        if name != ROW
-    ]
-    return frame.select(ROW, *texts)
-
-
-def _trimmed(name: str) -> pl.Expr:
-    """A cell without white space around it; an empty one is null."""
-    text = pl.col(name).str.strip_chars()
-    return pl.when(text.str.len_bytes() > 0).then(text)

@@ -101,9 +101,9 @@ def _sha256(records: Records) -> str:
 
 def _write(folder: Path, events: pl.DataFrame, *, known: Path, facts: dict[str, object]) -> None:
     """The files of a MEDS data set; the codes keep the descriptions and parents that the site's dictionary gives."""
-    (folder / DATA).parent.mkdir(parents=True)
+    (folder / DATA).mkdir(parents=True)
     (folder / CODES).parent.mkdir(parents=True)
-    pq.write_table(events.to_arrow().cast(EVENT_ARROW), folder / DATA, compression="zstd")
+    pq.write_table(events.to_arrow().cast(EVENT_ARROW), folder / DATA / "0.parquet", compression="zstd")
     used = events["code"].unique().sort().to_arrow().cast(pa.string())
     described = pq.read_table(known, schema=CODES_ARROW)
     described = described.filter(pc.is_in(described["code"], value_set=used))

@@ -16,7 +16,8 @@ import polars as pl
 
 from fairsynth import artefacts
 from fairsynth.errors import ArtefactError
-from fairsynth.extraction.rules import DictionaryRule, EventRule, FileRule, Rules, TableRule, read_rules
+from fairsynth.extraction.event_rules import EventRule
+from fairsynth.extraction.rules import DictionaryRule, FileRule, Rules, TableRule, read_rules
 
 KIND = "tables"
 NOTICE = "README.txt"
@@ -43,7 +44,7 @@ def write_tables(events: Path, *, config: Path, out: Path) -> Path:
     """
     manifest = artefacts.read_manifest(events, kind="events")
     rules = read_rules(config)
-    frame = pl.read_parquet(events / "data" / "0.parquet")
+    frame = pl.read_parquet(events / "data" / "*.parquet")
     _check_writable(rules, frame, where=events)
     source = _Source(rules=rules, events=frame, visits=_visit_times(rules, frame))
     described = pl.read_parquet(events / "metadata" / "codes.parquet")
@@ -129,7 +130,8 @@ def _cells(table: TableRule, rule: EventRule, source: _Source) -> pl.DataFrame:
         cells[rule.unit] = guard(pl.col("unit"))
     if rule.template.column is not None:
         cells[rule.template.column] = guard(pl.col("code").str.slice(len(rule.template.literal)))
-    cells[table.subject] = pl.col("subject_id").cast(pl.String)
+    if table.subject is not None:
+        cells[table.subject] = pl.col("subject_id").cast(pl.String)
     if table.visit is not None:
         cells[table.visit] = pl.col("visit_id").cast(pl.String)
     return source.events.filter(_made_by(rule)).select(

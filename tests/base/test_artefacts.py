@@ -72,3 +72,17 @@ def test_streams_differ_by_name_and_repeat_by_seed():
     assert len(values) == len(names)
     assert values == {seeds.stream(7, *name) for name in names}
     assert values.isdisjoint({seeds.stream(8, *name) for name in names})
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(tmp_path):
+    left = tmp_path / ".events.left"
+    left.mkdir()
+    (left / "half.parquet").write_bytes(b"half")
+    with (
+        artefacts.new(tmp_path, kind="events", inputs={}) as first,
+        artefacts.new(tmp_path, kind="events", inputs={}) as second,
+    ):
+        assert not left.exists()
+        assert first.is_dir()
+        assert second.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events"]

@@ -103,8 +103,9 @@ def test_rows_without_a_code_or_a_time_are_counted_not_lost_in_silence(events, t
         PRESCRIPTIONS=tiny_tables["PRESCRIPTIONS"].replace("2150-01-01 00:00:00", ""),
     )
     flow = json.loads((out / "flow.json").read_text())
-    assert flow["DIAGNOSES_ICD: rows without a code (left out)"] == 1
-    assert flow["PRESCRIPTIONS: rows without a time (left out)"] == 1
+    assert flow["DIAGNOSES_ICD: events missed for want of a code"] == 1
+    assert flow["DIAGNOSES_ICD: rows left out, gives no event"] == 1
+    assert flow["PRESCRIPTIONS: events missed for want of a time"] == 1
     assert flow["PRESCRIPTIONS: events"] == 0
 
 
@@ -123,8 +124,8 @@ def test_a_row_of_an_unknown_visit_is_left_out_and_counted_where_the_site_allows
     data = make_data(DIAGNOSES_ICD=tiny_tables["DIAGNOSES_ICD"].replace("7002", "7003") + "888,7001,1,1\n")
     out = extract(data, config=config, root=tmp_path / "site")
     flow = json.loads((out / "flow.json").read_text())
-    assert flow["DIAGNOSES_ICD: rows of unknown visits (left out)"] == 1
-    assert flow["DIAGNOSES_ICD: rows of unknown patients (left out)"] == 1
+    assert flow["DIAGNOSES_ICD: rows left out, unknown visit"] == 1
+    assert flow["DIAGNOSES_ICD: rows left out, unknown patient"] == 1
     assert flow["DIAGNOSES_ICD: events"] == 3
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fairsynth.errors import ConfigError
-from fairsynth.extraction.rules import Rules, TableRule, Template, read_rules
+from fairsynth.extraction.rules import Rules, TableRule, read_rules
+from fairsynth.extraction.templates import Template
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 

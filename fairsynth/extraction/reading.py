@@ -1,0 +1,320 @@
+"""One pass over one table: every cell that is read is checked, every row is accounted for, events come out in batches.
+
+In:  a `Table`, its rule, the `Frame` of the source (None: only cells are checked).   Out: `Reading`.
+Never: a cell in a message; more than a batch in memory; a row without a fate.
+
+A row has one fate, the first of these that holds: left out by rule (`where`), unreadable (a cell that does not parse),
+of another site, of an unknown patient, of an unknown visit, without an event; else it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from fairsynth.errors import ExtractionError, Problem
+from fairsynth.extraction import cells
+from fairsynth.extraction.event_rules import EventRule
+from fairsynth.extraction.events import (
+    SUBJECT,
+    VISIT,
+    Names,
+    age_name,
+    attached,
+    date_name,
+    events_of,
+    makers,
+    number_name,
+    time_name,
+)
+from fairsynth.extraction.frame import Frame
+from fairsynth.extraction.rules import Rules, TableRule
+from fairsynth.extraction.tables import ROW, Table
+from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
+
+Sink = Callable[[pl.DataFrame], None]
+
+BY_RULE, UNREADABLE, ELSEWHERE = "left out by rule", "unreadable", "another site's patient"
+NO_PATIENT, NO_VISIT, NO_EVENT = "unknown patient", "unknown visit", "gives no event"
+FATES = (BY_RULE, UNREADABLE, ELSEWHERE, NO_PATIENT, NO_VISIT, NO_EVENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One claim about the cells of a column; `bad` is true where it does not hold."""
+
+    column: str
+    what: str
+    expected: str
+    bad: pl.Expr
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """What one pass found. Counts of rows, unless they say otherwise."""
+
+    rows: int = 0
+    fates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
+    bad: dict[int, int] = field(default_factory=dict)  # check -> cells
+    bad_rows: dict[int, list[int]] = field(default_factory=dict)  # check -> the first rows
+    first_year: int | None = None
+    last_year: int | None = None
+    with_visit: int = 0
+    events: int = 0
+    events_without_visit: int = 0
+    events_attached: int = 0
+    without_code: int = 0  # row and event rule
+    without_time: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Rows that gave an event."""
+        return self.rows - sum(self.fates.values())
+
+
+class Reader:
+    """Reads one table."""
+
+    def __init__(self, table: Table, rule: TableRule, rules: Rules, *, frame: Frame | None) -> None:
+        self.table, self.rule, self.rules, self.frame = table, rule, rules, frame
+        self.checks = cell_checks(rule, rules)
+        self.found = Reading()
+        self._makers = makers(rule, clock=rules.artificial)
+        self._parsed = _parsed(rule, rules)
+        self._names = Names()
+        self._stays = _stays(frame) if frame is not None and rule.attach_by_time else None
+
+    def read(self, sink: Sink | None, *, names: Names) -> Reading:
+        """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
+
+        Raises ExtractionError when the file is damaged.
+        """
+        self._names = names
+        for batch in self.table.batches():
+            self._batch(batch, sink)
+        return self.found
+
+    def problems(self, *, tolerated_share: float) -> list[Problem]:
+        """The cells that do not parse, unless no more than the tolerated share of the rows has one."""
+        found, path = self.found, self.table.path
+        if found.rows == 0 and not self.rule.may_be_empty:
+            return [Problem(what="empty table", where=str(path), expected="at least one row below the header")]
+        if self._tolerable(tolerated_share):
+            return []
+        return [self._problem(index) for index in sorted(found.bad)]
+
+    def _tolerable(self, share: float) -> bool:
+        return self.found.fates[UNREADABLE] <= share * self.found.rows
+
+    def _problem(self, index: int) -> Problem:
+        check, table = self.checks[index], self.table
+        lines = shown_lines(table.lines(self.found.bad_rows[index]))
+        where = f"{table.path}  {table.columns[check.column]}  {lines}  ({self.found.bad[index]:,} in all)"
+        return Problem(
+            what=check.what, where=where, expected=check.expected, do="correct these lines, then check again"
+        )
+
+    def _batch(self, batch: pl.DataFrame, sink: Sink | None) -> None:
+        found = self.found
+        found.rows += batch.height
+        rows = batch.filter(cells.holds(self.rule.where)) if self.rule.where else batch
+        found.fates[BY_RULE] += batch.height - rows.height
+        rows = rows.with_columns(**self._parsed)
+        self._years(rows)
+        rows = self._readable(rows)
+        if self.frame is None:
+            return
+        rows = self._placed(rows, self.frame)
+        self._count_misses(rows)
+        events = [events_of(rows, maker, names=self._names) for maker in self._makers]
+        self._emit(pl.concat(events), sink)
+
+    def _years(self, rows: pl.DataFrame) -> None:
+        """Widen the range of years; with a clock there is none."""
+        names = [name for name in self._parsed if rows.schema[name] == pl.Datetime("us")]
+        if not names or rows.is_empty():
+            return
+        first, last = rows.select(
+            pl.min_horizontal(pl.col(names).min()).dt.year().alias("first"),
+            pl.max_horizontal(pl.col(names).max()).dt.year().alias("last"),
+        ).row(0)
+        known = [year for year in (first, last, self.found.first_year, self.found.last_year) if year is not None]
+        self.found.first_year, self.found.last_year = (min(known), max(known)) if known else (None, None)
+
+    def _readable(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of which every cell parses; the others are counted, and the first remembered."""
+        masks = rows.select(check.bad.alias(str(index)) for index, check in enumerate(self.checks))
+        totals = masks.sum().row(0) if masks.height else ()
+        if not any(totals):
+            return rows
+        for index, total in enumerate(totals):
+            if total:
+                self.found.bad[index] = self.found.bad.get(index, 0) + total
+                seen = self.found.bad_rows.setdefault(index, [])
+                seen += rows[ROW].filter(masks[str(index)]).head(SHOWN_LINES + 1 - len(seen)).to_list()
+        unreadable = masks.select(pl.any_horizontal(pl.all())).to_series()
+        self.found.fates[UNREADABLE] += int(unreadable.sum())
+        return rows.filter(~unreadable)
+
+    def _placed(self, rows: pl.DataFrame, frame: Frame) -> pl.DataFrame:
+        """The rows of this site's patients in visits that are known, or in none, with subject_id, bucket, visit_id and
+        the visit's start, end, zero. The others are counted."""
+        people = frame.patients
+        if self.rule.subject is None:
+            rows = rows.join(frame.visits, on=VISIT, how="left")
+            people = people.drop("subject_key")
+            rows = rows.join(people, on="subject_id", how="left")
+        else:
+            rows = rows.join(people, on=SUBJECT, how="left").join(frame.visits, on=["subject_id", VISIT], how="left")
+        lost_visit = pl.col("visit_id").is_null() & (pl.col(VISIT).is_not_null() | (self.rule.subject is None))
+        nobody = pl.col("subject_id").is_null() if self.rule.subject is not None else pl.lit(value=False)
+        away = pl.col("elsewhere").fill_null(value=False)
+        self.found.with_visit += int(rows[VISIT].is_not_null().sum()) if self.rule.visit is not None else 0
+        fate = pl.when(away).then(pl.lit(ELSEWHERE)).when(nobody).then(pl.lit(NO_PATIENT))
+        rows = rows.with_columns(fate=fate.when(lost_visit).then(pl.lit(NO_VISIT)))
+        for name, number in rows["fate"].drop_nulls().value_counts().iter_rows():
+            self.found.fates[name] += number
+        return rows.filter(pl.col("fate").is_null())
+
+    def _count_misses(self, rows: pl.DataFrame) -> None:
+        """Rows that give no event, and which cell each rule missed."""
+        counts = {"none": (~pl.any_horizontal(maker.made for maker in self._makers)).sum()}
+        for index, maker in enumerate(self._makers):
+            missing = maker.applies & maker.code.is_null()
+            late = maker.applies & maker.code.is_not_null() & maker.time.is_null()
+            counts[f"code {index}"] = missing.sum() if index == 0 or not maker.rule.also else pl.lit(0)
+            counts[f"time {index}"] = pl.lit(0) if maker.rule.optional or maker.rule.static else late.sum()
+        found = rows.select(**counts).row(0, named=True) if rows.height else dict.fromkeys(counts, 0)
+        self.found.fates[NO_EVENT] += found["none"]
+        self.found.without_code += sum(number for name, number in found.items() if name.startswith("code"))
+        self.found.without_time += sum(number for name, number in found.items() if name.startswith("time"))
+
+    def _emit(self, events: pl.DataFrame, sink: Sink | None) -> None:
+        found = self.found
+        outside = events["visit_id"].null_count() if self.rule.visit is not None else 0
+        found.events += events.height
+        found.events_without_visit += outside
+        if self._stays is not None:
+            before = events["visit_id"].null_count()
+            events = attached(events, self._stays, by_day=self.rule.attach_by_time == "day")
+            found.events_attached += before - events["visit_id"].null_count()
+        if sink is not None and events.height:
+            sink(events)
+
+
+# --- what is parsed, what must hold ----------------------------------------------------------------------------------
+
+
+def time_columns(rule: TableRule, rules: Rules) -> list[str]:
+    """The columns of a table that are read as times (or offsets)."""
+    columns = [column for event in rule.events for column in event.times]
+    if rule.file == rules.visits.table:
+        columns += [name for name in (rules.visits.start, rules.visits.end) if name is not None]
+    return list(dict.fromkeys(columns))
+
+
+def _parsed(rule: TableRule, rules: Rules) -> dict[str, pl.Expr]:
+    """Identifiers, times, numbers, ages and dates of a row, each parsed once."""
+    kinds, clock = rules.identifiers, rules.visits.clock
+    found: dict[str, pl.Expr] = {
+        VISIT: cells.identifier(rule.visit, kinds.visit) if rule.visit else _nothing(kinds.visit)
+    }
+    if rule.subject is not None:
+        found[SUBJECT] = cells.identifier(rule.subject, kinds.subject)
+    for column in time_columns(rule, rules):
+        found[time_name(column)] = cells.time(column, rules) if clock is None else cells.offset(column, clock)
+    for event in rule.events:
+        if event.value is not None:
+            found[number_name(event.value)] = cells.number(event.value)
+        if event.age is not None:
+            found[age_name(event)] = cells.age(event.age)
+        if event.date is not None:
+            found[date_name(event)] = cells.date(event.date)
+    return found
+
+
+def _nothing(kind: str) -> pl.Expr:
+    return pl.lit(None, dtype=pl.String if kind == "text" else pl.Int64)
+
+
+def cell_checks(rule: TableRule, rules: Rules) -> list[Check]:
+    """What must hold for every row of a table, once its cells are parsed."""
+    kinds, visits = rules.identifiers, rules.visits
+    checks = []
+    if rule.subject is not None:
+        checks.append(_identifier(rule.subject, SUBJECT, kind=kinds.subject, required=True))
+    if rule.visit is not None:
+        required = rule.file == visits.table or rule.subject is None
+        checks.append(_identifier(rule.visit, VISIT, kind=kinds.visit, required=required))
+    for column in time_columns(rule, rules):
+        checks.append(_time(column, rules))
+        if rule.file == visits.table and column in (visits.start, visits.end):
+            missing = pl.col(column).is_null()
+            checks.append(Check(column=column, what="visits without a time", expected="a time", bad=missing))
+    for event in rule.events:
+        checks += _measures(event)
+        checks += [_code_length(column) for column in event.columns]
+    return list({(check.column, check.what): check for check in checks}.values())
+
+
+def _identifier(column: str, name: str, *, kind: str, required: bool) -> Check:
+    bad = pl.col(name).is_null() if required else pl.col(column).is_not_null() & pl.col(name).is_null()
+    if kind == "text":
+        what, expected = "identifiers missing", "an identifier"
+    else:
+        what, expected = "identifiers missing or not numbers", f"a whole number{'' if required else ' or nothing'}"
+    return Check(column=column, what=what, expected=expected, bad=bad)
+
+
+def _time(column: str, rules: Rules) -> Check:
+    bad = pl.col(column).is_not_null() & pl.col(time_name(column)).is_null()
+    if rules.visits.clock is not None:
+        expected = f"a number of {rules.visits.clock.unit}"
+        return Check(column=column, what="offsets that do not parse", expected=expected, bad=bad)
+    years = f"in the years {cells.EARLIEST} to {cells.LATEST}"
+    expected = f"a time like {' or '.join(rules.date_formats)}, {years}"
+    return Check(column=column, what="dates that do not parse", expected=expected, bad=bad)
+
+
+def _measures(event: EventRule) -> list[Check]:
+    """Values, ages and dates in parts."""
+    checks = []
+    if event.value is not None:
+        bad = pl.col(event.value).is_not_null() & pl.col(number_name(event.value)).is_null()
+        what, expected = "numbers that do not parse", "a finite number"
+        checks.append(Check(column=event.value, what=what, expected=expected, bad=bad))
+    if event.age is not None:
+        column = event.age.column
+        bad = pl.col(column).is_not_null() & pl.col(age_name(event)).is_null()
+        expected = f"a number of {event.age.unit}, not negative, or one of the `cells` of the rule"
+        checks.append(Check(column=column, what="ages that do not parse", expected=expected, bad=bad))
+    if event.date is not None:
+        column = event.date.year
+        bad = pl.col(column).is_not_null() & pl.col(date_name(event)).is_null()
+        expected = "numbers that make a date"
+        checks.append(Check(column=column, what="dates that do not parse", expected=expected, bad=bad))
+    return checks
+
+
+def _code_length(column: str) -> Check:
+    """A cell that becomes part of a code must be a code or a name, not a text."""
+    bad = (pl.col(column).str.len_chars() > cells.LONGEST_CODE).fill_null(value=False)
+    expected = f"a code or a name of at most {cells.LONGEST_CODE} characters"
+    return Check(column=column, what="cells too long for a code", expected=expected, bad=bad)
+
+
+def _stays(frame: Frame) -> pl.DataFrame:
+    """The visits that events can be attached to, sorted by start."""
+    visits = frame.visits.drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
+    return visits.select("subject_id", "stay", "start", "end")
+
+
+def read_or_report(reader: Reader, sink: Sink | None, *, names: Names, tolerated: float) -> list[Problem]:
+    """Read a table to its end; what is wrong with it."""
+    try:
+        reader.read(sink, names=names)
+    except ExtractionError as error:
+        return list(error.problems)
+    return reader.problems(tolerated_share=tolerated)
