@@ -15,10 +15,9 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from fairsynth import artefacts
 from fairsynth.config import GroupsConfig, SiteConfig, Strict, StudyConfig, StudyPlan, read_site
 from fairsynth.errors import CohortError, ConfigError
-from fairsynth.extraction import TablesReport, check_tables, extract, read_rules
+from fairsynth.extraction import TablesReport, extract_anew, read_rules
 from fairsynth.governance.disclosure import Count, shown
 from fairsynth.quality.codes import KindQuality, describe_kinds, kind_findings, place
 from fairsynth.quality.events import inventory, shards
@@ -88,12 +87,12 @@ def check_site(data: Path, *, config: Path, study: StudyConfig | None = None) ->
 
     Raises ConfigError, and ExtractionError where the tables cannot be read at all.
     """
-    tables = check_tables(data, config=config)
+    rules = read_rules(config)
+    calendar = "artificial" if rules.artificial else "real"
     with tempfile.TemporaryDirectory(prefix="fairsynth-check-") as scratch:
-        events = extract(data, config=config, root=Path(scratch))
-        calendar = str(artefacts.read_manifest(events, kind="events")["facts"].get("calendar", "real"))
+        tables = extract_anew(data, config=config, root=Path(scratch))
         site = _open(Path(scratch), config=config, study=study)
-        return _report(site, tables, calendar=calendar, visits_table=read_rules(config).visits.table)
+        return _report(site, tables, calendar=calendar, visits_table=rules.visits.table)
 
 
 def default_plan(rules: GroupRules, *, strings: pl.DataFrame) -> StudyPlan:

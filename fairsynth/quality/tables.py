@@ -56,26 +56,18 @@ def table_findings(tables: Sequence[TableQuality], *, visits: str) -> Iterator[F
 
 
 def _describe(table: TableReport, *, calendar: bool) -> TableQuality:
-    left_out = _left_out(table)
+    left_out = {reason: rows for reason, rows in table.left_out.items() if rows}
     return TableQuality(
         table=table.table,
         file=table.file,
         rows=table.rows,
         first_year=table.first_year if calendar else None,
         last_year=table.last_year if calendar else None,
-        kept=table.rows - sum(left_out.values()),
+        kept=table.kept,
         left_out=left_out,
         share_with_visit=table.share_with_visit,
         events=table.events,
     )
-
-
-def _left_out(table: TableReport) -> dict[str, int]:
-    """Reason -> rows, without the reasons that no row has."""
-    found: dict[str, int] | None = getattr(table, "left_out", None)
-    if found is None:
-        found = {"unknown patient": table.rows_of_unknown_patients, "unknown visit": table.rows_of_unknown_visits}
-    return {reason: rows for reason, rows in found.items() if rows}
 
 
 def _outside(table: TableQuality, stays: TableQuality) -> bool:
