@@ -254,6 +254,7 @@ class SiteConfig(Strict):
     schema_: Literal["fairsynth.site/1"] = Field(alias="schema")
     source: Name
     description: str = ""
+    layout: Literal["tables", "meds"] = "tables"  # the source's own tables, or a MEDS data set
     rules: str = "rules.yaml"
     groups: str = "groups.yaml"
     cohort: CohortConfig = CohortConfig()

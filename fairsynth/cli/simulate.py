@@ -13,6 +13,9 @@ import typer
 from fairsynth.cli.console import errors, output
 from fairsynth.cli.study import JsonOption
 from fairsynth.config import BiasConfig, SimulationConfig, checked
+from fairsynth.errors import ConfigError
+
+PATIENTS = 1000  # unless told otherwise
 
 
 class Source(enum.StrEnum):
@@ -31,7 +34,8 @@ class Mix(enum.StrEnum):
 
 def run(
     source: Annotated[Source, typer.Argument(help="Schema, code systems and quirks of this database.")],
-    patients: Annotated[int, typer.Option(help="Number of patients.")] = 1000,
+    patients: Annotated[int | None, typer.Option(help="Number of patients.", show_default=str(PATIENTS))] = None,
+    full_size: Annotated[bool, typer.Option("--full-size", help="As many patients as the real source has.")] = False,
     seed: Annotated[int, typer.Option(help="Another seed gives fresh patients of the same process.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the CSV tables; must be absent or empty.")] = Path("raw"),
     mix: Annotated[
@@ -48,18 +52,22 @@ def run(
 
     Example: `fairsynth simulate pic --patients 2000 --mix study --out raw/pic`
     """
-    from fairsynth.simulate import simulate
+    from fairsynth import simulate as simulator
 
+    if full_size and patients is not None:
+        raise ConfigError.of("two sizes", where="options", expected="--patients or --full-size", do="give one of them")
     bias = {
         "under_representation": under_representation,
         "under_documentation": under_documentation,
         "outcome_shift": outcome_shift,
         "label_noise": label_noise,
     }
-    values = {"source": source.value, "patients": patients, "seed": seed, "mix": mix.value, "detail": detail}
+    size = PATIENTS if patients is None else patients
+    values = {"source": source.value, "patients": size, "seed": seed, "mix": mix.value, "detail": detail}
     config = checked(SimulationConfig, {**values, "bias": checked(BiasConfig, bias, where="options")}, where="options")
-    with errors.status(f"simulating {patients:,} patients"):
-        summary = simulate(config, out)
+    config = simulator.full_size(config) if full_size else config
+    with errors.status(f"simulating {config.patients:,} patients"):
+        summary = simulator.simulate(config, out)
     if as_json:
         typer.echo(json.dumps({"tables": str(out), **asdict(summary)}))
         return

@@ -21,7 +21,7 @@ from fairsynth.audit.predictors import load_predictor
 from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_site, read_study
 from fairsynth.errors import ConfigError, FairSynthError, combined
 from fairsynth.extraction.checks import TablesReport, check_tables
-from fairsynth.extraction.rules import read_rules
+from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.messages import EnrolRequest
@@ -170,7 +170,7 @@ def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Pa
 def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
     config = (base / entry.config).resolve()
     read_groups(config / read_site(config).groups)
-    read_rules(config)
+    read_source(config)
     if entry.simulate is not None and override is None:
         return Checked(entry=entry, config=config, data=Path(), tables=None)
     data = (override or base / str(entry.data)).resolve()

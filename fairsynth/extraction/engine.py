@@ -22,13 +22,15 @@ import pyarrow.parquet as pq
 from fairsynth import artefacts
 from fairsynth.config import SiteConfig
 from fairsynth.errors import ArtefactError, ExtractionError
-from fairsynth.extraction.checks import TableReport, TablesReport, checked, survey
-from fairsynth.extraction.codes import describe
+from fairsynth.extraction.checks import survey
 from fairsynth.extraction.events import Names
 from fairsynth.extraction.frame import Frame
+from fairsynth.extraction.meds import meds_files
+from fairsynth.extraction.meds_rules import MedsRules
+from fairsynth.extraction.reports import TableReport, TablesReport
 from fairsynth.extraction.rules import Rules, read_source
 from fairsynth.extraction.shards import EVENT_ARROW, Spool, Written, write_shards
-from fairsynth.extraction.tables import Table, find
+from fairsynth.extraction.tables import find
 
 __all__ = ["CODES", "DATA", "DATASET", "EVENT_ARROW", "FLOW", "KIND", "extract", "extract_anew"]
 
@@ -58,12 +60,14 @@ def extract_anew(data: Path, *, config: Path, root: Path) -> TablesReport:
     return _make(data, root=root, site=site, rules=rules, inputs=_inputs(data, config=config, site=site, rules=rules))
 
 
-def _make(data: Path, *, root: Path, site: SiteConfig, rules: Rules, inputs: dict[str, str]) -> TablesReport:
+def _make(
+    data: Path, *, root: Path, site: SiteConfig, rules: Rules | MedsRules, inputs: dict[str, str]
+) -> TablesReport:
     """Write the artefact; the report on its tables."""
     facts: dict[str, object] = {
         "source": site.source,
         "data_sha256": inputs["data"],
-        "calendar": "artificial" if rules.artificial else "real",
+        "calendar": "artificial" if isinstance(rules, Rules) and rules.artificial else "real",
     }
     with artefacts.new(root, kind=KIND, inputs=inputs, facts=facts) as folder:
         report, counts = _write(folder, data, site=site, rules=rules)
@@ -71,14 +75,17 @@ def _make(data: Path, *, root: Path, site: SiteConfig, rules: Rules, inputs: dic
     return report
 
 
-def _inputs(data: Path, *, config: Path, site: SiteConfig, rules: Rules) -> dict[str, str]:
+def _inputs(data: Path, *, config: Path, site: SiteConfig, rules: Rules | MedsRules) -> dict[str, str]:
     """SHA-256 of everything that the artefact is made of."""
     files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
     return _hashes(data, rules) | files
 
 
-def _hashes(data: Path, rules: Rules) -> dict[str, str]:
+def _hashes(data: Path, rules: Rules | MedsRules) -> dict[str, str]:
     """SHA-256 of every table, and of all together as `data`. A table that is not there is left to the checks."""
+    if isinstance(rules, MedsRules):
+        files = {path.relative_to(data).as_posix(): artefacts.sha256_file(path) for path in meds_files(data)}
+        return {"data": artefacts.sha256_json(files)}
     tables = {}
     for rule in rules.files:
         with suppress(ExtractionError, OSError):
@@ -95,15 +102,20 @@ def _is_current(folder: Path, *, inputs: dict[str, str]) -> bool:
     return bool(manifest["inputs"] == inputs and manifest["code_version"] == artefacts.code_version())
 
 
-def _write(folder: Path, data: Path, *, site: SiteConfig, rules: Rules) -> tuple[TablesReport, dict[str, int]]:
+def _write(
+    folder: Path, data: Path, *, site: SiteConfig, rules: Rules | MedsRules
+) -> tuple[TablesReport, dict[str, int]]:
     """Write the files of the artefact; the report on its tables, the counts that its manifest states."""
     names, spool = Names(), Spool(folder / "spool")
-    tables, frame, report = checked(survey(data, site=site, rules=rules, sink=spool.add, names=names))
+    seen = survey(data, site=site, rules=rules, sink=spool.add, names=names)
     spool.close()
+    frame, report = seen.checked()
     (folder / DATA).mkdir()
-    written = write_shards(spool, folder / DATA, names=names, once=rules.patients == rules.visits.table)
+    written = write_shards(spool, folder / DATA, names=names, once=_tells_patients_by_visits(rules))
     shutil.rmtree(folder / "spool")
-    _write_metadata(folder, written, tables=tables, rules=rules, source=report.source)
+    (folder / CODES).parent.mkdir()
+    pq.write_table(seen.describe(written.codes), folder / CODES)
+    artefacts.write_json(folder / DATASET, _dataset(report.source))
     flow = _flow(written, frame=frame, report=report)
     artefacts.write_text(folder / FLOW, json.dumps(flow, indent=2) + "\n")  # in the order of the steps
     codes = len(written.codes)
@@ -111,10 +123,9 @@ def _write(folder: Path, data: Path, *, site: SiteConfig, rules: Rules) -> tuple
     return report, counts
 
 
-def _write_metadata(folder: Path, written: Written, *, tables: dict[str, Table], rules: Rules, source: str) -> None:
-    (folder / CODES).parent.mkdir()
-    pq.write_table(describe(written.codes, tables=tables, rules=rules), folder / CODES)
-    artefacts.write_json(folder / DATASET, _dataset(source))
+def _tells_patients_by_visits(rules: Rules | MedsRules) -> bool:
+    """Whether every visit tells again who the patient is."""
+    return isinstance(rules, Rules) and rules.patients == rules.visits.table
 
 
 def _flow(written: Written, *, frame: Frame, report: TablesReport) -> dict[str, int]:
@@ -128,7 +139,7 @@ def _flow(written: Written, *, frame: Frame, report: TablesReport) -> dict[str, 
         flow["visits that start more than a day before the patient's birth (kept)"] = early
     for table in report.tables:
         flow |= _table_flow(table)
-        if frame.rules.table(table.table).attach_by_time:
+        if table.attaches:
             flow[f"{table.table}: events that name no visit"] = table.events_without_visit
             flow[f"{table.table}: of these, in a visit by their time"] = table.events_attached
     if written.merged:

@@ -7,6 +7,7 @@ Never: a file, a judgement (reading.py and checks.py make it).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,6 +15,8 @@ import polars as pl
 from fairsynth.extraction import cells
 from fairsynth.extraction.event_rules import EventRule
 from fairsynth.extraction.rules import TableRule
+
+Sink = Callable[[pl.DataFrame], None]  # takes a batch of events
 
 # Names of parsed cells; no column of a source contains a lower-case letter.
 SUBJECT, VISIT = "subject_key", "visit_key"
@@ -46,6 +49,11 @@ class Names:
         self.codes, self.units = pl.Categories.random(), pl.Categories.random()
         # Categories forget their names when no column of theirs is left: these two stay.
         self._kept = [pl.Series([], dtype=pl.Categorical(one)) for one in (self.codes, self.units)]
+
+
+def made_name(index: int) -> str:
+    """Where it stands whether a row gives the event of the maker at `index`."""
+    return f"made {index}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +116,13 @@ def makers(rule: TableRule, *, clock: bool) -> list[Maker]:
 
 
 def events_of(rows: pl.DataFrame, maker: Maker, *, names: Names) -> pl.DataFrame:
-    """The events that `maker` makes of placed rows: bucket, subject_id, time, code, numeric_value, visit_id, unit."""
+    """What `maker` makes of placed rows that give its event: bucket, subject_id, time, code, numeric_value, visit_id,
+    unit."""
     event = maker.rule
     value = pl.col(number_name(event.value)) if event.value else pl.lit(None, dtype=pl.Float32)
     unit = pl.col(event.unit) if event.unit else pl.lit(None, dtype=pl.String)
     visit = pl.lit(None, dtype=pl.Int64) if event.static or event.age or event.date else pl.col("visit_id")
-    return rows.filter(maker.made).select(
+    return rows.select(
         "bucket",
         "subject_id",
         time=maker.time,
@@ -124,10 +133,16 @@ def events_of(rows: pl.DataFrame, maker: Maker, *, names: Names) -> pl.DataFrame
     )
 
 
+def stays(visits: pl.DataFrame) -> pl.DataFrame:
+    """The visits that events can be attached to: subject_id, stay, start, end, sorted by start."""
+    known = visits.drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
+    return known.select("subject_id", "stay", "start", "end")
+
+
 def attached(events: pl.DataFrame, visits: pl.DataFrame, *, by_day: bool) -> pl.DataFrame:
     """Events without a visit get the visit of their patient that began last before them, if it had not ended.
 
-    `visits` (subject_id, stay, start, end) is sorted by start. By day, times of day are left aside: an event belongs to
+    `visits` are those of `stays`. By day, times of day are left aside: an event belongs to
     a visit that began on its day or before and ended on its day or later.
     """
     outside = events.filter(pl.col("visit_id").is_null())

@@ -36,11 +36,9 @@ class Frame:
     `visits`: subject_id, visit_key, visit_id, start, end, and zero, which offsets count from (no clock: the start).
     """
 
-    rules: Rules
     patients: pl.DataFrame
     visits: pl.DataFrame
     ending_before_they_start: int
-    buckets: int
 
     @property
     def here(self) -> int:
@@ -62,16 +60,18 @@ def read_frame(tables: dict[str, Table], *, rules: Rules, site: SiteConfig) -> t
     patients = _numbered(people, rules=rules).join(_elsewhere(stays, site=site), on="subject_key", how="left")
     patients = patients.with_columns(pl.col("elsewhere").fill_null(value=site.first_visit is not None))
     visits = _visits(stays, patients=patients, rules=rules)
+    return framed(patients, visits), problems
+
+
+def framed(patients: pl.DataFrame, visits: pl.DataFrame) -> Frame:
+    """The frame of patients (subject_key, subject_id, elsewhere) and visits; patients are sorted and put in buckets."""
     buckets = min(MAXIMUM_BUCKETS, max(1, -(-patients.height // PATIENTS_A_BUCKET)))
     bucket = (pl.int_range(pl.len()) * buckets // max(patients.height, 1)).cast(pl.UInt16)
-    frame = Frame(
-        rules=rules,
+    return Frame(
         patients=patients.sort("subject_id").with_columns(bucket=bucket),
         visits=visits,
         ending_before_they_start=visits.filter(pl.col("end") < pl.col("start")).height,
-        buckets=buckets,
     )
-    return frame, problems
 
 
 def _patient_rows(table: Table, rules: Rules) -> pl.DataFrame:

@@ -9,7 +9,6 @@ of another site, of an unknown patient, of an unknown visit, without an event; e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -21,24 +20,22 @@ from fairsynth.extraction.events import (
     SUBJECT,
     VISIT,
     Names,
+    Sink,
     age_name,
     attached,
     date_name,
     events_of,
+    made_name,
     makers,
     number_name,
+    stays,
     time_name,
 )
+from fairsynth.extraction.fates import BY_RULE, ELSEWHERE, FATES, NO_EVENT, NO_PATIENT, NO_VISIT, UNREADABLE
 from fairsynth.extraction.frame import Frame
 from fairsynth.extraction.rules import Rules, TableRule
 from fairsynth.extraction.tables import ROW, Table
 from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
-
-Sink = Callable[[pl.DataFrame], None]
-
-BY_RULE, UNREADABLE, ELSEWHERE = "left out by rule", "unreadable", "another site's patient"
-NO_PATIENT, NO_VISIT, NO_EVENT = "unknown patient", "unknown visit", "gives no event"
-FATES = (BY_RULE, UNREADABLE, ELSEWHERE, NO_PATIENT, NO_VISIT, NO_EVENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +81,7 @@ class Reader:
         self._makers = makers(rule, clock=rules.artificial)
         self._parsed = _parsed(rule, rules)
         self._names = Names()
-        self._stays = _stays(frame) if frame is not None and rule.attach_by_time else None
+        self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
 
     def read(self, sink: Sink | None, *, names: Names) -> Reading:
         """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
@@ -127,8 +124,12 @@ class Reader:
         if self.frame is None:
             return
         rows = self._placed(rows, self.frame)
+        rows = rows.with_columns(maker.made.alias(made_name(index)) for index, maker in enumerate(self._makers))
         self._count_misses(rows)
-        events = [events_of(rows, maker, names=self._names) for maker in self._makers]
+        events = [
+            events_of(rows.filter(made_name(index)), maker, names=self._names)
+            for index, maker in enumerate(self._makers)
+        ]
         self._emit(pl.concat(events), sink)
 
     def _years(self, rows: pl.DataFrame) -> None:
@@ -179,13 +180,14 @@ class Reader:
         return rows.filter(pl.col("fate").is_null())
 
     def _count_misses(self, rows: pl.DataFrame) -> None:
-        """Rows that give no event, and which cell each rule missed."""
-        counts = {"none": (~pl.any_horizontal(maker.made for maker in self._makers)).sum()}
+        """Rows that give no event, and events that were missed for want of a code or a time."""
+        counts = {"none": (~pl.any_horizontal(made_name(index) for index, _ in enumerate(self._makers))).sum()}
         for index, maker in enumerate(self._makers):
-            missing = maker.applies & maker.code.is_null()
-            late = maker.applies & maker.code.is_not_null() & maker.time.is_null()
-            counts[f"code {index}"] = missing.sum() if index == 0 or not maker.rule.also else pl.lit(0)
-            counts[f"time {index}"] = pl.lit(0) if maker.rule.optional or maker.rule.static else late.sum()
+            lacking = maker.applies & ~pl.col(made_name(index))
+            if maker.column == maker.rule.template.column and maker.column is not None:  # not for each of `also`
+                counts[f"code {index}"] = (lacking & maker.code.is_null()).sum()
+            if not maker.rule.optional and not maker.rule.static:
+                counts[f"time {index}"] = (lacking & maker.code.is_not_null()).sum()
         found = rows.select(**counts).row(0, named=True) if rows.height else dict.fromkeys(counts, 0)
         self.found.fates[NO_EVENT] += found["none"]
         self.found.without_code += sum(number for name, number in found.items() if name.startswith("code"))
@@ -303,12 +305,6 @@ def _code_length(column: str) -> Check:
     bad = (pl.col(column).str.len_chars() > cells.LONGEST_CODE).fill_null(value=False)
     expected = f"a code or a name of at most {cells.LONGEST_CODE} characters"
     return Check(column=column, what="cells too long for a code", expected=expected, bad=bad)
-
-
-def _stays(frame: Frame) -> pl.DataFrame:
-    """The visits that events can be attached to, sorted by start."""
-    visits = frame.visits.drop_nulls(["start", "end"]).rename({"visit_id": "stay"}).sort("start", "stay")
-    return visits.select("subject_id", "stay", "start", "end")
 
 
 def read_or_report(reader: Reader, sink: Sink | None, *, names: Names, tolerated: float) -> list[Problem]:

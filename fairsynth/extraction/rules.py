@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from fairsynth.config import SiteConfig, Strict, read_site, read_yaml
 from fairsynth.errors import ConfigError
 from fairsynth.extraction.event_rules import Conditions, EventRule, VisitTime, first_cells
+from fairsynth.extraction.meds_rules import MedsRules
 from fairsynth.extraction.templates import Code, Column, Parent, ParentCode, Template
 
 Unit = Literal["minutes", "hours", "days"]
@@ -286,13 +287,16 @@ class Rules(Strict):
         return self
 
 
+def read_source(config: Path) -> tuple[SiteConfig, Rules | MedsRules]:
+    """The site configuration in folder `config`, and its rules for tables or a MEDS data set. Raises ConfigError."""
+    site = read_site(config)
+    if site.layout == "meds":
+        return site, read_yaml(config / site.rules, MedsRules)
+    return site, read_rules(config)
+
+
 def read_rules(config: Path) -> Rules:
-    """The rules of the site configuration in folder `config`. Raises ConfigError."""
-    return read_source(config)[1]
-
-
-def read_source(config: Path) -> tuple[SiteConfig, Rules]:
-    """The site configuration in folder `config`, and its rules. Raises ConfigError."""
+    """The rules for tables of the site configuration in folder `config`. Raises ConfigError."""
     site = read_site(config)
     rules = read_yaml(config / site.rules, Rules)
     columns = rules.table(rules.visits.table).columns
@@ -302,4 +306,4 @@ def read_source(config: Path) -> tuple[SiteConfig, Rules]:
             where=f"{config / 'site.yaml'}  first_visit.column -> {site.first_visit.column}",
             expected=f"a column of {rules.visits.table}: {', '.join(columns)}",
         )
-    return site, rules
+    return rules

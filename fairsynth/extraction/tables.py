@@ -8,8 +8,9 @@ Never: a cell in a message; a write; a file held in memory.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -173,9 +174,9 @@ def _refuse_other_delimiter(path: Path, header: str, text: TextFormat) -> None:
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-def _ahead(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _ahead(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The same batches; while one is worked on, the next is parsed on another core."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=1) as pool, closing(batches):
         coming = pool.submit(next, batches, None)
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, batches, None)
@@ -221,18 +222,18 @@ class _Bytes(io.RawIOBase):
         super().close()
 
 
-def _text(table: Table) -> Iterator[pl.DataFrame]:
+def _text(table: Table) -> Generator[pl.DataFrame]:
     """The read columns of a text file as text. A fast parser reads; when it stumbles, the slow one says where."""
     width = len(table.names)
     place = {name: f"c{index}" for index, name in enumerate(table.names)}
     wanted = {place[name]: column for column, name in table.columns.items()}
     rows = 0
     try:
-        source = _Bytes(textfile.open_bytes(table.path))
-        for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
-            rows += batch.num_rows
-            yield pl.DataFrame(batch).rename(wanted)
-        sound = source.agrees(rows)
+        with closing(_Bytes(textfile.open_bytes(table.path))) as source:
+            for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
+                rows += batch.num_rows
+                yield pl.DataFrame(batch).rename(wanted)
+            sound = source.agrees(rows)
     except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
         rows, sound = -1, False
     if not sound and textfile.count_records(table.path, table.text, width=width) != rows:
@@ -243,7 +244,7 @@ def _text(table: Table) -> Iterator[pl.DataFrame]:
 def _stream(source: _Bytes, *, text: TextFormat, width: int, include: list[str]) -> Iterator[pa.RecordBatch]:
     """The included columns of c0, c1, ... in batches. The header's row is left out."""
     names = [f"c{index}" for index in range(width)]
-    yield from pc.open_csv(
+    with pc.open_csv(
         pa.PythonFile(source, mode="r"),
         read_options=pc.ReadOptions(
             column_names=names, skip_rows_after_names=1, block_size=BLOCK_BYTES, encoding=_arrow_encoding(text)
@@ -255,14 +256,15 @@ def _stream(source: _Bytes, *, text: TextFormat, width: int, include: list[str])
             strings_can_be_null=True,
             null_values=["", *text.missing],
         ),
-    )
+    ) as reader:
+        yield from reader
 
 
 def _arrow_encoding(text: TextFormat) -> str:
     return "utf8" if text.encoding == "utf-8" else text.encoding
 
 
-def _parquet(table: Table) -> Iterator[pl.DataFrame]:
+def _parquet(table: Table) -> Generator[pl.DataFrame]:
     """The read columns of a Parquet file as the text that a CSV would hold."""
     names = {name: column for column, name in table.columns.items()}
     try:

@@ -45,6 +45,8 @@ class Place:
 
 def diagnoses(place: Place) -> Guess:
     """Diagnoses: columns of ICD codes, by their name or the table's."""
+    if words.PROCEDURE.search(place.plain) and not words.DIAGNOSIS.search(place.plain.replace("icd", "")):
+        return Guess()
     found = list(_of_pattern(place, words.DIAGNOSIS, {"ICD10": ICD10, "ICD9CM": ICD9}))
     version = _version(place.columns)
     if version is not None and found:
@@ -90,13 +92,13 @@ def drugs(place: Place) -> Guess:
 def laboratory(place: Place) -> Guess:
     """Measured values: an item, a number, a unit, a time."""
     columns = place.columns
-    values = sorted(
-        (c for c in named(columns, words.VALUE) if c.numbers > CLEARLY_MOST and not c.is_time), key=lambda c: -c.numbers
-    )
+    measured = [c for c in named(columns, words.VALUE) if c.numbers > CLEARLY_MOST and not c.is_time]
+    values = sorted(measured, key=lambda c: (-c.numbers, "num" not in c.plain))
     numbers = {column.name for column in values}
     items = [c for c in named(columns, words.ITEM) if c.name not in numbers and not c.is_time]
     items = [c for c in items if not words.VALUE_UNIT.search(c.plain)]
-    if not values or not items:
+    clear = words.LABORATORY.search(place.plain) or (items and words.CLEAR_ITEM.search(items[0].plain))
+    if not values or not items or not clear:
         return Guess()
     units = [c.name for c in named(columns, words.VALUE_UNIT) if c.name != items[0].name and c.numbers < 0.5]
     time = _time(columns, words.RESULT_TIME) or _time(columns, words.TIME)
@@ -127,8 +129,9 @@ def _of_pattern(
     by_table = bool(names.search(place.plain)) and not place.is_visits
     for column in place.columns.values():
         by_name = bool(names.search(column.plain)) and not words.VERSION.search(column.plain)
-        other = words.ROW_NUMBER.search(column.plain) or column.is_time or column.filled < 0.05
-        if other or not (by_name or (by_table and not words.LABEL.search(column.plain))):
+        counts = words.ROW_NUMBER.search(column.plain) or words.COUNT.search(column.plain)
+        other = counts or column.is_time or column.filled < 0.05
+        if other or not (by_name or (by_table and words.CODE.search(column.plain))):
             continue
         fits = {system: column.matches(pattern) for system, pattern in patterns.items()}
         best = max(fits, key=lambda system: fits[system])
@@ -163,8 +166,8 @@ def _time(columns: Columns, pattern: re.Pattern[str]) -> str | None:
     return max(times, key=lambda column: column.filled).name if times else None
 
 
-def _drug_rank(column: Column) -> tuple[bool, bool, int]:
-    """Names before classes and codes: the column that says generic or name, with the most different cells."""
+def _drug_rank(column: Column) -> tuple[bool, bool, bool, bool, int]:
+    """Names before classes and codes; well filled, generic, with the most different cells."""
     plain = column.plain
     kind = bool(re.search(r"type|class|form|route|dose|unit|freq|code|strength", plain))
-    return kind, not words.DRUG.search(plain), -len(column.distinct)
+    return kind, not words.DRUG.search(plain), column.filled < 0.9, "generic" not in plain, -len(column.distinct)

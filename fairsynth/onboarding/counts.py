@@ -55,6 +55,11 @@ def descriptions(sample: Sample, *, code: str, description: str) -> dict[str, st
     return dict(rows.iter_rows())
 
 
+def all_cells(sample: Sample, column: str) -> pl.Series:
+    """The different cells of a column."""
+    return pl.concat([batch.unique() for batch in _batches(sample, (column,))])[column].drop_nulls().unique()
+
+
 def _owners(keys: Keys, visits: Sample | None) -> pl.DataFrame | None:
     """visit, subject: whose visits they are."""
     if visits is None or visits.name not in keys.subject or visits.name not in keys.visit:

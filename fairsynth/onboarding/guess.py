@@ -66,7 +66,9 @@ def guess_site(samples: Sequence[Sample], unused: Sequence[Unused], *, name: str
     """The configuration that the samples suggest."""
     source = _Source(samples={sample.name: sample for sample in samples}, keys=find_keys(samples))
     attribute_table, attribute = _attribute(source)
-    tables = _apart([draft for sample in samples if (draft := _table(sample, source)) is not None])
+    drafts = [draft for sample in samples if (draft := _table(sample, source)) is not None]
+    first = {source.keys.patients: 0, source.keys.visits: 1}
+    tables = sorted(_apart(drafts, visits=source.keys.visits), key=lambda draft: first.get(draft.sample.name, 2))
     dictionaries = _dictionaries(source, tables)
     strings, rare = _strings(source, attribute_table, attribute)
     read = {draft.sample.name for draft in tables} | {draft.sample.name for draft in dictionaries}
@@ -169,17 +171,23 @@ def _attachable(sample: Sample, visit: str | None, guess: Guess, keys: Keys) -> 
     return timed and missing and sample.name != keys.visits
 
 
-def _apart(drafts: list[TableDraft]) -> list[TableDraft]:
-    """The drafts, so that no code comes from two rules: laboratory items get their table's name, others stay open."""
+def _apart(drafts: list[TableDraft], *, visits: str | None) -> list[TableDraft]:
+    """The drafts, so that no code comes from two rules.
+
+    Laboratory items of several tables get their table's name. Of others the first table counts, and the visits table
+    only where no table is theirs.
+    """
     laboratories = [draft for draft in drafts if draft.what == "laboratory values"]
     seen: list[Template] = []
     apart = []
-    for draft in drafts:
+    for draft in sorted(drafts, key=lambda draft: (draft.sample.name == visits, not _says_so(draft))):
         events, questions = [], list(draft.questions)
         for event in draft.events:
             told = _with_table(event, draft.sample.name) if draft in laboratories and len(laboratories) > 1 else event
             template = Template.parse(str(told.rule["code"]))
             twice = any(template.overlaps(other) for other in seen)
+            if twice and draft.sample.name == visits:
+                continue
             if twice and not told.open:
                 told = replace(told, open=True)
                 text = (
@@ -192,6 +200,11 @@ def _apart(drafts: list[TableDraft]) -> list[TableDraft]:
         if any(not event.open for event in events):
             apart.append(replace(draft, events=tuple(events), questions=tuple(questions)))
     return apart
+
+
+def _says_so(draft: TableDraft) -> bool:
+    """Whether a table of care units is named like one: of several, it counts."""
+    return draft.what != "care units" or bool(words.UNITS_TABLE.search(words.plain(draft.sample.name)))
 
 
 def _with_table(event: Event, table: str) -> Event:
@@ -350,7 +363,8 @@ def _questions(
         yield Question(text=f"which table has one row a patient, and which column names the patient? Tables: {names}")
     if doubt:
         yield Question(text="is 03/04/2021 the 3rd of April (%d/%m/%Y) or the 4th of March (%m/%d/%Y)? No cell decides")
-    if "MEDS_BIRTH" not in told:
+    asked = any("years stands for" in question.text for draft in tables for question in draft.questions)
+    if "MEDS_BIRTH" not in told and not asked:
         yield Question(
             text="where is the date of birth, or the age at a visit? Patients without either enter no cohort"
         )

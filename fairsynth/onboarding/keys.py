@@ -5,7 +5,7 @@ Never: a guess without evidence: a name that says it, or cells that occur in the
 
 A key is a column with a cell of its own in every row. Patients: the table whose key is named like a patient and that
 has sex, birth or age. Visits: the table whose key is named like a visit or referred to by the most other tables, with a
-patient and two times. Without a table of patients, the visits table stands for it.
+patient and two times (in a source without dates, none). Without a table of patients, the visits table stands for it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _visits(tables: Mapping[str, Mapping[str, Column]]) -> tuple[str | None, Col
         for key in _keys_of(columns):
             is_named = bool(words.VISIT.search(key.plain))
             about_people = words.SUBJECT.search(key.plain) or named(columns, words.BIRTH)
-            if len(times) < 2 or (about_people and not is_named):
+            if (len(times) < 2 and not (is_named and people)) or (about_people and not is_named):
                 continue
             score = 3.0 * is_named + 2 * bool(starts) + 2 * bool(ends) + bool(people)
             score += 2 * _references(tables, table, key)

@@ -78,6 +78,13 @@ def _birth(columns: Columns, *, in_visits: bool) -> Guess:
         age: dict[str, object] = {"column": ages[0].name, "unit": _unit(ages[0])}
         said = f"the unit is guessed; {'some ages are no numbers: see `cells`' if ages[0].numbers < 1 else 'check it'}"
         return Guess(events=(Event(rule={"code": "MEDS_BIRTH", "age": age}, said=said),))
+    worded = named(columns, words.AGE) if in_visits else []
+    if worded:
+        text = f"what number of years stands for each cell of {worded[0].name}?"
+        age = {"column": worded[0].name, "cells": {"...": 0}}
+        return Guess(
+            events=(Event(rule={"code": "MEDS_BIRTH", "age": age}, open=True),), questions=(Question(text=text),)
+        )
     return Guess()
 
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from fairsynth.onboarding import words
 from fairsynth.onboarding.columns import ICD10, LOINC, Column
+from fairsynth.onboarding.counts import all_cells
 from fairsynth.onboarding.drafts import DictionaryDraft, Parent
 from fairsynth.onboarding.keys import named
 from fairsynth.onboarding.samples import Sample
@@ -43,11 +44,14 @@ def laboratory_parents(items: pl.DataFrame, *, literal: str, labels: Mapping[str
 def dictionary(
     sample: Sample, columns: Mapping[str, Column], *, used: Iterable[tuple[str, Column]]
 ) -> DictionaryDraft | None:
-    """The dictionary that a table without patients is, for the first of the codes in `used` that it holds."""
+    """The dictionary that a table without patients is, for the codes in `used` of which it holds the most."""
+    found: list[tuple[float, str, str]] = []
     for literal, code in used:
-        key = _key(columns, code)
-        if key is None:
-            continue
+        for key in _possible_keys(columns, code):
+            share = _share(code.distinct.is_in(all_cells(sample, key).implode()))
+            if share > (0 if key == code.name else SAME_CODES):
+                found.append((share, literal, key))
+    for _, literal, key in sorted(found, key=lambda one: -one[0]):
         others = {name: column for name, column in columns.items() if name != key}
         keys: dict[str, object] = {"code": f"{literal}{{{key}}}"}
         if (text := _description(others)) is not None:
@@ -69,13 +73,15 @@ def _lab(item: str, label: str) -> Lab | None:
     return names.get(re.sub(r"[^0-9a-z()]+", " ", known))
 
 
-def _key(columns: Mapping[str, Column], code: Column) -> str | None:
-    """The column of a dictionary with the codes of `code`: of its name, or with its cells."""
-    same = columns.get(code.name)
-    if same is not None and code.overlap(same) > 0:
-        return same.name
-    linked = (column.name for column in columns.values() if column.unique and code.overlap(column) >= SAME_CODES)
-    return next(linked, None)
+def _possible_keys(columns: Mapping[str, Column], code: Column) -> list[str]:
+    """The column of a dictionary that is called like a column of codes, else those that could hold the codes."""
+    if code.name in columns:
+        return [code.name]
+    return [column.name for column in columns.values() if column.unique and column.is_identifier]
+
+
+def _share(flags: pl.Series) -> float:
+    return float(flags.sum()) / len(flags) if len(flags) else 0.0
 
 
 def _description(columns: Mapping[str, Column]) -> str | None:

@@ -14,6 +14,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 ROW_NUMBER = re.compile(
     r"^(row|line|index|seq|serial|rec|record)_?(id|no|nr|num|number)?$|^(position|rank|order|unnamed.*)$"
 )
+COUNT = re.compile(r"^(num|number|count|total|n)_")
 SUBJECT = re.compile(
     rf"(^|_)(subject|patient|person|pat|pt|subj|individual|member){_ID}?$|^(mrn|pid|uniquepid|(patient|person|subject|pat)(id|no|nr))$"
 )
@@ -38,16 +39,19 @@ DEATH = re.compile(r"death|(^|_)dod|deceas|(^|_)die[sd]?(_|$)|expire|(^|_)dead|m
 SEX = re.compile(r"(^|_)(sex|gender|geschlecht|sexe|sexo)(_|$)")
 ETHNICITY = re.compile(r"ethnic|(^|_)race(_|$)|nationality|ancestry|(^|_)heritage")
 DIAGNOSIS = re.compile(r"diag|(^|_)icd|(^|_)dx(_|\d|$)|condition|problem")
-PROCEDURE = re.compile(r"proc|(^|_)px(_|\d|$)|operat|surg|(^|_)ops(_|$)|interven")
+PROCEDURE = re.compile(r"proc|(^|_)cpt(_|$)|(^|_)px(_|\d|$)|operat|surg|(^|_)ops(_|$)|interven")
+CODE = re.compile(r"code|icd|cpt|(^|_)ops(_|$)|proc|diag|(^|_)dx(_|$)|concept")
 VERSION = re.compile(r"version|(^|_)(system|vocabulary|codesystem|coding)(_|$)")
 DRUG = re.compile(r"drug|medic|(^|_)meds?(_|$)|substance|agent|prescri|(^|_)rx(_|$)|pharm|ingredient|generic")
 ITEM = re.compile(r"(^|_)(test|item|itemid|analyte|param|parameter|component|loinc|assay|observation|measurement|lab)")
+CLEAR_ITEM = re.compile(r"(^|_)(test|analyte|param|parameter|component|loinc|assay|observation|measurement|lab)")
 LABORATORY = re.compile(r"lab|result|test|analy|chem|measure|observ|vital")
 VALUE = re.compile(r"value|result|(^|_)(num|reading|val|level|amount)(_|$)|valuenum")
 VALUE_UNIT = re.compile(r"unit|uom")
-WARD = re.compile(r"ward|depart|care_?unit|(^|_)unit|service|location")
+WARD = re.compile(r"ward|depart|care_?unit|(^|_)unit|service")
 TYPE = re.compile(r"type|class|(^|_)kind|urgency|how_|mode|priority|source|route")
 DISPOSITION = re.compile(r"disposition|disch.*(loc|to|stat|type|dest)|destination|went_to|outcome|(^|_)to_")
+UNITS_TABLE = re.compile(r"icu|ward|unit|transfer|movement|bed")
 LABEL = re.compile(r"label|name|title|desc|text|meaning|term")
 LOINC_COLUMN = re.compile(r"loinc")
 

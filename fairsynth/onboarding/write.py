@@ -72,8 +72,8 @@ def groups_yaml(draft: SiteDraft) -> str:
     if draft.rare_strings:
         more = "1 more string" if draft.rare_strings == 1 else f"{draft.rare_strings} more strings"
         lines += [
-            f"  # TODO: {more}, each carried by fewer than 11 patients and not written here: list the column at the",
-            "  # site and add a rule for each, or let one rule take the rest:",
+            f"  # TODO: a rule for each of {more} that fewer than 11 patients carry, not written here,",
+            "  # or one rule that takes the rest:",
             "  # - {match: '.', group: other}",
         ]
     return "\n".join(lines) + "\n"

@@ -1,15 +1,14 @@
-"""The events artefact, one shard at a time: a subject is in one shard only, so counts of people add up over shards.
+"""What occurs in the shards of an events artefact: a subject is in one shard only, so counts of people add up.
 
-In:  `events/`.   Out: shards as lazy frames; how often each (code, unit) occurs and how many people carry it.
+In:  shards (visits/shards.py).   Out: how often each (code, unit) occurs and how many people carry it.
 Never: more than one shard in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import polars as pl
+
+from fairsynth.visits.shards import Shards
 
 INVENTORY = {
     "code": pl.String,
@@ -20,12 +19,7 @@ INVENTORY = {
 }
 
 
-def shards(events: Path) -> list[pl.LazyFrame]:
-    """The data of an events artefact, whole subjects in each part."""
-    return [pl.scan_parquet(path) for path in sorted((events / "data").glob("*.parquet"))]
-
-
-def inventory(parts: Iterable[pl.LazyFrame]) -> pl.DataFrame:
+def inventory(shards: Shards) -> pl.DataFrame:
     """Every distinct (code, unit): events, how many of them have a number, and patients; sorted."""
     counted = [
         part.group_by("code", "unit")
@@ -35,7 +29,7 @@ def inventory(parts: Iterable[pl.LazyFrame]) -> pl.DataFrame:
             pl.col("subject_id").n_unique().cast(pl.Int64).alias("patients"),
         )
         .collect(engine="streaming")
-        for part in parts
+        for part in shards
     ]
     stacked = pl.concat(counted) if counted else pl.DataFrame(schema=INVENTORY)
     return stacked.group_by("code", "unit").sum().sort("code", "unit")

@@ -12,8 +12,9 @@ carry a code and k of them are positive. The rule, with Wilson's lower bounds at
 
     gives away   PPV = k/n >= 0.9, lower bound >= 0.6; or the code's presence or absence alone has an AUROC >= 0.9,
                  lower bound >= 0.8
-    suspect      PPV >= 0.5 and likelihood ratio LR+ = (k/P) / ((n-k)/(T-P)) >= 5, lower bound of LR+ > 3; not for
-                 laboratory values, which are known when they are measured
+    suspect      PPV >= 0.5 and likelihood ratio LR+ = (k/P) / ((n-k)/(T-P)) >= 5, lower bound of LR+ > 3
+
+A laboratory value is known when it is measured: it is never suspect, and one that gives away is a warning, no error.
 
 Cardiac arrest (ICD-9-CM 427.5) in MIMIC-III has a PPV near 0.6 and an LR+ near 8; septic shock, the severest of the
 ordinary diagnoses, 0.4 and 4 to 5.
@@ -21,7 +22,7 @@ ordinary diagnoses, 0.4 and 4 to 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from fairsynth.quality.events import kind
 from fairsynth.quality.findings import Finding, error, note, warning
 from fairsynth.quality.parts import part
 from fairsynth.visits.rollup import CODED_KINDS, KINDS
+from fairsynth.visits.shards import Shards
 
 Strength = Literal["gives away", "suspect"]
 Status = Literal["enters records", "left out by exclude_codes", "never a token"]
@@ -69,7 +71,7 @@ class LeaksQuality(Strict):
     exclusions_without_code: tuple[str, ...]  # entries of exclude_codes that no code of this site begins with
 
 
-def carriers(parts: Iterable[pl.LazyFrame], *, last: pl.DataFrame) -> pl.DataFrame:
+def carriers(shards: Shards, *, last: pl.DataFrame) -> pl.DataFrame:
     """Which source codes each record's last visit has: subject_id, code, unique.
 
     `last` has subject_id, visit_id, predicted_at, open: one row a patient.
@@ -83,7 +85,7 @@ def carriers(parts: Iterable[pl.LazyFrame], *, last: pl.DataFrame) -> pl.DataFra
         .select("subject_id", "code")
         .unique()
         .collect(engine="streaming")
-        for shard in parts
+        for shard in shards
     ]
     return pl.concat(found)
 
@@ -112,7 +114,7 @@ def describe_leaks(
         _describe(row, strength, judged, description=description, status=state, minimum=minimum)
         for row in near.sort("ppv", "n", "code", descending=[True, True, False]).iter_rows(named=True)
         if (strength := judged.strength(row["n"], row["k"])) is not None
-        and not (strength == "suspect" and row["code"].startswith("LAB//"))
+        and not (strength == "suspect" and _is_value(row["code"]))
         for description, state in [status.get(row["code"], (None, "enters records"))]
     ]
     codes = placed["code"].unique()
@@ -163,8 +165,8 @@ class Judge:
 def leak_findings(found: LeaksQuality) -> Iterator[Finding]:
     """Codes to exclude, codes to look at, and rules that do nothing."""
     entering = [code for code in found.leaky if code.status == "enters records"]
-    sure = [code.code for code in entering if code.strength == "gives away"]
-    likely = [code.code for code in entering if code.strength == "suspect"]
+    sure = [code.code for code in entering if code.strength == "gives away" and not _is_value(code.code)]
+    likely = [code.code for code in entering if code.code not in sure]
     if sure:
         do = "list them (of a token: the codes behind it) under `exclude_codes` in site.yaml"
         yield error(f"{_number(sure)} telling the outcome alone", where=_named(sure), do=do)
@@ -184,6 +186,11 @@ def leak_findings(found: LeaksQuality) -> Iterator[Finding]:
     if found.too_rare:
         what = f"{found.too_rare:,} codes and tokens are carried by too few patients to be judged"
         yield note(what, where="leak check", do="exclude codes that are known to give the outcome away all the same")
+
+
+def _is_value(code: str) -> bool:
+    """Whether a code is a laboratory value: known when it is measured, so never coded in retrospect."""
+    return code.startswith("LAB//")
 
 
 def _number(names: Sequence[str]) -> str:

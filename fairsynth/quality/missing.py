@@ -6,7 +6,7 @@ Never: a count of people or visits between 1 and the minimum cell; more than one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -14,6 +14,7 @@ from fairsynth.config import Strict
 from fairsynth.quality.findings import Finding, error, note, warning
 from fairsynth.quality.parts import Part, part
 from fairsynth.visits.patients import SEX_OF_GENDER
+from fairsynth.visits.shards import Shards
 
 CONTENT = {"diagnosis": "DIAG//", "drug": "DRUG//", "laboratory value": "LAB//", "procedure": "PROC//"}
 MANY_EMPTY = 0.5  # of the visits: above it, a kind describes the minority of them
@@ -30,11 +31,9 @@ class MissingQuality(Strict):
     values_without_number: Part  # of laboratory events; events, so never hidden
 
 
-def describe_missing(
-    parts: Iterable[pl.LazyFrame], *, attribute: str, patients: int, visits: int, minimum: int
-) -> MissingQuality:
+def describe_missing(shards: Shards, *, attribute: str, patients: int, visits: int, minimum: int) -> MissingQuality:
     """What is missing among `patients` and `visits`, the numbers in the source's own tables."""
-    counted = pl.concat([_counts(shard, attribute=attribute) for shard in parts]).sum().row(0, named=True)
+    counted = pl.concat([_counts(shard, attribute=attribute) for shard in shards]).sum().row(0, named=True)
 
     def lacking(name: str, total: int) -> Part:
         return part(total - counted[name], total, minimum=minimum)

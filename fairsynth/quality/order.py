@@ -9,7 +9,7 @@ of which everything after the prediction time was deleted (diagnoses and procedu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -17,8 +17,10 @@ from fairsynth.config import Strict
 from fairsynth.quality.events import kind
 from fairsynth.quality.findings import Finding, error, note, warning
 from fairsynth.quality.parts import Part, part
+from fairsynth.visits.catalogue import Catalogue
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.rollup import CODED_KINDS, KINDS
+from fairsynth.visits.shards import Shards
 from fairsynth.visits.tokens import read_tokens
 
 CARE = ("ADMISSION", *(name for name in KINDS if name not in CODED_KINDS))  # kinds of things done to a patient
@@ -36,14 +38,17 @@ class OrderQuality(Strict):
     coded_after_prediction: int | None  # diagnoses and procedures of open visits, kept: retrospective coding
     tokens_that_need_the_future: int | None  # must be 0
     patients_in_two_splits: int | None  # must be 0
-    repeated_people: Part  # patients who share birth, sex and first admission with an earlier one
+    repeated_people: Part | None  # patients who share birth, sex and first admission with another; None: no calendar
 
 
 def describe_order(
-    parts: list[pl.LazyFrame], *, visits: pl.DataFrame, people: pl.DataFrame, minimum: int
+    shards: Shards, *, visits: pl.DataFrame, people: pl.DataFrame, calendar: bool, minimum: int
 ) -> OrderQuality:
-    """What the events and visits of the source show, before there is a cohort."""
-    counted = [_lifetimes(shard, people.lazy()) for shard in parts]
+    """What the events and visits of the source show, before there is a cohort.
+
+    Without a real `calendar` all first visits begin alike, so that copies cannot be told.
+    """
+    counted = [_lifetimes(shard, people.lazy()) for shard in shards]
     found = pl.concat(counted).sum().row(0, named=True)
     previous = pl.col("discharged").shift(1).over("subject_id")
     flags = visits.select(
@@ -62,22 +67,21 @@ def describe_order(
         coded_after_prediction=None,
         tokens_that_need_the_future=None,
         patients_in_two_splits=None,
-        repeated_people=part(repeated, len(keyed), minimum=minimum),
+        repeated_people=part(repeated, len(keyed), minimum=minimum) if calendar else None,
     )
 
 
 def with_cohort(
     order: OrderQuality,
-    parts: Iterable[pl.LazyFrame],
+    shards: Shards,
     *,
     records: pl.DataFrame,
     tokens: pl.DataFrame,
     patients: pl.DataFrame,
-    parents: pl.DataFrame,
-    exclude: tuple[str, ...],
+    catalogue: Catalogue,
 ) -> OrderQuality:
     """`order` with what the prepared cohort shows."""
-    seen = [_future(shard, records=records, tokens=tokens, parents=parents, exclude=exclude) for shard in parts]
+    seen = [_future(shard, records=records, tokens=tokens, catalogue=catalogue) for shard in shards]
     found = pl.concat(seen).sum().row(0, named=True)
     splits = patients.group_by("subject_id").agg(pl.len().alias("rows"))
     return order.model_copy(
@@ -118,7 +122,7 @@ def order_findings(order: OrderQuality) -> Iterator[Finding]:
         do = "kept by rule (retrospective coding, docs/cohort.md); `exclude_codes: [DIAG, PROC]` leaves them out"
         yield note(what, where="records", do=do)
     what = "the same person under two identifiers cannot be recognised"
-    if order.repeated_people.some:
+    if order.repeated_people is not None and order.repeated_people.some:
         what += f"; patients who share birth, sex and first admission with another: {order.repeated_people}"
     yield note(what, where="patients", do="remove copies at the source: the split is by identifier")
 
@@ -143,9 +147,7 @@ def _lifetimes(shard: pl.LazyFrame, people: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _future(
-    shard: pl.LazyFrame, *, records: pl.DataFrame, tokens: pl.DataFrame, parents: pl.DataFrame, exclude: tuple[str, ...]
-) -> pl.DataFrame:
+def _future(shard: pl.LazyFrame, *, records: pl.DataFrame, tokens: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """One row: timed and coded events after the prediction time, and tokens that differ without the former."""
     subjects = shard.select("subject_id").unique().collect(engine="streaming")
     here, stored = (frame.join(subjects, on="subject_id", how="semi") for frame in (records, tokens))
@@ -157,7 +159,9 @@ def _future(
         (later & coded & pl.col("open")).sum().cast(pl.Int64).alias("coded"),
     ).collect(engine="streaming")
     past = events.filter(coded | ~later).drop("predicted_at", "open")
-    made = read_tokens(past, records=here, parents=parents, exclude_codes=exclude, flow=Flow()).visits
+    nobody = pl.Series("subject_id", [], dtype=pl.Int64)
+    read = read_tokens([past], records=here, catalogue=catalogue, training=nobody, flow=Flow())
+    made = read.visits.cast({"token": pl.String})
     key = ["subject_id", "position", "token"]
     differing = len(made.join(stored, on=key, how="anti")) + len(stored.join(made, on=key, how="anti"))
     return counted.with_columns(tokens=pl.lit(differing, dtype=pl.Int64))

@@ -15,22 +15,28 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
+from fairsynth import artefacts
 from fairsynth.config import GroupsConfig, SiteConfig, Strict, StudyConfig, StudyPlan, read_site
 from fairsynth.errors import CohortError, ConfigError
-from fairsynth.extraction import TablesReport, extract_anew, read_rules
+from fairsynth.extraction import TablesReport, extract_anew
+from fairsynth.extraction.rules import read_source
 from fairsynth.governance.disclosure import Count, shown
 from fairsynth.quality.codes import KindQuality, describe_kinds, kind_findings, place
-from fairsynth.quality.events import inventory, shards
+from fairsynth.quality.events import inventory
 from fairsynth.quality.findings import LEVELS, Finding, Level, errors_of
 from fairsynth.quality.groups import GroupsQuality, describe_groups, group_findings
 from fairsynth.quality.leaks import LeaksQuality, carriers, describe_leaks, leak_findings
 from fairsynth.quality.missing import MissingQuality, describe_missing, missing_findings
 from fairsynth.quality.order import OrderQuality, describe_order, order_findings, with_cohort
 from fairsynth.quality.tables import TableQuality, describe_tables, table_findings
+from fairsynth.quality.todos import open_todos, todo_findings, todo_problems
 from fairsynth.schemas import Group, SiteId
+from fairsynth.visits.catalogue import catalogue
+from fairsynth.visits.flow import Flow
 from fairsynth.visits.groups import GroupRules, read_groups
 from fairsynth.visits.patients import first_strings, read_people, read_visits
 from fairsynth.visits.prepare import VISITS, count_cells, prepare, read_records
+from fairsynth.visits.shards import Shards, few_events, open_shards
 
 HERE = SiteId("here")  # the one site of the default plan
 
@@ -67,7 +73,8 @@ class _Site:
     rules: GroupRules
     root: Path
     plan: StudyPlan
-    parts: list[pl.LazyFrame]
+    calendar: str
+    shards: Shards
     codes: pl.DataFrame
     visits: pl.DataFrame
     people: pl.DataFrame
@@ -85,24 +92,36 @@ class _Cohort:
 def check_site(data: Path, *, config: Path, study: StudyConfig | None = None) -> QualityReport:
     """The report on the tables in `data` under the configuration in folder `config`.
 
-    Raises ConfigError, and ExtractionError where the tables cannot be read at all.
+    Raises ConfigError, which names the decisions that the configuration leaves open, and ExtractionError where the
+    tables cannot be read at all.
     """
-    rules = read_rules(config)
-    calendar = "artificial" if rules.artificial else "real"
+    _load(config, alone=study is None)
     with tempfile.TemporaryDirectory(prefix="fairsynth-check-") as scratch:
-        tables = extract_anew(data, config=config, root=Path(scratch))
-        site = _open(Path(scratch), config=config, study=study)
-        return _report(site, tables, calendar=calendar, visits_table=rules.visits.table)
+        root = Path(scratch)
+        tables = extract_anew(data, config=config, root=root)
+        return _report(_open(root, config=config, study=study), tables)
+
+
+def _load(config: Path, *, alone: bool) -> None:
+    """Read the configuration. Raises ConfigError, with the open decisions beside what is wrong.
+
+    A site that is checked `alone`, without a study, must name two groups.
+    """
+    try:
+        site, _ = read_source(config)
+        path = config / site.groups
+        if alone and len({rule.group for rule in read_groups(path).rules}) < 2:
+            raise ConfigError.of("one group only", where=str(path), expected="rules for two groups or more")
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *todo_problems(open_todos(config))]) from None
 
 
 def default_plan(rules: GroupRules, *, strings: pl.DataFrame) -> StudyPlan:
     """The plan of a study of this site alone: every group that `rules` name, the largest as reference.
 
-    `strings` has one row a patient, column raw. Raises ConfigError where the rules name fewer than two groups.
+    `strings` has one row a patient, column raw. The rules must name two groups or more.
     """
     names = tuple(dict.fromkeys(rule.group for rule in rules.rules))
-    if len(names) < 2:
-        raise ConfigError.of("one group only", where="groups.yaml", expected="rules for two groups or more")
     counts = Counter(dict.fromkeys(names, 0))
     for raw, number in strings.group_by("raw").len().iter_rows():
         if (group := rules.group_of(raw)) is not None:
@@ -121,42 +140,47 @@ def default_plan(rules: GroupRules, *, strings: pl.DataFrame) -> StudyPlan:
 def _open(root: Path, *, config: Path, study: StudyConfig | None) -> _Site:
     settings = read_site(config)
     rules = read_groups(config / settings.groups)
-    events = pl.scan_parquet(root / "events" / "data" / "*.parquet")
-    visits = read_visits(events, attribute=rules.attribute)
+    shards = open_shards(root / "events")
+    few = few_events(shards, attribute=rules.attribute)
+    visits = read_visits(few, attribute=rules.attribute)
     return _Site(
         folder=config,
         config=settings,
         rules=rules,
         root=root,
         plan=study.plan() if study else default_plan(rules, strings=first_strings(visits)),
-        parts=shards(root / "events"),
+        calendar=str(artefacts.read_manifest(root / "events", kind="events")["facts"]["calendar"]),
+        shards=shards,
         codes=pl.read_parquet(root / "events" / "metadata" / "codes.parquet"),
         visits=visits,
-        people=read_people(events),
+        people=read_people(few),
     )
 
 
-def _report(site: _Site, tables: TablesReport, *, calendar: str, visits_table: str) -> QualityReport:
+def _report(site: _Site, tables: TablesReport) -> QualityReport:
     """Every section, and the verdict on them."""
     minimum, exclude = site.plan.audit.minimum_cell, site.config.cohort.exclude_codes
-    placed = place(inventory(site.parts), codes=site.codes)
-    described = describe_tables(tables, calendar=calendar == "real")
+    dated = site.calendar == "real"
+    counts = inventory(site.shards)
+    placed = place(counts, codes=site.codes)
+    described = describe_tables(tables, calendar=dated)
     kinds = describe_kinds(placed, minimum=minimum)
     missing = describe_missing(
-        site.parts, attribute=site.rules.attribute, patients=tables.patients, visits=tables.visits, minimum=minimum
+        site.shards, attribute=site.rules.attribute, patients=tables.patients, visits=tables.visits, minimum=minimum
     )
-    order = describe_order(site.parts, visits=site.visits, people=site.people, minimum=minimum)
+    order = describe_order(site.shards, visits=site.visits, people=site.people, calendar=dated, minimum=minimum)
     cohort, failures = _cohort(site)
     groups = leaks = None
     if cohort is not None:
-        order = _order(order, cohort, site)
+        order = _order(order, cohort, site, counts)
         groups = _groups(cohort, site)
         leaks = describe_leaks(
             _carried(cohort, site), labels=cohort.patients, placed=placed, exclude=exclude, minimum=minimum
         )
     findings = [
         *failures,
-        *table_findings(described, visits=visits_table),
+        *todo_findings(open_todos(site.folder)),
+        *table_findings(described, visits=_years(site.visits) if dated else None),
         *kind_findings(kinds),
         *missing_findings(missing),
         *(group_findings(groups) if groups else ()),
@@ -167,7 +191,7 @@ def _report(site: _Site, tables: TablesReport, *, calendar: str, visits_table: s
         source=site.config.source,
         task=site.plan.task.name,
         minimum_cell=minimum,
-        calendar=calendar,
+        calendar=site.calendar,
         patients=shown(tables.patients, minimum_cell=minimum),
         visits=shown(tables.visits, minimum_cell=minimum),
         tables=described,
@@ -178,6 +202,12 @@ def _report(site: _Site, tables: TablesReport, *, calendar: str, visits_table: s
         leaks=leaks,
         findings=tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level))),
     )
+
+
+def _years(visits: pl.DataFrame) -> tuple[int, int] | None:
+    """The first and the last year of the visits."""
+    first, last = visits["admitted"].dt.year().min(), visits["discharged"].dt.year().max()
+    return (int(str(first)), int(str(last))) if first is not None and last is not None else None
 
 
 def _cohort(site: _Site) -> tuple[_Cohort | None, list[Finding]]:
@@ -192,16 +222,16 @@ def _cohort(site: _Site) -> tuple[_Cohort | None, list[Finding]]:
     return _Cohort(records=records, tokens=tokens, patients=patients), []
 
 
-def _order(order: OrderQuality, cohort: _Cohort, site: _Site) -> OrderQuality:
-    parents = site.codes.select("code", "parent_codes")
+def _order(order: OrderQuality, cohort: _Cohort, site: _Site, counts: pl.DataFrame) -> OrderQuality:
+    excluded = site.config.cohort.exclude_codes
+    known = catalogue(counts, codes=site.codes, exclude_codes=excluded, flow=Flow())
     return with_cohort(
         order,
-        site.parts,
+        site.shards,
         records=cohort.records,
         tokens=cohort.tokens,
         patients=cohort.patients,
-        parents=parents,
-        exclude=site.config.cohort.exclude_codes,
+        catalogue=known,
     )
 
 
@@ -213,7 +243,7 @@ def _groups(cohort: _Cohort, site: _Site) -> GroupsQuality:
 def _carried(cohort: _Cohort, site: _Site) -> pl.DataFrame:
     """Source codes and tokens of each record's last visit: subject_id, code."""
     last = cohort.records.group_by("subject_id", maintain_order=True).last()
-    codes = carriers(site.parts, last=last.select("subject_id", "visit_id", "predicted_at", "open"))
+    codes = carriers(site.shards, last=last.select("subject_id", "visit_id", "predicted_at", "open"))
     tokens = cohort.tokens.join(last.select("subject_id", "position"), on=["subject_id", "position"], how="semi")
     named = tokens.select("subject_id", pl.col("token").alias("code"))
     return pl.concat([codes, named]).unique()

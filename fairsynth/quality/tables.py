@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fairsynth.config import Strict
-from fairsynth.extraction.checks import TableReport, TablesReport
+from fairsynth.extraction.fates import BY_RULE, ELSEWHERE
+from fairsynth.extraction.reports import TableReport, TablesReport
 from fairsynth.quality.findings import Finding, note, warning
 
 LARGE_LOSS = 0.05  # of a table's rows: above it, what is left out is more than scattered faults
+MEANT = (BY_RULE, ELSEWHERE)  # reasons that are no loss
 YEARS_BEFORE = 20  # before the first visit: results of earlier care may reach back so far
 
 
@@ -35,23 +37,21 @@ def describe_tables(report: TablesReport, *, calendar: bool) -> tuple[TableQuali
     return tuple(_describe(table, calendar=calendar) for table in report.tables)
 
 
-def table_findings(tables: Sequence[TableQuality], *, visits: str) -> Iterator[Finding]:
-    """What a person should know of the tables; `visits` is the table of visits, whose years the others must share."""
-    stays = next(table for table in tables if table.table == visits)
+def table_findings(tables: Sequence[TableQuality], *, visits: tuple[int, int] | None) -> Iterator[Finding]:
+    """What a person should know of the tables; `visits`: the first and last year of the visits, if there are years."""
     for table in tables:
         if table.rows == 0:
             yield note("empty table", where=table.file, do="leave it, if the source has no such data")
-        lost = table.rows - table.kept
-        if lost > LARGE_LOSS * table.rows:
-            reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in table.left_out.items() if rows)
-            what = f"{lost / table.rows:.1%} of the rows are left out"
+        lost = {reason: rows for reason, rows in table.left_out.items() if reason not in MEANT}
+        if sum(lost.values()) > LARGE_LOSS * table.rows:
+            reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in lost.items())
+            what = f"{sum(lost.values()) / table.rows:.1%} of the rows are left out"
             yield warning(what, where=f"{table.file}  ({reasons})", do="check the table's keys against the others")
-        if _outside(table, stays):
+        if visits is not None and _outside(table, *visits):
             yield warning(
-                f"years {table.first_year} to {table.last_year} reach outside those of the visits "
-                f"({stays.first_year} to {stays.last_year})",
+                f"years {table.first_year} to {table.last_year}, while visits are of {visits[0]} to {visits[1]}",
                 where=table.file,
-                do="check its dates and `date_formats` in the rules",
+                do="check its dates, and `date_formats` in the rules",
             )
 
 
@@ -70,12 +70,8 @@ def _describe(table: TableReport, *, calendar: bool) -> TableQuality:
     )
 
 
-def _outside(table: TableQuality, stays: TableQuality) -> bool:
+def _outside(table: TableQuality, first_visit: int, last_visit: int) -> bool:
     """Whether a table of visits' rows has years that no visit explains; results may come a while before the visits."""
-    if table.share_with_visit is None or table.table == stays.table:
+    if table.share_with_visit is None or table.first_year is None or table.last_year is None:
         return False
-    years = (table.first_year, table.last_year, stays.first_year, stays.last_year)
-    if any(year is None for year in years):
-        return False
-    first, last, first_visit, last_visit = (year or 0 for year in years)
-    return first < first_visit - YEARS_BEFORE or last > last_visit + 1
+    return table.first_year < first_visit - YEARS_BEFORE or table.last_year > last_visit + 1

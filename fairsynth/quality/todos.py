@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fairsynth.config import Strict
+from fairsynth.errors import Problem
 from fairsynth.quality.findings import Finding, warning
 
 _TODO = re.compile(r"\bTODO\b:?\s*(.*)")
@@ -38,8 +39,14 @@ def todo_findings(todos: Sequence[Todo]) -> Iterator[Finding]:
         )
 
 
+def todo_problems(todos: Sequence[Todo]) -> list[Problem]:
+    """The same, beside the error of a configuration that does not load."""
+    return [Problem(what="TODO left open", where=f"{todo.file}:{todo.line}", do=todo.text) for todo in todos]
+
+
 def _of_file(path: Path) -> Iterator[Todo]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if (found := _TODO.search(line)) is not None:
-            text = found[1].strip() or line.split("#")[0].strip()
+            said = found[1].strip() if "#" in line[: found.start()] else ""
+            text = said or f"a name is missing in `{line.split('#')[0].strip()}`"
             yield Todo(file=path.name, line=number, text=text[:SHOWN_CHARACTERS])

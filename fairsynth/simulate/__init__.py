@@ -10,6 +10,6 @@ Never: a row of a real database; relabelled patients; a process that depends on 
     content.py             codes, drugs, labs             tables.py, mimic3.py, pic.py, write.py   CSV
 """
 
-from fairsynth.simulate.write import SimulationSummary, simulate
+from fairsynth.simulate.write import SimulationSummary, full_size, simulate
 
-__all__ = ["SimulationSummary", "simulate"]
+__all__ = ["SimulationSummary", "full_size", "simulate"]

@@ -45,7 +45,8 @@ class Process:
     diagnoses: FloatArray  # (M,) intercepts
     procedures: FloatArray
     drugs: FloatArray
-    draws: float  # mean of `draw_weight` over visits with labs
+    drugs_given: float  # mean number of drugs of an admission with drugs
+    draws: float  # mean of `draw_weight` over admissions
 
 
 def calibrated(name: Name, *, outcome_shift: float = 0.0) -> Process:
@@ -76,19 +77,28 @@ def _solved(name: Name) -> tuple[Process, Population]:
         means = np.array([visits.stay[visits.unit == unit].mean() / DAY for unit in range(len(source.units.names))])
         course = replace(course, stay=course.stay + np.log(source.units.days / means))
     visits = draw_visits(source, patients, intercepts=course, first=0, streams=streams)
-    population = Population(source=source, patients=patients, visits=visits)
+    population = _with_risk(Population(source=source, patients=patients, visits=visits))
     few = population.keep_patients(patients.number < PATIENTS_FOR_CODES)
     solve = _choice_intercepts if source.settings.one_diagnosis else _presence_intercepts
+    drugs = _presence_intercepts(few, source.drugs)
     process = Process(
         source=source,
         course=course,
         outcome=OutcomeModel(units=np.empty((2, 0)), conditions=np.empty((2, 0))),
         diagnoses=solve(few, source.diagnoses),
         procedures=np.empty(0) if source.procedures is None else _presence_intercepts(few, source.procedures),
-        drugs=_presence_intercepts(few, source.drugs),
-        draws=float(draw_weight(visits.severity, visits.stay).mean()),
+        drugs=drugs,
+        drugs_given=_mean(few, expit(few.features @ source.drugs.weights + drugs).sum(axis=1)),
+        draws=_mean(population, draw_weight(visits.severity, visits.stay)),
     )
     return process, population
+
+
+def _with_risk(population: Population) -> Population:
+    """`population` with the risk of every planned visit, before any bias."""
+    death = population.source.conditions.death
+    risk = expit(fixed_part(population, death) + _unit_intercepts(population, death)[population.visits.unit])
+    return replace(population, visits=replace(population.visits, risk=risk))
 
 
 def _condition_intercepts(source: Source, patients: Patients, rng: np.random.Generator) -> FloatArray:
@@ -105,15 +115,26 @@ def _condition_intercepts(source: Source, patients: Patients, rng: np.random.Gen
 
 
 def _presence_intercepts(population: Population, codes: Codes) -> FloatArray:
-    """(M,) such that the expected share of patients with each code in any visit is its frequency."""
+    """(M,) such that the expected share of patients with each code in any admission is its frequency."""
+    visits = population.visits
     base = population.features @ codes.weights
-    starts = np.flatnonzero(population.visits.order == 0)
+    starts = np.flatnonzero(visits.order == 0)
+    reached = chance_alive_before(population, visits.risk)
+    goes_on = np.append(reached[1:], 0.0) * np.append(visits.order[1:] > 0, False)
+    last = reached - goes_on  # chance that the visit is its patient's last
 
     def share(shift: FloatArray) -> FloatArray:
-        never = np.exp(np.add.reduceat(-np.logaddexp(0, base + shift), starts, axis=0))
-        return np.asarray(1 - never.mean(axis=0))
+        absent = -np.logaddexp(0, base + shift)  # log-probability that the visit lacks the code
+        total = np.cumsum(absent, axis=0)
+        before = (total - absent)[starts][visits.patient]
+        return np.asarray(1 - last @ np.exp(total - before) / len(starts))
 
     return _solve(share, codes.frequency)
+
+
+def _mean(population: Population, value: FloatArray) -> float:
+    """The mean of `value` (V,) over admissions: each planned visit counts with its chance to be reached alive."""
+    return float(np.average(value, weights=chance_alive_before(population, population.visits.risk)))
 
 
 def _choice_intercepts(population: Population, codes: Codes) -> FloatArray:

@@ -85,7 +85,7 @@ def drugs(part: Part, *, detail: float) -> DrugRows:
     probability = expit(part.planned.features @ codes.weights + part.process.drugs)
     covered = rng.random(len(visits.stay)) < source.settings.drug_coverage
     given = (rng.random(probability.shape) < probability) & covered[:, None]
-    wanted = source.settings.drug_rows / codes.frequency.sum()  # rows of one drug in one visit
+    wanted = source.settings.drug_rows / part.process.drugs_given  # rows of one drug in one visit
     number = given * (1 + rng.poisson(max(detail * wanted - 1, 0.0), size=given.shape))
     visit, drug = np.nonzero(number)
     number = number[visit, drug]

@@ -206,10 +206,10 @@ def _planned_visits(source: Source) -> FloatArray:
     """Share of patients with 1, 2, ... planned visits, such that deaths leave the source's own shares.
 
     A patient has visit t + 1 if visit t was planned to have a successor and was not fatal: the planned chance to go on
-    is the observed one divided by the mean chance to survive a visit.
+    is the observed one divided by the mean chance of those who would go on to survive a visit.
     """
     at_least = np.cumsum(source.visits[::-1])[::-1]  # share with >= t visits
-    survive = 1 - float(source.units.share @ source.units.deaths)
+    survive = 1 - source.settings.deaths_of_returning * float(source.units.share @ source.units.deaths)
     going_on = np.minimum(at_least[1:] / at_least[:-1] / survive, 0.97)
     planned = np.concatenate([[1.0], np.cumprod(going_on), [0.0]])
     return np.asarray(planned[:-1] - planned[1:])

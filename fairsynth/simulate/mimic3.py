@@ -6,6 +6,8 @@ Never: file access.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 
@@ -56,26 +58,24 @@ RELIGIONS = {"CATHOLIC": 0.36, "NOT SPECIFIED": 0.24, "PROTESTANT QUAKER": 0.13,
 MARITAL = {"MARRIED": 0.48, "SINGLE": 0.26, "WIDOWED": 0.14, "DIVORCED": 0.06, "": 0.06}
 
 
-def chunk(part: Part, config: SimulationConfig) -> dict[str, pl.DataFrame]:
-    """The rows of one chunk of patients."""
+def chunk(part: Part, config: SimulationConfig) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of one chunk of patients, table by table."""
     source = part.process.source
     if source.procedures is None:
         raise ValueError("MIMIC-III has procedures")
     lost = config.bias.under_documentation
     diagnoses = content.diagnoses(part, under_documentation=lost)
     procedures = content.procedures(part, under_documentation=lost)
-    labs = content.labs(part, detail=config.detail)
     icu = tables.icu_table(part, wards=WARDS)
     era = np.where(icu["SUBJECT_ID"].to_numpy() % 5 < 3, "carevue", "metavision")
-    return {
-        "PATIENTS": _patients(part),
-        "ADMISSIONS": _admissions(part),
-        "ICUSTAYS": icu.with_columns(DBSOURCE=pl.Series(era)),
-        "DIAGNOSES_ICD": tables.code_table(part, diagnoses, source.diagnoses.table["code"], column="ICD9_CODE"),
-        "PROCEDURES_ICD": tables.code_table(part, procedures, source.procedures.table["code"], column="ICD9_CODE"),
-        "PRESCRIPTIONS": _prescriptions(part, config.detail),
-        "LABEVENTS": tables.lab_table(part, labs, low="abnormal", high="abnormal", normal=None),
-    }
+    yield "PATIENTS", _patients(part)
+    yield "ADMISSIONS", _admissions(part)
+    yield "ICUSTAYS", icu.with_columns(DBSOURCE=pl.Series(era))
+    yield "DIAGNOSES_ICD", tables.code_table(part, diagnoses, source.diagnoses.table["code"], column="ICD9_CODE")
+    yield "PROCEDURES_ICD", tables.code_table(part, procedures, source.procedures.table["code"], column="ICD9_CODE")
+    yield "PRESCRIPTIONS", _prescriptions(part, config.detail)
+    labs = content.labs(part, detail=config.detail)
+    yield "LABEVENTS", tables.lab_table(part, labs, low="abnormal", high="abnormal", normal=None)
 
 
 def dictionaries(source: Source) -> dict[str, pl.DataFrame]:

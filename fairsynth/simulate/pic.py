@@ -6,6 +6,8 @@ Never: file access.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 
@@ -43,19 +45,17 @@ WARDS = {"CICU": 1, "General ICU": 2, "NICU": 3, "PICU": 4, "SICU": 5}
 INSURANCE = {"Self pay": 0.62, "Medical insurance": 0.38}
 
 
-def chunk(part: Part, config: SimulationConfig) -> dict[str, pl.DataFrame]:
-    """The rows of one chunk of patients."""
+def chunk(part: Part, config: SimulationConfig) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of one chunk of patients, table by table."""
     diagnoses = content.diagnoses(part, under_documentation=config.bias.under_documentation)
     codes = part.process.source.diagnoses.table["code"]
+    yield "PATIENTS", _patients(part)
+    yield "ADMISSIONS", _admissions(part, diagnoses)
+    yield "ICUSTAYS", tables.icu_table(part, wards=WARDS)
+    yield "DIAGNOSES_ICD", tables.code_table(part, diagnoses, codes, column="ICD10_CODE_CN")
+    yield "PRESCRIPTIONS", _prescriptions(part, config.detail)
     labs = content.labs(part, detail=config.detail)
-    return {
-        "PATIENTS": _patients(part),
-        "ADMISSIONS": _admissions(part, diagnoses),
-        "ICUSTAYS": tables.icu_table(part, wards=WARDS),
-        "DIAGNOSES_ICD": tables.code_table(part, diagnoses, codes, column="ICD10_CODE_CN"),
-        "PRESCRIPTIONS": _prescriptions(part, config.detail),
-        "LABEVENTS": tables.lab_table(part, labs, low="l", high="h", normal="z"),
-    }
+    yield "LABEVENTS", tables.lab_table(part, labs, low="l", high="h", normal="z")
 
 
 def dictionaries(source: Source) -> dict[str, pl.DataFrame]:

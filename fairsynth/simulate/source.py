@@ -100,6 +100,7 @@ class Units:
 class Settings:
     """The scalars of one source; every figure is explained in docs/simulator.md."""
 
+    patients: int  # of the whole source
     reference: str
     study: dict[str, float]  # shares of the groups in the study mix
     age: Literal["beta", "gamma"]  # years: 16 + 82 * Beta(a, b), or Gamma(shape a, mean b) up to 18
@@ -109,6 +110,7 @@ class Settings:
     icu_days: float  # median
     icu_spread: float  # standard deviation of log ICU days
     second_icu_stay: float  # chance of a second ICU stay in an admission
+    deaths_of_returning: float  # in-hospital deaths of those with a further visit planned, relative to everybody's
     lab_rows: float  # mean number of rows of an admission with labs
     lab_coverage: float  # share of admissions with labs
     outside_labs: float  # share of lab rows that belong to no admission
@@ -123,6 +125,7 @@ class Settings:
 
 SETTINGS: dict[Name, Settings] = {
     "mimic3": Settings(
+        patients=46_520,
         reference="white",
         study={"white": 0.60, "black": 0.14, "hispanic": 0.10, "asian": 0.08, "other": 0.08},
         age="beta",
@@ -132,10 +135,11 @@ SETTINGS: dict[Name, Settings] = {
         icu_days=2.1,
         icu_spread=0.93,
         second_icu_stay=0.08,
+        deaths_of_returning=1.3,
         lab_rows=381.0,
         lab_coverage=1.0,
         outside_labs=0.187,
-        drug_rows=70.5,
+        drug_rows=74.5,
         drug_coverage=0.946,
         diagnosis_coverage=1.0,
         one_diagnosis=False,
@@ -144,6 +148,7 @@ SETTINGS: dict[Name, Settings] = {
         first_years=(2100, 2190),
     ),
     "pic": Settings(
+        patients=12_881,
         reference="han",
         study={"han": 0.50, "yi": 0.10, "buyei": 0.10, "miao": 0.10, "tujia": 0.10, "hui": 0.10},
         age="gamma",
@@ -153,6 +158,7 @@ SETTINGS: dict[Name, Settings] = {
         icu_days=4.2,
         icu_spread=1.6,
         second_icu_stay=0.05,
+        deaths_of_returning=1.0,
         lab_rows=800.0,
         lab_coverage=0.939,
         outside_labs=0.0,

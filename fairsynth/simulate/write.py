@@ -41,6 +41,11 @@ class SimulationSummary:
         )
 
 
+def full_size(config: SimulationConfig) -> SimulationConfig:
+    """`config` with as many patients as its source has."""
+    return config.model_copy(update={"patients": load(config.source).settings.patients})
+
+
 def simulate(config: SimulationConfig, folder: Path) -> SimulationSummary:
     """Write the raw tables of `config` into `folder`: all of them, or nothing.
 
@@ -90,7 +95,7 @@ def _write_tables(config: SimulationConfig, folder: Path) -> SimulationSummary:
         for name, frame in schema.dictionaries(load(config.source)).items():
             tables[name].append(frame)
         for part in parts(config):
-            for name, frame in schema.chunk(part, config).items():
+            for name, frame in schema.chunk(part, config):
                 tables[name].append(frame)
             deaths += int((part.planned.visits.recorded & part.seen).sum())
     finally:

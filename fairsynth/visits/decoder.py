@@ -46,17 +46,8 @@ DECODER_SCHEMA = {
 STRUCTURAL = ("ADMISSION", "DISCHARGE//alive", "DISCHARGE//died")
 
 
-def code_sources(sources: pl.DataFrame, training: pl.Series) -> pl.DataFrame:
-    """Source codes of the training patients: token, code, unit, events, patients."""
-    chosen = sources.filter(pl.col("subject_id").is_in(training.implode()))
-    grouped = chosen.group_by("token", "code", "unit").agg(
-        pl.col("events").sum().cast(pl.Int64), pl.col("subject_id").n_unique().cast(pl.Int64).alias("patients")
-    )
-    return grouped.sort("token", "code", "unit")
-
-
 def group_sources(patients: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
-    """The raw strings of each group among `patients` (columns group, raw), as `code_sources` does."""
+    """The raw strings of each group among `patients` (columns group, raw): token, code, unit, events, patients."""
     counts = patients.group_by("group", "raw").len("patients").sort("group", "raw")
     return counts.select(
         pl.format("GROUP//{}", "group").alias("token"),
@@ -67,13 +58,13 @@ def group_sources(patients: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
     )
 
 
-def structural_sources(events: pl.LazyFrame, *, visits: pl.DataFrame) -> pl.DataFrame:
-    """Codes that open and close the visits in `visits` (subject_id, visit_id, died), as `code_sources` does."""
+def structural_sources(events: pl.DataFrame, *, visits: pl.DataFrame) -> pl.DataFrame:
+    """Codes that open and close the visits in `visits` (subject_id, visit_id, died), as `group_sources` has them."""
     code = pl.col("code")
     ending = pl.when("died").then(pl.lit("DISCHARGE//died")).otherwise(pl.lit("DISCHARGE//alive"))
     return (
         events.filter(code.str.starts_with("ADMISSION//") | code.str.starts_with("DISCHARGE//"))
-        .join(visits.lazy().select("subject_id", "visit_id", "died"), on=["subject_id", "visit_id"], how="inner")
+        .join(visits.select("subject_id", "visit_id", "died"), on=["subject_id", "visit_id"], how="inner")
         .with_columns(
             pl.when(code.str.starts_with("ADMISSION//")).then(pl.lit("ADMISSION")).otherwise(ending).alias("token")
         )
@@ -81,7 +72,6 @@ def structural_sources(events: pl.LazyFrame, *, visits: pl.DataFrame) -> pl.Data
         .agg(pl.len().cast(pl.Int64).alias("events"), pl.col("subject_id").n_unique().cast(pl.Int64).alias("patients"))
         .select("token", "code", pl.lit(None, dtype=pl.String).alias("unit"), "events", "patients")
         .sort("token", "code")
-        .collect()
     )
 
 

@@ -11,22 +11,22 @@ import polars as pl
 from fairsynth.config import CohortConfig
 from fairsynth.visits.bins import DAYS_PER_YEAR, age_days
 from fairsynth.visits.flow import Flow
+from fairsynth.visits.shards import VISIT_CODES, starts_with_any
 
 SEX_OF_GENDER = {"GENDER//F": "female", "GENDER//M": "male"}
 
 
-def read_visits(events: pl.LazyFrame, *, attribute: str) -> pl.DataFrame:
+def read_visits(events: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
     """Every visit that has an admission: subject_id, visit_id, admitted, discharged, died, raw, units.
 
-    `raw` is the string of the sensitive attribute (events `<attribute>//...`), null if the visit has none. A visit
-    without discharge ends with its last event.
+    `raw` is the string of the sensitive attribute (events `<attribute>//...`), null if the visit has none; where no
+    visit of a patient has one, the string that the source tells of the patient, outside any visit. A visit without
+    discharge ends with its last event.
     """
     code, time = pl.col("code"), pl.col("time")
     prefix = f"{attribute}//"
-    kinds = ("ADMISSION//", "DISCHARGE//", "DEATH//HOSPITAL", "UNIT//", prefix)
-    wanted = pl.any_horizontal(code.str.starts_with(kind) for kind in kinds)
     visits = (
-        events.filter(pl.col("visit_id").is_not_null(), wanted)
+        events.filter(pl.col("visit_id").is_not_null(), starts_with_any((*VISIT_CODES, prefix)))
         .group_by("subject_id", "visit_id")
         .agg(
             time.filter(code.str.starts_with("ADMISSION//")).min().alias("admitted"),
@@ -38,12 +38,23 @@ def read_visits(events: pl.LazyFrame, *, attribute: str) -> pl.DataFrame:
         )
         .filter(pl.col("admitted").is_not_null())
         .with_columns(pl.coalesce("discharged", "last_event").alias("discharged"))
-        .drop("last_event")
+        .join(_own_strings(events, prefix), on="subject_id", how="left")
+        .with_columns(
+            pl.when(pl.col("raw").is_null().all().over("subject_id")).then("own").otherwise("raw").alias("raw")
+        )
+        .drop("last_event", "own")
     )
-    return visits.sort("subject_id", "admitted", "visit_id").collect()
+    return visits.sort("subject_id", "admitted", "visit_id")
 
 
-def read_people(events: pl.LazyFrame) -> pl.DataFrame:
+def _own_strings(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    """The string of the sensitive attribute that is told of the patient, outside any visit: subject_id, own."""
+    code = pl.col("code")
+    own = events.filter(pl.col("visit_id").is_null(), code.str.starts_with(prefix)).group_by("subject_id")
+    return own.agg(code.sort().first().str.strip_prefix(prefix).alias("own"))
+
+
+def read_people(events: pl.DataFrame) -> pl.DataFrame:
     """Date of birth and sex of every patient that has both: subject_id, birth, sex."""
     code = pl.col("code")
     wanted = (code == "MEDS_BIRTH") | code.is_in(list(SEX_OF_GENDER))
@@ -56,7 +67,6 @@ def read_people(events: pl.LazyFrame) -> pl.DataFrame:
         )
         .drop_nulls()
         .sort("subject_id")
-        .collect()
     )
 
 

@@ -19,9 +19,11 @@ from fairsynth.config import SiteConfig, StudyPlan, read_site
 from fairsynth.schemas import SPLITS, IntArray
 from fairsynth.visits import decoder as decoding
 from fairsynth.visits.bins import AGE_BINS, binned
+from fairsynth.visits.catalogue import Catalogue, catalogue
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.groups import GroupRules, assign, check_known, read_groups
 from fairsynth.visits.patients import first_strings, read_people, read_visits, select
+from fairsynth.visits.shards import Shards, few_events, inventory, open_shards
 from fairsynth.visits.split import split
 from fairsynth.visits.tasks import load_task
 from fairsynth.visits.tokens import Tokens, read_tokens, record_visits
@@ -47,8 +49,9 @@ class _Site:
     rules: GroupRules
     rules_path: Path
     plan: StudyPlan
-    events: pl.LazyFrame
-    parents: pl.DataFrame
+    shards: Shards
+    few: pl.DataFrame  # the events that say who the patients are and when their visits are
+    codes: pl.DataFrame
     flow: Flow = field(default_factory=Flow)
 
 
@@ -61,14 +64,14 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     site = _open(root, config=config, plan=plan)
     records = _records(site)
     patients = _patients(records, site)
+    training = patients.filter(split="train")
     tokens = read_tokens(
-        site.events,
+        site.shards,
         records=records,
-        parents=site.parents,
-        exclude_codes=site.config.cohort.exclude_codes,
+        catalogue=_catalogue(site),
+        training=training["subject_id"],
         flow=site.flow,
     )
-    training = patients.filter(split="train")
     absent = [name for name in plan.groups.names if name not in set(patients["group"])]
     facts: dict[str, Any] = {
         "plan_sha256": plan_sha256(plan),
@@ -78,7 +81,7 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     inputs = {"events": manifest["content"], "config": artefacts.sha256_folder(config)}
     with artefacts.new(root, kind=VISITS, inputs=inputs, facts=facts) as folder:
         patients.write_parquet(folder / "patients.parquet")
-        tokens.visits.write_parquet(folder / "tokens.parquet")
+        tokens.visits.cast({"token": pl.String}).write_parquet(folder / "tokens.parquet")
         _sources(tokens, records, training=training, site=site).write_parquet(folder / "sources.parquet")
         artefacts.write_text(folder / "flow.json", json.dumps(site.flow.counts, indent=2) + "\n")
     return Proposal(
@@ -125,21 +128,28 @@ def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
     settings = read_site(config)
     rules_path = config / settings.groups
     events = root / "events"
+    rules, shards = read_groups(rules_path), open_shards(events)
     return _Site(
         config=settings,
-        rules=read_groups(rules_path),
+        rules=rules,
         rules_path=rules_path,
         plan=plan,
-        events=pl.scan_parquet(events / "data" / "*.parquet"),
-        parents=pl.read_parquet(events / "metadata" / "codes.parquet", columns=["code", "parent_codes"]),
+        shards=shards,
+        few=few_events(shards, attribute=rules.attribute),
+        codes=pl.read_parquet(events / "metadata" / "codes.parquet"),
     )
+
+
+def _catalogue(site: _Site) -> Catalogue:
+    excluded = site.config.cohort.exclude_codes
+    return catalogue(inventory(site.shards), codes=site.codes, exclude_codes=excluded, flow=site.flow)
 
 
 def _records(site: _Site) -> pl.DataFrame:
     """The visits of every record, with group and raw string of the patient, prediction time and label."""
     flow, plan = site.flow, site.plan
-    visits = read_visits(site.events, attribute=site.rules.attribute)
-    visits = select(visits, people=read_people(site.events), cohort=site.config.cohort, flow=flow)
+    visits = read_visits(site.few, attribute=site.rules.attribute)
+    visits = select(visits, people=read_people(site.few), cohort=site.config.cohort, flow=flow)
     if visits.is_empty():
         raise flow.error(
             "empty cohort",
@@ -192,8 +202,8 @@ def _sources(tokens: Tokens, records: pl.DataFrame, *, training: pl.DataFrame, s
     ids = training.select("subject_id")
     return pl.concat(
         [
-            decoding.code_sources(tokens.sources, training["subject_id"]),
+            tokens.sources,
             decoding.group_sources(training, attribute=attribute),
-            decoding.structural_sources(site.events, visits=records.join(ids, on="subject_id", how="semi")),
+            decoding.structural_sources(site.few, visits=records.join(ids, on="subject_id", how="semi")),
         ]
     )

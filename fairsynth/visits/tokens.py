@@ -1,6 +1,6 @@
 """Visits of a record and events -> the tokens of each visit, with nothing later than the prediction time.
 
-In:  the events table, the cohort's visits, one example a patient.   Out: `Tokens`.
+In:  the shards of the events, the cohort's visits, one example a patient, the catalogue of codes.   Out: `Tokens`.
 Never: labels as tokens; a missing value filled in. A test that was not done in a visit has no token in that visit, and
 no value is carried forward from an earlier one.
 
@@ -8,6 +8,9 @@ What counts as known at the prediction time: every event up to that time in a vi
 still open then, the diagnoses and procedures too, although they are coded after discharge (retrospective coding, see
 docs/cohort.md). A laboratory test gives at most two tokens a visit: the bin of its last value and, where it differs,
 the most abnormal bin (the later one where two are as abnormal).
+
+Each shard is reduced to distinct tokens and to counts before the next one is read. Whole patients lie in one shard, so
+that numbers of patients add up.
 """
 
 from __future__ import annotations
@@ -17,21 +20,32 @@ from dataclasses import dataclass
 import polars as pl
 
 from fairsynth.visits.bins import GAP_BINS, LOS_BINS, binned
+from fairsynth.visits.catalogue import Catalogue
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.labs import BINS, NORMAL, bin_index, conversions, converted
-from fairsynth.visits.rollup import CODED_KINDS, roll_up
+from fairsynth.visits.labs import NORMAL, bin_index, converted
+from fairsynth.visits.shards import Shards
 
 _SEVERITY_BIT = 60  # above time (microseconds since the first event, < 2**57) times 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tokens:
-    """`visits`: subject_id, position, token, unique rows. `sources`: subject_id, token, code, unit, events: which event
-    codes each patient's tokens came from, and how often.
+    """`visits`: subject_id, position, token, unique rows, sorted. `sources`: token, code, unit, events, patients: which
+    event codes the training patients' tokens came from, and how often.
     """
 
     visits: pl.DataFrame
     sources: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shard:
+    """One shard, reduced. `tokens`: row (of the records), token. `sources`: entry, token, events, patients."""
+
+    tokens: pl.DataFrame
+    sources: pl.DataFrame
+    lab_values: int
+    lab_values_dropped: int
 
 
 def record_visits(visits: pl.DataFrame, examples: pl.DataFrame, *, maximum_visits: int, flow: Flow) -> pl.DataFrame:
@@ -52,73 +66,67 @@ def record_visits(visits: pl.DataFrame, examples: pl.DataFrame, *, maximum_visit
 
 
 def read_tokens(
-    events: pl.LazyFrame, *, records: pl.DataFrame, parents: pl.DataFrame, exclude_codes: tuple[str, ...], flow: Flow
+    shards: Shards, *, records: pl.DataFrame, catalogue: Catalogue, training: pl.Series, flow: Flow
 ) -> Tokens:
-    """The tokens of every visit of `records`."""
-    inventory = events.group_by("code", "unit").len().collect(engine="streaming").sort("code", "unit")
-    excluded = pl.any_horizontal(pl.lit(False), *(pl.col("code").str.starts_with(p) for p in exclude_codes))
-    flow.note("events_excluded_by_code", _events(inventory.filter(excluded)))
-    inventory = inventory.filter(~excluded)
-    rollup = roll_up(inventory["code"].unique(maintain_order=True), parents)
-    where = records.lazy().select("subject_id", "visit_id", "position", "predicted_at", "open")
-    coded = _coded(events, rollup=rollup, where=where)
-    labs = _labs(events, inventory=inventory.join(rollup.filter(kind="LAB"), on="code"), where=where, flow=flow)
-    plain = coded.select("subject_id", "position", "token")
-    visits = pl.concat([plain, _lab_tokens(labs), _interval_tokens(records)]).unique()
-    return Tokens(visits=visits.sort("subject_id", "position", "token"), sources=_sources(coded, labs))
+    """The tokens of every visit of `records`, and the source codes of the patients `training`."""
+    rows = records.with_row_index("row").with_columns(train=pl.col("subject_id").is_in(training.implode()))
+    parts = [_read(shard, rows=rows, catalogue=catalogue) for shard in shards]
+    flow.note("lab_values_in_records", sum(part.lab_values for part in parts))
+    flow.note("lab_values_missing_or_not_plausible", sum(part.lab_values_dropped for part in parts))
+    tokens = pl.concat([*(part.tokens for part in parts), _interval_tokens(rows, catalogue)]).sort("row", "token")
+    visits = rows.select("row", "subject_id", "position").join(tokens, on="row", maintain_order="left_right")
+    sources = pl.concat([part.sources for part in parts])
+    return Tokens(visits=visits.drop("row"), sources=_named(sources, catalogue))
 
 
-def _events(inventory: pl.DataFrame) -> int:
-    """Number of events that the inventory counts."""
-    return int(inventory["len"].sum())
+def _read(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> _Shard:
+    """Reduce one shard to distinct tokens and to counts."""
+    known = _known_events(shard, rows=rows, catalogue=catalogue)
+    labs, lab_values = _binned(known, catalogue=catalogue)
+    coded = known.join(catalogue.plain_tokens, on="entry").group_by("row", "entry", "token").len("events")
+    counts = pl.concat([frame.select("row", "entry", "token", "events") for frame in (coded, labs)])
+    tokens = pl.concat([coded.select("row", "token").unique(), _lab_tokens(labs, catalogue)])
+    return _Shard(
+        tokens=tokens,
+        sources=_counted(counts, rows=rows),
+        lab_values=lab_values,
+        lab_values_dropped=lab_values - int(labs["events"].sum()),
+    )
 
 
-def _known(coded: bool) -> pl.Expr:
-    """Whether an event (columns time, predicted_at, open) is known at the prediction time."""
-    by_time = (pl.col("time") <= pl.col("predicted_at")).fill_null(False)
-    return by_time | pl.col("open") if coded else by_time
-
-
-def _coded(events: pl.LazyFrame, *, rollup: pl.DataFrame, where: pl.LazyFrame) -> pl.DataFrame:
-    """Known events that have a token of their own: subject_id, position, code, unit, token."""
-    is_coded = pl.col("kind").is_in(CODED_KINDS)
+def _known_events(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """The shard's events that give a token and are known at the prediction time: row, entry, time, numeric_value."""
+    entries = catalogue.entries.lazy().select("code", "unit", "entry", "coded")
+    where = rows.lazy().select("subject_id", "visit_id", "row", "predicted_at", "open")
+    by_time = (pl.col("time") <= pl.col("predicted_at")).fill_null(value=False)
     return (
-        events.filter(pl.col("visit_id").is_not_null())
-        .join(rollup.lazy().drop_nulls("token"), on="code", how="inner")
+        shard.filter(pl.col("visit_id").is_not_null())
+        .join(entries, on=["code", "unit"], how="inner", nulls_equal=True)
         .join(where, on=["subject_id", "visit_id"], how="inner")
-        .filter((is_coded & _known(coded=True)) | (~is_coded & _known(coded=False)))
-        .select("subject_id", "position", "code", "unit", "token")
+        .filter(by_time | (pl.col("coded") & pl.col("open")))
+        .select("row", "entry", "time", "numeric_value")
         .collect(engine="streaming")
     )
 
 
-def _labs(events: pl.LazyFrame, *, inventory: pl.DataFrame, where: pl.LazyFrame, flow: Flow) -> pl.DataFrame:
-    """Known laboratory values: subject_id, position, time, code, unit, loinc, bin.
-
-    `inventory` has the distinct laboratory codes and units, with loinc and their number of events.
+def _binned(known: pl.DataFrame, *, catalogue: Catalogue) -> tuple[pl.DataFrame, int]:
+    """Laboratory values counted by test and bin (row, entry, loinc, bin, token, events, time of the last one); and how
+    many values there were, those that are missing or not plausible included.
     """
-    table = conversions(inventory.select("code", "unit", "loinc"))
-    mapped = inventory.join(table.select("code", "unit"), on=["code", "unit"], how="semi", nulls_equal=True)
-    flow.note("lab_events_in_events", _events(inventory))
-    flow.note("lab_events_without_known_loinc_or_unit", _events(inventory) - _events(mapped))
-    plausible = pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(False)
-    labs = (
-        events.filter(pl.col("visit_id").is_not_null(), pl.col("code").str.starts_with("LAB//"))
-        .join(where, on=["subject_id", "visit_id"], how="inner")
-        .filter(_known(coded=False))
-        .join(table.lazy(), on=["code", "unit"], how="inner", nulls_equal=True)
-        .with_columns(converted().alias("value"))
-        .with_columns(pl.when(plausible).then(bin_index()).alias("bin"))
-        .select("subject_id", "position", "time", "code", "unit", "loinc", "bin", "value")
-        .collect(engine="streaming")
+    plausible = pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(value=False)
+    values = known.lazy().join(catalogue.labs.lazy(), on="entry").with_columns(converted().alias("value"))
+    found = (
+        values.select("row", "entry", "time", pl.when(plausible).then(bin_index()).alias("bin"))
+        .group_by("row", "entry", "bin")
+        .agg(pl.len().alias("events"), pl.col("time").max())
+        .collect()
     )
-    flow.note("lab_values_in_records", len(labs))
-    flow.note("lab_values_missing_or_not_plausible", labs["bin"].null_count())
-    return labs.drop_nulls("bin").drop("value")
+    number = int(found["events"].sum())
+    return found.drop_nulls("bin").join(catalogue.lab_tokens, on=["entry", "bin"]), number
 
 
-def _lab_tokens(labs: pl.DataFrame) -> pl.DataFrame:
-    """The last and the most abnormal bin of each (patient, visit, test).
+def _lab_tokens(labs: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """The last and the most abnormal bin of each (visit, test): row, token.
 
     Both come from the maximum of one integer: severity, then time, then bin.
     """
@@ -126,36 +134,35 @@ def _lab_tokens(labs: pl.DataFrame) -> pl.DataFrame:
     elapsed = pl.col("time").dt.epoch("us") - labs["time"].dt.epoch("us").min() if len(labs) else pl.lit(0)
     last = elapsed * 8 + bins
     severity = (bins - NORMAL).abs() * 2**_SEVERITY_BIT
-    found = labs.group_by("subject_id", "position", "loinc").agg(
+    found = labs.group_by("row", "loinc").agg(
         (last.max() % 8).alias("last"), ((severity + last).max() % 8).alias("worst")
     )
-    both = pl.concat(
-        [found.select("subject_id", "position", "loinc", pl.col(name).alias("bin")) for name in ("last", "worst")]
-    )
-    return both.unique().select("subject_id", "position", lab_token().alias("token"))
+    both = pl.concat([found.select("row", "loinc", bin=pl.col(name).cast(pl.Int8)) for name in ("last", "worst")])
+    tokens = catalogue.lab_tokens.select("loinc", "bin", "token").unique()
+    return both.unique().join(tokens, on=["loinc", "bin"]).select("row", "token")
 
 
-def lab_token() -> pl.Expr:
-    """The token of columns loinc, bin."""
-    names = pl.col("bin").cast(pl.Int64).replace_strict(dict(enumerate(BINS)), return_dtype=pl.String)
-    return pl.format("LAB//{}//{}", "loinc", names)
-
-
-def _interval_tokens(records: pl.DataFrame) -> pl.DataFrame:
+def _interval_tokens(rows: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """GAP on every visit of a record but its first, LOS on every visit that is complete at the prediction time."""
-    gap = records.filter(pl.col("position") > 0).with_columns(
-        pl.format("GAP//{}", binned(pl.col("gap_days"), GAP_BINS)).alias("token")
-    )
-    stay = records.filter(~pl.col("open"), pl.col("discharged") <= pl.col("predicted_at")).with_columns(
-        pl.format("LOS//{}", binned(pl.col("los_days"), LOS_BINS)).alias("token")
-    )
-    return pl.concat([frame.select("subject_id", "position", "token") for frame in (gap, stay)])
+    later, complete = pl.col("position") > 0, ~pl.col("open") & (pl.col("discharged") <= pl.col("predicted_at"))
+    gap = rows.filter(later).select("row", token=pl.format("GAP//{}", binned(pl.col("gap_days"), GAP_BINS)))
+    stay = rows.filter(complete).select("row", token=pl.format("LOS//{}", binned(pl.col("los_days"), LOS_BINS)))
+    return pl.concat([gap, stay]).cast({"token": catalogue.token_type})
 
 
-def _sources(coded: pl.DataFrame, labs: pl.DataFrame) -> pl.DataFrame:
-    """How often each patient's tokens came from each source code."""
-    keys = ["subject_id", "code", "unit"]
-    plain = coded.group_by(*keys, "token").len("events")
-    binned_labs = labs.group_by(*keys, "loinc", "bin").len("events").with_columns(lab_token().alias("token"))
-    columns = ["subject_id", "token", "code", "unit", "events"]
-    return pl.concat([frame.select(columns) for frame in (plain, binned_labs)]).sort(columns)
+def _counted(counts: pl.DataFrame, *, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of training patients: how many events made a token from an entry, and how many patients have one."""
+    training = rows.filter("train").select("row", "subject_id")
+    return (
+        counts.join(training, on="row")
+        .group_by("entry", "token")
+        .agg(pl.col("events").cast(pl.Int64).sum(), pl.col("subject_id").n_unique().cast(pl.Int64).alias("patients"))
+    )
+
+
+def _named(sources: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """The shards' counts together, by the source's code and unit: token, code, unit, events, patients."""
+    total = sources.group_by("entry", "token").agg(pl.col("events").sum(), pl.col("patients").sum())
+    named = total.join(catalogue.entries.select("entry", "code", "unit"), on="entry")
+    columns = ("token", "code", "unit", "events", "patients")
+    return named.select(columns).cast({"token": pl.String}).sort("token", "code", "unit")

@@ -263,7 +263,7 @@ def test_an_unreadable_disk_leaves_no_half_written_events(make_data, mimic3, tmp
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fairsynth.extraction.engine.describe", fail)
+    monkeypatch.setattr("fairsynth.extraction.checks.describe", fail)
     with pytest.raises(OSError, match="disk full"):
         extract(make_data(), config=mimic3, root=tmp_path / "site")
     assert list((tmp_path / "site").iterdir()) == []

@@ -43,6 +43,9 @@ def test_among_two_thousand_codes_without_any_tie_none_stands_out():
         assert judge.strength(int(n), int(rng.hypergeometric(120, 880, n))) is None
 
 
+TOKENS = {"DX//CCS//107", "LAB//32693-4//critical_high"}
+
+
 def placed(*codes: str) -> pl.DataFrame:
     enters = [code.split("//")[0] in ("DIAG", "DRUG", "UNIT") for code in codes]
     return pl.DataFrame({"code": codes, "description": ["words"] * len(codes), "enters": enters})
@@ -55,7 +58,7 @@ def leaks(carried: dict[str, range], *, exclude: tuple[str, ...] = ()):
     return describe_leaks(
         pl.DataFrame(rows, schema=["subject_id", "code"], orient="row"),
         labels=labels,
-        placed=placed(*(code for code in carried if code != "DX//CCS//107")),
+        placed=placed(*(code for code in carried if code not in TOKENS)),
         exclude=exclude,
         minimum=11,
     )
@@ -91,6 +94,9 @@ def test_the_few_survivors_who_carry_a_code_stay_hidden():
 def test_a_laboratory_value_is_known_when_it_is_measured():
     assert leaks({"LAB//32693-4//critical_high": range(20, 90)}).leaky == ()
     assert [code.strength for code in leaks({"DIAG//ICD9CM//4275": range(20, 90)}).leaky] == ["suspect"]
+    sure = leaks({"LAB//32693-4//critical_high": range(60)})
+    assert [code.strength for code in sure.leaky] == ["gives away"]
+    assert [finding.level for finding in leak_findings(sure)] == ["warning"]
 
 
 def test_a_code_counts_when_it_is_known_or_coded_for_the_open_visit():

@@ -5,21 +5,24 @@ import pytest
 from quality_stories import at, frame, person
 
 from fairsynth.config import CohortConfig, TaskConfig
+from fairsynth.quality.events import inventory
 from fairsynth.quality.order import describe_order, order_findings, with_cohort
+from fairsynth.visits.catalogue import catalogue
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.patients import read_people, read_visits, select
 from fairsynth.visits.tasks import in_hospital_mortality
 from fairsynth.visits.tokens import read_tokens, record_visits
 
-PARENTS = pl.DataFrame(schema={"code": pl.String, "parent_codes": pl.List(pl.String)})
+CODES = pl.DataFrame(schema={"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)})
 
 
-def order_of(*people, minimum: int = 1):
+def order_of(*people, minimum: int = 1, calendar: bool = True):
     events = frame([row for rows in people for row in rows])
     return describe_order(
         [events],
-        visits=read_visits(events, attribute="ETHNICITY"),
-        people=read_people(events),
+        visits=read_visits(events.collect(), attribute="ETHNICITY"),
+        people=read_people(events.collect()),
+        calendar=calendar,
         minimum=minimum,
     )
 
@@ -49,6 +52,7 @@ def test_visits_out_of_order_and_copies_of_people_are_counted():
     assert found.visits_overlapping.count == 1
     assert found.visits_ending_before_start.count == 1
     assert found.repeated_people.count == 2  # two women share birth and admission with the first
+    assert order_of(person(2), person(3), calendar=False).repeated_people is None
     told = " ".join(finding.what for finding in order_findings(found))
     assert "same person under two identifiers cannot be recognised" in told
     assert "end before they start: 1 of 5" in told
@@ -68,18 +72,21 @@ def cohort():
         ]
     ]
     events = frame(rows)
-    visits = read_visits(events, attribute="ETHNICITY")
-    visits = select(visits, people=read_people(events), cohort=CohortConfig(), flow=Flow())
+    visits = read_visits(events.collect(), attribute="ETHNICITY")
+    visits = select(visits, people=read_people(events.collect()), cohort=CohortConfig(), flow=Flow())
     examples = in_hospital_mortality(visits, TaskConfig(observation_hours=48))
     records = record_visits(visits, examples, maximum_visits=5, flow=Flow())
-    tokens = read_tokens(events, records=records, parents=PARENTS, exclude_codes=(), flow=Flow()).visits
     shards = [events.filter(pl.col("subject_id") == subject) for subject in (1, 2)]
-    return shards, records, tokens, order_of(person(1), person(2))
+    known = catalogue(inventory(shards), codes=CODES, exclude_codes=(), flow=Flow())
+    nobody = pl.Series([], dtype=pl.Int64)
+    made = read_tokens(shards, records=records, catalogue=known, training=nobody, flow=Flow())
+    return shards, records, made.visits.cast({"token": pl.String}), known
 
 
 def checked(cohort, *, tokens: pl.DataFrame, patients: pl.DataFrame):
-    shards, records, _, order = cohort
-    return with_cohort(order, shards, records=records, tokens=tokens, patients=patients, parents=PARENTS, exclude=())
+    shards, records, _, known = cohort
+    order = order_of(person(1), person(2))
+    return with_cohort(order, shards, records=records, tokens=tokens, patients=patients, catalogue=known)
 
 
 def test_tokens_do_not_change_when_the_future_is_deleted(cohort):

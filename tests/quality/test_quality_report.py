@@ -125,6 +125,18 @@ def test_one_group_alone_compares_nothing(site, capsys):
     assert "one group only" in err
 
 
+def test_a_decision_left_open_is_told_with_its_line(site, capsys):
+    rewrite(site / "config/site.yaml", "minimum_visits: 1", "minimum_visits: 1   # TODO: one or two?")
+    code, out, _ = run(capsys, site)
+    assert code == 0
+    assert "warning: TODO left open: one or two?: site.yaml:10" in out
+    rewrite(site / "config/rules.yaml", "start: ADMITTIME", "start: TODO")
+    code, _, err = run(capsys, site)
+    assert code == 2
+    assert "TODO is not among `columns`" in err
+    assert re.search(r"TODO left open: rules.yaml:5\n  do: a name is missing in `visits: .*start: TODO", err)
+
+
 def test_tables_that_leave_many_rows_out_are_told(site, capsys):
     rewrite(site / "config/site.yaml", "maximum_dropped_share: 0.01", "maximum_dropped_share: 0.9")
     shutil.copy(site / "raw/DIAGNOSES_ICD.csv", site / "kept.csv")

@@ -16,9 +16,8 @@ from fairsynth.schemas import SPLITS
 from fairsynth.visits.cohort import encode, load_cohort, plan_sha256, prepare, shared_vocabulary
 from fairsynth.visits.decoder import DECODER_SCHEMA, decoder
 from fairsynth.visits.groups import read_groups
-from fairsynth.visits.labs import labs_by_loinc
+from fairsynth.visits.labs import BINS, labs_by_loinc
 from fairsynth.visits.records import Records
-from fairsynth.visits.tokens import lab_token
 
 STORY_CODES = {
     "DX//CCS//108",
@@ -125,6 +124,17 @@ def test_the_order_of_the_events_does_not_matter(twenty, config, tmp_path):
         build(root, config(), study_plan())
     hashes = [artefacts.read_manifest(root / "cohort", kind="cohort")["content"] for root in (twenty, other)]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("shards", [2, 7, 20])
+def test_the_cohort_does_not_depend_on_the_number_of_shards(twenty, config, tmp_path, shards):
+    events = pl.read_parquet(twenty / "events" / "data" / "0.parquet").rows()
+    other = write_events(tmp_path / "other", events, shards=shards)
+    folder = config(cohort="{exclude_codes: [DIAG//ICD9CM//5849]}")
+    build(twenty, folder, study_plan())
+    build(other, folder, study_plan())
+    for name in ("flow.json", "patients.parquet", "tokens.parquet", "sources.parquet"):
+        assert (other / "visits" / name).read_bytes() == (twenty / "visits" / name).read_bytes()
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
@@ -331,7 +341,8 @@ def test_a_value_drawn_from_a_decoder_row_falls_back_into_its_bin(share):
         .with_columns(value.alias("numeric_value"))
         .with_columns(converted().alias("value"))
         .with_columns(bin_index().alias("bin"))
-        .select("token", lab_token().alias("again"))
+        .select("token", "loinc", bin=pl.col("bin").replace_strict(dict(enumerate(BINS)), return_dtype=pl.String))
+        .with_columns(again=pl.format("LAB//{}//{}", "loinc", "bin"))
     )
     assert len(back) == len(cases) > 150
     assert back.filter(pl.col("token") != pl.col("again")).is_empty()

@@ -13,9 +13,11 @@ from visits_stories import PARENTS, START, Story
 from fairsynth.config import CohortConfig, TaskConfig
 from fairsynth.errors import ConfigError
 from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.visits.catalogue import catalogue
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.labs import BINS, NORMAL
 from fairsynth.visits.patients import read_people, read_visits, select
+from fairsynth.visits.shards import inventory
 from fairsynth.visits.tasks import in_hospital_mortality, load_task, mortality_next_visit
 from fairsynth.visits.tokens import read_tokens, record_visits
 
@@ -27,9 +29,9 @@ def parents() -> pl.DataFrame:
     return pl.DataFrame({"code": list(PARENTS), "parent_codes": list(PARENTS.values())}, schema=schema)
 
 
-def cohort_visits(stories: list[Story], **cohort) -> tuple[pl.LazyFrame, pl.DataFrame]:
+def cohort_visits(stories: list[Story], **cohort) -> tuple[pl.DataFrame, pl.DataFrame]:
     rows = [row for story in stories for row in story.rows]
-    events = pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row", strict=False).lazy()
+    events = pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row", strict=False)
     visits = read_visits(events, attribute="ETHNICITY")
     return events, select(visits, people=read_people(events), cohort=CohortConfig(**cohort), flow=Flow())
 
@@ -42,7 +44,10 @@ def tokens_of(
     events, visits = cohort_visits(stories)
     examples = task(visits, TaskConfig(observation_hours=HOURS))
     records = record_visits(visits, examples, maximum_visits=maximum_visits, flow=flow)
-    found = read_tokens(events, records=records, parents=parents(), exclude_codes=exclude, flow=flow).visits
+    shards = [events.lazy()]
+    table = catalogue(inventory(shards), codes=parents(), exclude_codes=exclude, flow=flow)
+    training = records["subject_id"].unique()
+    found = read_tokens(shards, records=records, catalogue=table, training=training, flow=flow).visits
     result = {subject: [set() for _ in range(len(rows))] for (subject,), rows in records.group_by("subject_id")}
     for subject, position, token in found.iter_rows():
         result[subject][position].add(token)

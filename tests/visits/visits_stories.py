@@ -72,8 +72,10 @@ class Story:
         return self
 
 
-def write_events(root: Path, rows: Iterable[Row], *, parents: Mapping[str, list[str]] = PARENTS) -> Path:
-    """`root/events` as extraction writes it."""
+def write_events(
+    root: Path, rows: Iterable[Row], *, parents: Mapping[str, list[str]] = PARENTS, shards: int = 1
+) -> Path:
+    """`root/events` as extraction writes it: whole patients in each of `shards` files."""
     frame = pl.DataFrame(list(rows), schema=EVENT_SCHEMA, orient="row", strict=False)
     frame = frame.sort("subject_id", "time", nulls_last=False, maintain_order=True)
     codes = sorted(set(frame["code"]))
@@ -84,7 +86,9 @@ def write_events(root: Path, rows: Iterable[Row], *, parents: Mapping[str, list[
     with artefacts.new(root, kind="events", inputs={}) as folder:
         for name in ("data", "metadata"):
             (folder / name).mkdir()
-        frame.write_parquet(folder / "data" / "0.parquet")
+        shard = (pl.col("subject_id").rank("dense") - 1) * shards // frame["subject_id"].n_unique()
+        for number in range(shards):
+            frame.filter(shard == number).write_parquet(folder / "data" / f"{number}.parquet")
         metadata.write_parquet(folder / "metadata" / "codes.parquet")
         artefacts.write_json(folder / "metadata" / "dataset.json", {"dataset_name": "story"})
         artefacts.write_json(folder / "flow.json", {})
