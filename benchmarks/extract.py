@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -121,8 +120,16 @@ def measured(work: Callable[..., dict[str, float]], *arguments: Any) -> Measured
 
 def _measure(work: Callable[..., dict[str, float]], arguments: tuple[Any, ...]) -> Measured:
     steps = {name: round(seconds, 3) for name, seconds in work(*arguments).items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-    return Measured(steps=steps, peak_rss_gb=round(peak / 1e9, 3))
+    return Measured(steps=steps, peak_rss_gb=round(peak_rss() / 1e9, 3))
+
+
+def peak_rss() -> int:
+    """The most memory that this process and its threads held, in bytes (Linux).
+
+    Not `ru_maxrss`: a new process starts with that of the one that made it.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -147,6 +154,7 @@ def with_labs(raw: Path, name: str, write: Callable[[Path, Path], None]) -> Path
             if path.name != LABS:
                 (temporary / path.name).symlink_to(path.resolve())
         write(raw / LABS, temporary / LABS)
+        temporary.chmod(0o755)
         temporary.rename(target)
     return target
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from fairsynth.errors import ArtefactError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"  # in a temporary folder: held by the process that writes it
 SCHEMA = 1
 
 
@@ -45,11 +46,11 @@ def sha256_json(value: Any) -> str:
 
 
 def sha256_folder(folder: Path) -> str:
-    """Hex SHA-256 over the names and contents of a folder's files, the manifest excepted."""
+    """Hex SHA-256 over the names and contents of a folder's files, manifest and lock excepted."""
     entries = [
         (path.relative_to(folder).as_posix(), sha256_file(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, LOCK)
     ]
     return sha256_json(entries)
 
@@ -99,7 +100,9 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
         for path in temporary.rglob("*"):
             if path.is_file():
                 _sync_file(path)
-        _swap(temporary, root / kind)
+        with _guarded(root):
+            (temporary / LOCK).unlink()
+            _swap(temporary, root / kind)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(lock)
@@ -108,30 +111,54 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
 def _claimed(root: Path, kind: str) -> tuple[Path, int]:
     """A new temporary folder and its lock, which ends with this process, however that ends.
 
-    What a killed process left behind is removed first: temporary folders that nobody holds.
+    What a killed process left behind is removed first: temporary folders that nobody holds. The lock is on a file in
+    the folder, not on the folder: an artefact may be written inside another's temporary folder.
     """
-    guard = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for left in (*root.glob(f".{kind}.*"), *root.glob(f".old.{kind}.*")):
-            _remove_unheld(left)
+    with _guarded(root):
+        _sweep(root, kind)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
-        lock = os.open(temporary, os.O_RDONLY)
+        lock = os.open(temporary / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    finally:
-        os.close(guard)
     return temporary, lock
 
 
-def _remove_unheld(folder: Path) -> None:
-    """Remove a temporary folder unless a process holds its lock."""
-    with suppress(OSError):  # another process may be removing it too
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(lock)
+def sweep(root: Path, *, kind: str) -> None:
+    """Remove what killed processes left of artefacts of this kind."""
+    if root.is_dir():
+        with _guarded(root):
+            _sweep(root, kind)
+
+
+@contextmanager
+def _guarded(root: Path) -> Iterator[None]:
+    """One process at a time looks for what was left, makes a temporary folder, or gives one its name."""
+    guard = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(guard)
+
+
+def _sweep(root: Path, kind: str) -> None:
+    for left in (*root.glob(f".{kind}.*"), *root.glob(f".old.{kind}.*")):
+        if not _is_held(left / LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds this lock."""
+    try:
+        lock = os.open(path, os.O_RDWR)
+    except OSError:  # no lock, nobody
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str, Any]:
@@ -142,7 +169,10 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str,
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtefactError.of(f"no {kind} artefact", where=str(folder), do="run the step that writes it first")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ArtefactError.of("damaged manifest", where=str(path), do="run its step again") from None
     if manifest.get("schema") != SCHEMA or manifest.get("kind") != kind:
         raise ArtefactError.of(
             "artefact of another kind or schema",

@@ -73,9 +73,18 @@ class GroupsConfig(Strict):
         return self
 
 
+class LevelsConfig(Strict):
+    """How far codes are rolled up; sites with different code systems meet at the first of each (docs/cohort.md)."""
+
+    diagnoses: Literal["ccs", "category", "source"] = "ccs"
+    procedures: Literal["class", "category", "source"] = "class"
+    drugs: Literal["generic", "source"] = "generic"
+
+
 class VocabularyConfig(Strict):
     """Which codes become tokens."""
 
+    levels: LevelsConfig = LevelsConfig()
     minimum_patients: PositiveInt = 11  # a code that fewer training patients of a site carry never leaves it
     maximum_codes: PositiveInt = 4000
     phenotypes: bool = True  # the 25 CCS groups of the MIMIC benchmark, in the label visit

@@ -32,7 +32,13 @@ TESTS = {  # test -> unit, mean and spread of the healthy, factor for the dying
     "Lactate": ("mmol/L", 1.3, 0.4, 3.0),
     "Frothiness": ("bubbles", 12, 4, 1.0),
 }
-DRUGS = ("Furosemide 40 mg tablet", "Ceftriaxone 1 g injection", "Metformin 500 mg", "Heparin 5,000 units", "Paracetamol")
+DRUGS = (
+    "Furosemide 40 mg tablet",
+    "Ceftriaxone 1 g injection",
+    "Metformin 500 mg",
+    "Heparin 5,000 units",
+    "Paracetamol",
+)
 WARDS = ("Red Ward", "Blue Ward", "High Care")
 
 

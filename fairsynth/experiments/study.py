@@ -121,7 +121,7 @@ def run_study(
     result = Run(root=out.resolve())
     _prepare_folder(result, force=force)
     on_event({"event": "checked", "sites": [site.entry.site for site in sites]})
-    members = [_open_site(result, site, on_event) for site in sites]
+    members = [open_site(result, site, on_event) for site in sites]
     plan = config.plan()
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
@@ -195,7 +195,7 @@ def _prepare_folder(result: Run, *, force: bool) -> None:
     result.server.mkdir(parents=True, exist_ok=True)
 
 
-def _open_site(result: Run, site: Checked, on_event: OnEvent) -> Site:
+def open_site(result: Run, site: Checked, on_event: OnEvent) -> Site:
     """Write the site's folder: its tables if they are simulated, and `site.json`."""
     name: SiteId = site.entry.site
     folder = result.root / "sites" / name

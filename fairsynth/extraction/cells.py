@@ -12,6 +12,7 @@ from fairsynth.extraction.event_rules import Age, Conditions, DateParts
 from fairsynth.extraction.rules import Clock, Rules
 
 _FLOAT32_MAXIMUM = 3.4e38
+_LONGEST_DAYS = 150 * 365.25  # an age, or an offset from a visit's zero
 LONGEST_CODE = 500  # characters of a cell that becomes part of a code
 _MICROSECONDS = {"minutes": 60_000_000, "hours": 3_600_000_000, "days": 86_400_000_000}
 _DAYS = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
@@ -20,50 +21,67 @@ _DAYS = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
 EARLIEST, LATEST = 1700, 2500
 
 
-def identifier(column: str, kind: str = "number") -> pl.Expr:
-    """A whole number as int64, or text as it is."""
-    return pl.col(column) if kind == "text" else pl.col(column).cast(pl.Int64, strict=False)
+def identifier(column: str, kind: str, *, title: str) -> pl.Expr:
+    """A whole number as int64, or text as it is; null for the column's own title, where files were joined."""
+    cell = pl.col(column)
+    return pl.when(cell != title.strip()).then(cell) if kind == "text" else cell.cast(pl.Int64, strict=False)
 
 
 def time(column: str, rules: Rules) -> pl.Expr:
     """A time in microseconds, by the first of the rules' formats that fits; null outside the years that can be."""
     text = pl.col(column)
     parsed = [text.str.to_datetime(form, time_unit="us", strict=False) for form in rules.date_formats]
-    found = pl.coalesce(parsed)
+    found = pl.coalesce(one.dt.replace_time_zone(None) for one in parsed)  # with `%z`: in UTC
     return pl.when(found.dt.year().is_between(EARLIEST, LATEST)).then(found)
 
 
 def offset(column: str, clock: Clock) -> pl.Expr:
-    """An offset from a visit's zero, as a duration of at most 120 years."""
-    micros = number(column).cast(pl.Float64) * _MICROSECONDS[clock.unit]
-    limit = 120 * 365.25 * _MICROSECONDS["days"]
-    return pl.when(micros.abs() < limit).then(micros.round().cast(pl.Int64)).cast(pl.Duration("us"))
+    """An offset from a visit's zero, as a duration of at most 150 years."""
+    micros = real(column) * _MICROSECONDS[clock.unit]
+    limit = _LONGEST_DAYS * _MICROSECONDS["days"]
+    return pl.when(micros.abs() <= limit).then(micros.round().cast(pl.Int64, strict=False)).cast(pl.Duration("us"))
 
 
 def number(column: str) -> pl.Expr:
     """A finite number that float32 can hold."""
+    value = real(column)
+    return pl.when(value.abs() < _FLOAT32_MAXIMUM).then(value).cast(pl.Float32)
+
+
+def real(column: str) -> pl.Expr:
+    """A finite number, as exact as float64."""
     value = pl.col(column).cast(pl.Float64, strict=False)
-    return pl.when(value.is_finite() & (value.abs() < _FLOAT32_MAXIMUM)).then(value).cast(pl.Float32)
+    return pl.when(value.is_finite()).then(value)
 
 
 def age(rule: Age) -> pl.Expr:
-    """An age in days; null where the cell is no number, none of `cells`, or negative."""
-    plain = number(rule.column).cast(pl.Float64)
+    """An age in days, at most 150 years; null where the cell is no number and none of `cells`, or negative."""
+    plain = real(rule.column)
     known = {cell: float(value) for cell, value in rule.cells.items()}
     years = pl.col(rule.column).replace_strict(known, default=plain, return_dtype=pl.Float64) if known else plain
-    return pl.when(years >= 0).then(years * _DAYS[rule.unit])
+    days = years * _DAYS[rule.unit]
+    return pl.when(days.is_between(0, _LONGEST_DAYS)).then(days)
 
 
 def date(rule: DateParts) -> pl.Expr:
-    """The date that the parts name, at midnight; null where they name none."""
-    year = number(rule.year).cast(pl.Int64)
+    """The date that the parts name, at midnight; null where they name none. A month or day without a cell is given."""
+    year = _whole(rule.year)
     if rule.minus_years is not None:
-        year = year - number(rule.minus_years).cast(pl.Int64)
-    month = number(rule.month).cast(pl.Int64) if rule.month is not None else pl.lit(7)
-    day = number(rule.day).cast(pl.Int64) if rule.day is not None else pl.lit(1)
-    text = pl.format("{}-{}-{}", year, month.fill_null(7), day.fill_null(1))
+        year = year - _whole(rule.minus_years)
+    text = pl.format("{}-{}-{}", year, _part(rule.month, default=7), _part(rule.day, default=1))
     found = text.str.to_datetime("%Y-%m-%d", time_unit="us", strict=False)
     return pl.when(found.dt.year().is_between(EARLIEST, LATEST)).then(found)
+
+
+def _whole(column: str) -> pl.Expr:
+    """A whole number of at most four digits, written as one (1950) or as a float (1950.0)."""
+    value = real(column)
+    return pl.when((value == value.round()) & (value.abs() < 10_000)).then(value).cast(pl.Int64, strict=False)
+
+
+def _part(column: str | None, *, default: int) -> pl.Expr:
+    given = pl.lit(default, dtype=pl.Int64)
+    return given if column is None else pl.when(pl.col(column).is_null()).then(given).otherwise(_whole(column))
 
 
 def holds(conditions: Conditions) -> pl.Expr:

@@ -18,7 +18,7 @@ from fairsynth.extraction.fates import NO_PATIENT, NO_VISIT
 from fairsynth.extraction.frame import Frame, read_frame
 from fairsynth.extraction.meds_reading import survey_meds
 from fairsynth.extraction.meds_rules import MedsRules
-from fairsynth.extraction.reading import Reader, read_or_report
+from fairsynth.extraction.reading import Reader, empty_table, read_or_report
 from fairsynth.extraction.reports import Survey, TableReport, TablesReport, check_dropped
 from fairsynth.extraction.rules import DictionaryRule, Rules, read_source
 from fairsynth.extraction.tables import Table, open_tables
@@ -90,7 +90,7 @@ def _check_dictionary(table: Table, rule: DictionaryRule) -> list[Problem]:
         return list(error.problems)
     if rows or rule.may_be_empty:
         return []
-    return [Problem(what="empty table", where=str(table.path), expected="at least one row below the header")]
+    return [empty_table(table.path)]
 
 
 def _report(reader: Reader) -> TableReport:

@@ -49,6 +49,7 @@ def extract(data: Path, *, config: Path, root: Path) -> Path:
     """
     site, rules = read_source(config)
     inputs = _inputs(data, config=config, site=site, rules=rules)
+    artefacts.sweep(root, kind=KIND)
     if not _is_current(root / KIND, inputs=inputs):
         _make(data, root=root, site=site, rules=rules, inputs=inputs)
     return root / KIND
@@ -83,14 +84,16 @@ def _inputs(data: Path, *, config: Path, site: SiteConfig, rules: Rules | MedsRu
 
 def _hashes(data: Path, rules: Rules | MedsRules) -> dict[str, str]:
     """SHA-256 of every table, and of all together as `data`. A table that is not there is left to the checks."""
+    hashes = {}
     if isinstance(rules, MedsRules):
-        files = {path.relative_to(data).as_posix(): artefacts.sha256_file(path) for path in meds_files(data)}
-        return {"data": artefacts.sha256_json(files)}
-    tables = {}
+        for path in meds_files(data):
+            with suppress(OSError):
+                hashes[path.relative_to(data).as_posix()] = artefacts.sha256_file(path)
+        return {"data": artefacts.sha256_json(hashes)}
     for rule in rules.files:
         with suppress(ExtractionError, OSError):
-            tables[rule.file] = artefacts.sha256_file(find(data, rule.file))
-    return {**tables, "data": artefacts.sha256_json(tables)}
+            hashes[rule.file] = artefacts.sha256_file(find(data, rule.file))
+    return {**hashes, "data": artefacts.sha256_json(hashes)}
 
 
 def _is_current(folder: Path, *, inputs: dict[str, str]) -> bool:
@@ -135,8 +138,12 @@ def _flow(written: Written, *, frame: Frame, report: TablesReport) -> dict[str, 
         "visits": report.visits,
         "visits that end before they start (kept)": report.visits_ending_before_they_start,
     }
-    if early := _before_birth(written.births, frame):
-        flow["visits that start more than a day before the patient's birth (kept)"] = early
+    notes = {
+        "patients without an event": report.patients - written.patients,
+        "patients who die before they are born (kept)": written.deaths_before_birth,
+        "visits that start more than a day before the patient's birth (kept)": _before_birth(written.births, frame),
+    }
+    flow |= {step: number for step, number in notes.items() if number}
     for table in report.tables:
         flow |= _table_flow(table)
         if table.attaches:

@@ -63,7 +63,7 @@ class EventRule(Strict):
     code: Code
     also: tuple[Column, ...] = ()  # further columns that mean the same as the template's (DIAG_1, DIAG_2, ...)
     part: Part | None = None  # of the template's cell
-    cells: dict[str, str] = {}  # the template's cell -> what the code says instead
+    cells: dict[str, str] = {}  # the template's cell -> what the code says instead; "" stands for an empty one
     time: Column | None = None  # the row's own time
     or_time: tuple[Column, ...] = ()  # else these, in order
     at: VisitTime | None = None  # else the start or the end of its visit
@@ -73,6 +73,7 @@ class EventRule(Strict):
     unit: Column | None = None  # of `value`, as the source writes it
     where: Conditions = {}  # the cells a row must have
     unless: Conditions = {}  # the cells a row must not have
+    in_visit: bool = False  # given only where the row is in a visit, named or by `attach_by_time`
     sets: dict[Column, str] = {}  # further cells of a row that is written for this event
     optional: bool = False
 

@@ -79,6 +79,8 @@ class Maker:
             parts = cell.str.split(self.rule.part.separator)
             cell = parts.list.get(self.rule.part.number - 1, null_on_oob=True).str.strip_chars()
             cell = pl.when(cell != "").then(cell)
+        if "" in self.rule.cells:
+            cell = cell.fill_null("")
         if self.rule.cells:
             cell = cell.replace(self.rule.cells)
         return self.rule.template.filled(cell)
@@ -140,20 +142,43 @@ def stays(visits: pl.DataFrame) -> pl.DataFrame:
 
 
 def attached(events: pl.DataFrame, visits: pl.DataFrame, *, by_day: bool) -> pl.DataFrame:
-    """Events without a visit get the visit of their patient that began last before them, if it had not ended.
+    """Events without a visit get the visit of their patient that their time falls in, the one that began last if
+    several; the first and the last moment of a visit belong to it.
 
-    `visits` are those of `stays`. By day, times of day are left aside: an event belongs to
-    a visit that began on its day or before and ended on its day or later.
+    `visits` are those of `stays`. By day, times of day are left aside: an event belongs to a visit that began on its
+    day or before and ended on its day or later.
     """
     outside = events.filter(pl.col("visit_id").is_null())
     if outside.is_empty():
         return events
-    moment = pl.col("time").dt.truncate("1d").dt.offset_by("23h59m59s") if by_day else pl.col("time")
-    end = pl.col("end").dt.truncate("1d").dt.offset_by("23h59m59s") if by_day else pl.col("end")
+    last = visits.with_columns(until=_end_of_day("end") if by_day else pl.col("end"))
+    timed = outside.with_columns(moment=_end_of_day("time") if by_day else pl.col("time"))
     found = (
-        outside.with_columns(moment=moment)
-        .sort("moment", nulls_last=False)
-        .join_asof(visits, left_on="moment", right_on="start", by="subject_id", check_sortedness=False)
-        .with_columns(visit_id=pl.when(pl.col("moment") <= end).then(pl.col("stay")))
+        timed.sort("moment", nulls_last=False)
+        .join_asof(last, left_on="moment", right_on="start", by="subject_id", check_sortedness=False)
+        .with_columns(visit_id=pl.when(pl.col("moment") <= pl.col("until")).then(pl.col("stay")))
     )
+    found = _in_longer_visits(found.select(*events.columns, "moment"), last)
     return pl.concat([events.filter(pl.col("visit_id").is_not_null()), found.select(events.columns)])
+
+
+def _in_longer_visits(events: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
+    """The same for events whose last visit before them had ended, where an earlier one goes on."""
+    goes_on = pl.col("until") >= pl.col("start").shift(-1).over("subject_id")
+    longer = visits.filter(goes_on).select("subject_id", "stay", "start", "until")
+    if longer.is_empty():
+        return events
+    numbered = events.with_row_index("event")
+    around = (
+        numbered.filter(pl.col("visit_id").is_null())
+        .join(longer, on="subject_id", how="inner")
+        .filter(pl.col("moment").is_between("start", "until"))
+        .sort("start", "stay")
+        .unique("event", keep="last", maintain_order=True)
+    )
+    placed = numbered.join(around.select("event", "stay"), on="event", how="left", maintain_order="left")
+    return placed.with_columns(visit_id=pl.coalesce("visit_id", "stay")).select(events.columns)
+
+
+def _end_of_day(column: str) -> pl.Expr:
+    return pl.col(column).dt.truncate("1d").dt.offset_by("1d").dt.offset_by("-1us")

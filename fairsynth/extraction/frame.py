@@ -17,9 +17,10 @@ import polars as pl
 from fairsynth.config import SiteConfig
 from fairsynth.errors import Problem
 from fairsynth.extraction import cells
+from fairsynth.extraction.events import VISIT
 from fairsynth.extraction.rules import Rules
 from fairsynth.extraction.tables import ROW, Table
-from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
+from fairsynth.extraction.textfile import SHOWN_LINES
 
 ARTIFICIAL_START = datetime(2000, 1, 1)  # of every patient's first visit, where the source has no calendar
 ARTIFICIAL_GAP = timedelta(days=1)
@@ -34,10 +35,12 @@ class Frame:
     `patients`: subject_key (as the tables write it), subject_id, bucket (which part of the patients, in order of
     subject_id), elsewhere (the patient belongs to another site of this source).
     `visits`: subject_id, visit_key, visit_id, start, end, and zero, which offsets count from (no clock: the start).
+    `other_visits`: visit_key of the visits that the rules leave out, and with them the rows that name them.
     """
 
     patients: pl.DataFrame
     visits: pl.DataFrame
+    other_visits: pl.DataFrame
     ending_before_they_start: int
 
     @property
@@ -54,22 +57,24 @@ class Frame:
 def read_frame(tables: dict[str, Table], *, rules: Rules, site: SiteConfig) -> tuple[Frame, list[Problem]]:
     """The patients and visits of the source; rows without ids or left out by rule play no part, repeated ids count
     once. Raises ExtractionError when one of the tables is damaged."""
-    stays = _visit_rows(tables[rules.visits.table], rules=rules, site=site)
+    stays, others = _visit_rows(tables[rules.visits.table], rules=rules, site=site)
     people = stays if rules.patients == rules.visits.table else _patient_rows(tables[rules.patients], rules)
     problems = _check(tables, people=people, stays=stays, rules=rules)
     patients = _numbered(people, rules=rules).join(_elsewhere(stays, site=site), on="subject_key", how="left")
     patients = patients.with_columns(pl.col("elsewhere").fill_null(value=site.first_visit is not None))
     visits = _visits(stays, patients=patients, rules=rules)
-    return framed(patients, visits), problems
+    return framed(patients, visits, others=others), problems
 
 
-def framed(patients: pl.DataFrame, visits: pl.DataFrame) -> Frame:
-    """The frame of patients (subject_key, subject_id, elsewhere) and visits; patients are sorted and put in buckets."""
+def framed(patients: pl.DataFrame, visits: pl.DataFrame, *, others: pl.DataFrame) -> Frame:
+    """The frame of patients (subject_key, subject_id, elsewhere), visits and the `others` (visit_key) that rules leave
+    out; patients are sorted and put in buckets."""
     buckets = min(MAXIMUM_BUCKETS, max(1, -(-patients.height // PATIENTS_A_BUCKET)))
     bucket = (pl.int_range(pl.len()) * buckets // max(patients.height, 1)).cast(pl.UInt16)
     return Frame(
         patients=patients.sort("subject_id").with_columns(bucket=bucket),
         visits=visits,
+        other_visits=others.drop_nulls().unique(),
         ending_before_they_start=visits.filter(pl.col("end") < pl.col("start")).height,
     )
 
@@ -78,30 +83,36 @@ def _patient_rows(table: Table, rules: Rules) -> pl.DataFrame:
     """ROW, subject_key of the rows of the patients table."""
     rule = rules.table(rules.patients)
     rows = table.whole().filter(cells.holds(rule.where))
-    return rows.select(ROW, subject_key=cells.identifier(rule.subject or "", rules.identifiers.subject))
+    return rows.select(ROW, subject_key=_key(table, rule.subject, rules.identifiers.subject))
 
 
-def _visit_rows(table: Table, *, rules: Rules, site: SiteConfig) -> pl.DataFrame:
+def _visit_rows(table: Table, *, rules: Rules, site: SiteConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     """ROW, subject_key, visit_key, start, end (a time, or an offset with a clock), order 0.. and share (the cell that
-    divides a source among sites) of the rows of the visits table."""
+    divides a source among sites) of the rows of the visits table that count; visit_key of those that do not."""
     rule, clock = rules.table(rules.visits.table), rules.visits.clock
 
     def moment(name: str) -> pl.Expr:
         return cells.time(name, rules) if clock is None else cells.offset(name, clock)
 
     zero = pl.lit(timedelta(0)).cast(pl.Duration("us"))
-    rows = table.whole().filter(cells.holds(rule.where))
-    order = [cells.number(name).cast(pl.Float64) for name in (clock.order if clock is not None else ())]
+    rows, counts = table.whole(), cells.holds(rule.where)
+    visit_key = _key(table, rule.visit, rules.identifiers.visit).alias(VISIT)
+    order = [cells.real(name) for name in (clock.order if clock is not None else ())]
     share = pl.col(site.first_visit.column) if site.first_visit is not None else pl.lit(None, dtype=pl.String)
-    return rows.select(
+    kept = rows.filter(counts).select(
         ROW,
-        subject_key=cells.identifier(rule.subject or "", rules.identifiers.subject),
-        visit_key=cells.identifier(rule.visit or "", rules.identifiers.visit),
+        visit_key,
+        subject_key=_key(table, rule.subject, rules.identifiers.subject),
         start=zero if rules.visits.start is None else moment(rules.visits.start),
         end=moment(rules.visits.end),
         share=share,
         **{f"order {index}": column for index, column in enumerate(order)},
     )
+    return kept, rows.filter(~counts).select(visit_key)
+
+
+def _key(table: Table, column: str | None, kind: str) -> pl.Expr:
+    return cells.identifier(column or "", kind, title=table.columns[column or ""])
 
 
 def _numbered(people: pl.DataFrame, *, rules: Rules) -> pl.DataFrame:
@@ -120,7 +131,7 @@ def _elsewhere(stays: pl.DataFrame, *, site: SiteConfig) -> pl.DataFrame:
     if site.first_visit is None:
         return stays.select("subject_key").drop_nulls().unique().with_columns(elsewhere=pl.lit(value=False))
     order = [name for name in stays.columns if name.startswith("order ")] or ["start"]
-    first = stays.drop_nulls("subject_key").sort(*order, "visit_key").group_by("subject_key").first()
+    first = stays.drop_nulls("subject_key").sort(*order, "visit_key", nulls_last=True).group_by("subject_key").first()
     mine = cells.holds({"share": site.first_visit.cells})
     return first.select("subject_key", elsewhere=~mine)
 
@@ -159,7 +170,7 @@ def _check(tables: dict[str, Table], *, people: pl.DataFrame, stays: pl.DataFram
     if rules.patients != rules.visits.table:
         problems += _duplicates(tables[rules.patients], person.subject or "", people, key="subject_key")
     problems += _duplicates(tables[rules.visits.table], stay.visit or "", stays, key="visit_key")
-    orphans = stays.drop_nulls("subject_key").join(people.drop_nulls(), on="subject_key", how="anti")
+    orphans = stays.drop_nulls("subject_key").join(people.select("subject_key"), on="subject_key", how="anti")
     if orphans.height:
         table = tables[rules.visits.table]
         expected = f"a patient of {tables[rules.patients].path.name}"
@@ -180,5 +191,5 @@ def _duplicates(table: Table, column: str, rows: pl.DataFrame, *, key: str) -> l
 
 
 def _where(table: Table, column: str, rows: pl.DataFrame) -> str:
-    lines = table.lines(sorted(rows[ROW].to_list())[: SHOWN_LINES + 1])
-    return f"{table.path}  {table.columns[column]}  {shown_lines(lines)}  ({rows.height:,} rows in all)"
+    lines = table.places(sorted(rows[ROW].to_list())[: SHOWN_LINES + 1])
+    return f"{table.path}  {table.columns[column]}  {lines}  ({rows.height:,} in all)"

@@ -18,10 +18,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fairsynth.errors import ExtractionError, Problem
+from fairsynth.errors import Problem
+from fairsynth.extraction import parquetfile
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.meds_rules import MedsRules
-from fairsynth.extraction.tables import PARQUET_ROWS
 
 _REQUIRED = {"subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string()}
 ADMISSION, DISCHARGE = "ADMISSION//", "DISCHARGE//"
@@ -36,12 +36,7 @@ class MedsFile:
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """subject_id, time, code, numeric_value and what else of `columns` there is. Raises ExtractionError."""
-        try:
-            with pq.ParquetFile(self.path) as source:
-                for batch in source.iter_batches(batch_size=PARQUET_ROWS, columns=list(self.columns)):
-                    yield pl.DataFrame(pa.Table.from_batches([batch]))
-        except (OSError, ValueError):
-            raise _damaged(self.path) from None
+        yield from parquetfile.plain_batches(self.path, list(self.columns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +102,8 @@ class MedsSource:
             return pl.DataFrame(schema=schema)
         try:
             read = pl.DataFrame(pq.read_table(path))
-        except (OSError, ValueError):
-            raise _damaged(path) from None
+        except parquetfile.DAMAGED as error:
+            raise parquetfile.damaged(path, error) from None
         return read.select(
             pl.col("code").cast(pl.String),
             description=_or_nothing(read, "description", pl.String()),
@@ -127,8 +122,8 @@ def open_meds(data: Path, rules: MedsRules) -> tuple[MedsSource, list[Problem]]:
     for path in paths:
         try:
             schema = pq.read_schema(path)
-        except (OSError, ValueError):
-            problems += _damaged(path).problems
+        except parquetfile.DAMAGED as error:
+            problems += parquetfile.damaged(path, error).problems
             continue
         problems += _schema_problems(path, schema)
         wanted = [*_REQUIRED, "numeric_value", rules.visit, rules.unit]
@@ -219,7 +214,3 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         found = found.value_type
     text = pa.types.is_string(found) or pa.types.is_large_string(found)
     return bool(found == wanted or (wanted == pa.string() and text))
-
-
-def _damaged(path: Path) -> ExtractionError:
-    return ExtractionError.of("damaged file", where=str(path), expected="Parquet", do="copy it again")

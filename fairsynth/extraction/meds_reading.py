@@ -65,7 +65,7 @@ def _frame(source: MedsSource) -> Frame:
     ids = [batch.select("subject_id").drop_nulls().unique() for _, batch in source.batches()]
     patients = pl.concat([pl.DataFrame(schema={"subject_id": pl.Int64}), *ids]).unique()
     patients = patients.with_columns(subject_key="subject_id", elsewhere=pl.lit(value=False))
-    return framed(patients, read_visits(source))
+    return framed(patients, read_visits(source), others=pl.DataFrame(schema={"visit_key": pl.Int64}))
 
 
 def _read(source: MedsSource, frame: Frame, *, sink: Sink | None, names: Names) -> _Found:

@@ -4,12 +4,14 @@ In:  a `Table`, its rule, the `Frame` of the source (None: only cells are checke
 Never: a cell in a message; more than a batch in memory; a row without a fate.
 
 A row has one fate, the first of these that holds: left out by rule (`where`), unreadable (a cell that does not parse),
-of another site, of an unknown patient, of an unknown visit, without an event; else it is kept.
+of another site, of an unknown patient, of a visit that is left out by rule, of an unknown visit, without an event; else
+it is kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
@@ -35,7 +37,7 @@ from fairsynth.extraction.fates import BY_RULE, ELSEWHERE, FATES, NO_EVENT, NO_P
 from fairsynth.extraction.frame import Frame
 from fairsynth.extraction.rules import Rules, TableRule
 from fairsynth.extraction.tables import ROW, Table
-from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
+from fairsynth.extraction.textfile import SHOWN_LINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +81,10 @@ class Reader:
         self.checks = cell_checks(rule, rules)
         self.found = Reading()
         self._makers = makers(rule, clock=rules.artificial)
-        self._parsed = _parsed(rule, rules)
+        self._parsed = _parsed(rule, rules, titles=table.columns)
         self._names = Names()
         self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
+        self._in_visit = [event.template.literal for event in rule.events if event.in_visit]
 
     def read(self, sink: Sink | None, *, names: Names) -> Reading:
         """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
@@ -97,7 +100,7 @@ class Reader:
         """The cells that do not parse, unless no more than the tolerated share of the rows has one."""
         found, path = self.found, self.table.path
         if found.rows == 0 and not self.rule.may_be_empty:
-            return [Problem(what="empty table", where=str(path), expected="at least one row below the header")]
+            return [empty_table(path)]
         if self._tolerable(tolerated_share):
             return []
         return [self._problem(index) for index in sorted(found.bad)]
@@ -107,11 +110,10 @@ class Reader:
 
     def _problem(self, index: int) -> Problem:
         check, table = self.checks[index], self.table
-        lines = shown_lines(table.lines(self.found.bad_rows[index]))
+        lines = table.places(self.found.bad_rows[index])
         where = f"{table.path}  {table.columns[check.column]}  {lines}  ({self.found.bad[index]:,} in all)"
-        return Problem(
-            what=check.what, where=where, expected=check.expected, do="correct these lines, then check again"
-        )
+        do = "correct them; or let such rows be left out and counted: `maximum_unreadable_share` in site.yaml"
+        return Problem(what=check.what, where=where, expected=check.expected, do=do)
 
     def _batch(self, batch: pl.DataFrame, sink: Sink | None) -> None:
         found = self.found
@@ -172,8 +174,10 @@ class Reader:
         lost_visit = pl.col("visit_id").is_null() & (pl.col(VISIT).is_not_null() | (self.rule.subject is None))
         nobody = pl.col("subject_id").is_null() if self.rule.subject is not None else pl.lit(value=False)
         away = pl.col("elsewhere").fill_null(value=False)
+        by_rule = lost_visit & pl.col(VISIT).is_in(frame.other_visits[VISIT].implode())
         self.found.with_visit += int(rows[VISIT].is_not_null().sum()) if self.rule.visit is not None else 0
         fate = pl.when(away).then(pl.lit(ELSEWHERE)).when(nobody).then(pl.lit(NO_PATIENT))
+        fate = fate.when(by_rule).then(pl.lit(BY_RULE))
         rows = rows.with_columns(fate=fate.when(lost_visit).then(pl.lit(NO_VISIT)))
         for name, number in rows["fate"].drop_nulls().value_counts().iter_rows():
             self.found.fates[name] += number
@@ -195,15 +199,27 @@ class Reader:
 
     def _emit(self, events: pl.DataFrame, sink: Sink | None) -> None:
         found = self.found
-        outside = events["visit_id"].null_count() if self.rule.visit is not None else 0
+        named = self.rule.visit is not None or self._stays is not None
+        outside = events["visit_id"].null_count() if named else 0
         found.events += events.height
         found.events_without_visit += outside
         if self._stays is not None:
             before = events["visit_id"].null_count()
             events = attached(events, self._stays, by_day=self.rule.attach_by_time == "day")
             found.events_attached += before - events["visit_id"].null_count()
+        if self._in_visit:
+            events = self._without_outsiders(events)
         if sink is not None and events.height:
             sink(events)
+
+    def _without_outsiders(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events but those outside any visit that their rule gives in a visit only."""
+        code = pl.col("code").cast(pl.String)
+        bound = pl.any_horizontal(code.str.starts_with(literal) for literal in self._in_visit)
+        inside = events.filter(pl.col("visit_id").is_not_null() | ~bound)
+        self.found.events -= events.height - inside.height
+        self.found.events_without_visit -= (events.height - inside.height) if self.rule.visit is not None else 0
+        return inside
 
 
 # --- what is parsed, what must hold ----------------------------------------------------------------------------------
@@ -217,14 +233,14 @@ def time_columns(rule: TableRule, rules: Rules) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def _parsed(rule: TableRule, rules: Rules) -> dict[str, pl.Expr]:
+def _parsed(rule: TableRule, rules: Rules, *, titles: dict[str, str]) -> dict[str, pl.Expr]:
     """Identifiers, times, numbers, ages and dates of a row, each parsed once."""
     kinds, clock = rules.identifiers, rules.visits.clock
-    found: dict[str, pl.Expr] = {
-        VISIT: cells.identifier(rule.visit, kinds.visit) if rule.visit else _nothing(kinds.visit)
-    }
+    found: dict[str, pl.Expr] = {VISIT: _nothing(kinds.visit)}
+    if rule.visit is not None:
+        found[VISIT] = cells.identifier(rule.visit, kinds.visit, title=titles[rule.visit])
     if rule.subject is not None:
-        found[SUBJECT] = cells.identifier(rule.subject, kinds.subject)
+        found[SUBJECT] = cells.identifier(rule.subject, kinds.subject, title=titles[rule.subject])
     for column in time_columns(rule, rules):
         found[time_name(column)] = cells.time(column, rules) if clock is None else cells.offset(column, clock)
     for event in rule.events:
@@ -255,9 +271,15 @@ def cell_checks(rule: TableRule, rules: Rules) -> list[Check]:
         if rule.file == visits.table and column in (visits.start, visits.end):
             missing = pl.col(column).is_null()
             checks.append(Check(column=column, what="visits without a time", expected="a time", bad=missing))
+    if rule.file == visits.table and visits.clock is not None:
+        checks += [
+            _number(column, pl.col(column).is_not_null() & cells.real(column).is_null())
+            for column in visits.clock.order
+        ]
     for event in rule.events:
         checks += _measures(event)
-        checks += [_code_length(column) for column in event.columns]
+        checks += [_length(column, "code") for column in event.columns]
+        checks += [_length(event.unit, "unit")] if event.unit is not None else []
     return list({(check.column, check.what): check for check in checks}.values())
 
 
@@ -285,26 +307,35 @@ def _measures(event: EventRule) -> list[Check]:
     checks = []
     if event.value is not None:
         bad = pl.col(event.value).is_not_null() & pl.col(number_name(event.value)).is_null()
-        what, expected = "numbers that do not parse", "a finite number"
-        checks.append(Check(column=event.value, what=what, expected=expected, bad=bad))
+        checks.append(_number(event.value, bad))
     if event.age is not None:
         column = event.age.column
         bad = pl.col(column).is_not_null() & pl.col(age_name(event)).is_null()
-        expected = f"a number of {event.age.unit}, not negative, or one of the `cells` of the rule"
+        expected = f"a number of {event.age.unit}, from 0 to 150 years, or one of the `cells` of the rule"
         checks.append(Check(column=column, what="ages that do not parse", expected=expected, bad=bad))
     if event.date is not None:
         column = event.date.year
         bad = pl.col(column).is_not_null() & pl.col(date_name(event)).is_null()
-        expected = "numbers that make a date"
+        expected = f"whole numbers in {', '.join(event.date.columns)} that make a date"
         checks.append(Check(column=column, what="dates that do not parse", expected=expected, bad=bad))
     return checks
 
 
-def _code_length(column: str) -> Check:
-    """A cell that becomes part of a code must be a code or a name, not a text."""
+def _number(column: str, bad: pl.Expr) -> Check:
+    return Check(column=column, what="numbers that do not parse", expected="a finite number", bad=bad)
+
+
+def _length(column: str, word: str) -> Check:
+    """A cell that becomes a code, part of one, or a unit must be a code or a name, not a text."""
     bad = (pl.col(column).str.len_chars() > cells.LONGEST_CODE).fill_null(value=False)
-    expected = f"a code or a name of at most {cells.LONGEST_CODE} characters"
-    return Check(column=column, what="cells too long for a code", expected=expected, bad=bad)
+    expected = f"a {word} or a name of at most {cells.LONGEST_CODE} characters"
+    return Check(column=column, what=f"cells too long for a {word}", expected=expected, bad=bad)
+
+
+def empty_table(path: Path) -> Problem:
+    """A table that has a header alone and may not."""
+    expected, do = "at least one row below the header", "export the table again, or say `may_be_empty` in the rules"
+    return Problem(what="empty table", where=str(path), expected=expected, do=do)
 
 
 def read_or_report(reader: Reader, sink: Sink | None, *, names: Names, tolerated: float) -> list[Problem]:

@@ -57,8 +57,19 @@ class FileRule(Strict):
         """The names under which a file may hold `column`, the preferred one first."""
         return (column, *self.aliases.get(column, ()))
 
+    def compares(self) -> dict[str, set[str]]:
+        """Column -> the cells that rows are compared with."""
+        found: dict[str, set[str]] = {}
+        for conditions in self._conditions():
+            for column, cells in conditions.items():
+                found.setdefault(column, set()).update({cells} if isinstance(cells, str) else cells)
+        return found
+
     def _needed(self) -> Iterable[str]:
         return ()
+
+    def _conditions(self) -> Iterator[Conditions]:
+        yield self.where
 
     def _written(self) -> Iterator[str]:
         write = self.write
@@ -86,6 +97,11 @@ class TableRule(FileRule):
         yield from (name for name in (self.subject, self.visit) if name is not None)
         for event in self.events:
             yield from event.reads
+
+    def _conditions(self) -> Iterator[Conditions]:
+        yield from super()._conditions()
+        for event in self.events:
+            yield from (event.where, event.unless)
 
     def _written(self) -> Iterator[str]:
         yield from super()._written()
@@ -126,7 +142,10 @@ class TableRule(FileRule):
 
 
 class DictionaryRule(FileRule):
-    """A dictionary: a row describes the codes that its cells make, and names their parents in other vocabularies."""
+    """A dictionary: a row describes the codes that its cells make, and names their parents in other vocabularies.
+
+    Several may read one file, each its own rows (`where`): codes of two systems in one list.
+    """
 
     code: Code | tuple[Code, ...]
     description: Column | None = None
@@ -231,7 +250,8 @@ class Rules(Strict):
     def reads(self, rule: FileRule) -> tuple[str, ...]:
         """The columns of `rule` that must be in its file, in file order; of the visits table also start and end."""
         ends = set(self.visits.reads) if rule.file == self.visits.table else set()
-        return tuple(column for column in rule.columns if column in ends | set(rule.reads))
+        read = {column for other in self.files if other.file == rule.file for column in other.reads}
+        return tuple(column for column in rule.columns if column in ends | read)
 
     def table(self, name: str) -> TableRule:
         """The table called `name`."""
@@ -251,7 +271,8 @@ class Rules(Strict):
 
     @model_validator(mode="after")
     def _files_fit_together(self) -> Self:
-        names = [rule.file for rule in self.files]
+        names = [table.file for table in self.tables]
+        names += {(rule.file, rule.columns): rule.file for rule in self.dictionaries}.values()
         if len(set(names)) != len(names):
             raise ValueError("a file is named twice")
         for name in (self.patients, self.visits.table):

@@ -24,7 +24,7 @@ from fairsynth.extraction.events import Names
 
 SHARD_EVENTS = 3_000_000
 ROWS_A_GROUP = 1_000_000
-BIRTH = "MEDS_BIRTH"
+BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 _ORDER = ["subject_id", "time", "visit_id", "code", "numeric_value", "unit"]
 
 EVENT_ARROW = pa.schema(
@@ -109,6 +109,8 @@ class Written:
     codes: pl.Series  # every code that occurs, sorted
     merged: int  # static events and births that several rows of one patient told; one of them is kept
     births: pl.DataFrame  # subject_id, time: of every patient whose birth is known
+    patients: int  # that have an event
+    deaths_before_birth: int  # patients whose death comes before their birth
 
 
 def write_shards(spool: Spool, folder: Path, *, names: Names, once: bool) -> Written:
@@ -120,15 +122,25 @@ def write_shards(spool: Spool, folder: Path, *, names: Names, once: bool) -> Wri
     order = _Order.of(names)
     groups = list(spool.groups())
     width = len(str(max(len(groups) - 1, 0)))
-    births, events, merged = [], 0, 0
+    births, events, merged, patients, reversed_lives = [], 0, 0, 0, 0
     for number, buckets in enumerate(groups):
         frame = order.numbered(spool.read(buckets))
         kept = order.once(frame) if once else frame
         kept = kept.sort(_ORDER, nulls_last=False)
         order.write(kept, folder / f"{number:0{width}d}.parquet")
-        births.append(order.births(kept))
+        births.append(order.moments(kept, BIRTH))
+        lives = births[-1].join(order.moments(kept, DEATH), on="subject_id", suffix=" of death")
+        reversed_lives += lives.filter(pl.col("time of death") < pl.col("time"))["subject_id"].n_unique()
+        patients += kept["subject_id"].n_unique()
         events, merged = events + kept.height, merged + frame.height - kept.height
-    return Written(events=events, codes=order.used, merged=merged, births=pl.concat(births))
+    return Written(
+        events=events,
+        codes=order.used,
+        merged=merged,
+        births=pl.concat(births),
+        patients=patients,
+        deaths_before_birth=reversed_lives,
+    )
 
 
 class _Order:
@@ -138,8 +150,6 @@ class _Order:
         self.codes, self.units = codes.sort(), units.sort()
         self._code_rank, self._unit_rank = _ranks(codes), _ranks(units)
         self._seen = np.zeros(len(codes), dtype=np.bool_)
-        found = self.codes.index_of(BIRTH)
-        self._birth = -1 if found is None else found
 
     @classmethod
     def of(cls, names: Names) -> _Order:
@@ -158,13 +168,17 @@ class _Order:
 
     def once(self, events: pl.DataFrame) -> pl.DataFrame:
         """Static events and births once a patient."""
-        static, born = pl.col("time").is_null(), pl.col("code") == self._birth
+        static, born = pl.col("time").is_null(), pl.col("code") == self._number(BIRTH)
         first = events.filter(born).sort("time").unique("subject_id", keep="first", maintain_order=True)
         return pl.concat([events.filter(~static & ~born), events.filter(static).unique(), first])
 
-    def births(self, events: pl.DataFrame) -> pl.DataFrame:
-        """subject_id, time of the births among `events`."""
-        return events.filter(pl.col("code") == self._birth).select("subject_id", "time")
+    def moments(self, events: pl.DataFrame, code: str) -> pl.DataFrame:
+        """subject_id, time of the events with this code."""
+        return events.filter(pl.col("code") == self._number(code)).select("subject_id", "time")
+
+    def _number(self, code: str) -> int:
+        found = self.codes.index_of(code)
+        return -1 if found is None else found
 
     def write(self, events: pl.DataFrame, path: Path) -> None:
         """One shard. Its schema is MEDS's: the codes are a dictionary in the file only."""

@@ -7,7 +7,9 @@ Never: a cell in a message; a write; a file held in memory.
 
 from __future__ import annotations
 
+import codecs
 import io
+import re
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,17 +21,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
-import pyarrow.parquet as pq
 
 from fairsynth.config import SiteConfig
 from fairsynth.errors import ExtractionError, Problem
-from fairsynth.extraction import textfile
+from fairsynth.extraction import parquetfile, textfile
 from fairsynth.extraction.rules import FileRule, Rules, TextFormat
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
 BLOCK_BYTES = 2**24  # of text that becomes one batch
-PARQUET_ROWS = 200_000  # that become one batch
+_CELL = re.compile(r"[-+.\d]|$")  # how cells begin, and column names do not
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -58,11 +59,11 @@ class Table:
         empty = pl.DataFrame(schema={ROW: pl.UInt32, **dict.fromkeys(self.columns, pl.String)})
         return pl.concat([empty, *(batch.select(empty.columns) for batch in self.batches())])
 
-    def lines(self, rows: list[int]) -> list[int]:
-        """The line on which each record begins (Parquet: the number of the row, from 1)."""
-        if _is_parquet(self.path) or not rows:
-            return [row + 1 for row in rows]
-        return textfile.lines_of(self.path, self.text, rows)
+    def places(self, rows: list[int]) -> str:
+        """The lines on which these records begin, e.g. `lines 3, 7` (Parquet: `rows 2, 6`, from 1)."""
+        if _is_parquet(self.path):
+            return textfile.shown_lines([row + 1 for row in rows], word="row")
+        return textfile.shown_lines(textfile.lines_of(self.path, self.text, rows))
 
 
 def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str, Table], list[Problem]]:
@@ -71,7 +72,7 @@ def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str
     problems: list[Problem] = []
     if not data.is_dir():
         return {}, [Problem(what="missing folder", where=str(data), expected="the raw tables", do="check the path")]
-    for rule in rules.files:
+    for rule in {rule.file: rule for rule in rules.files}.values():
         try:
             reads = rules.reads(rule)
             if site.first_visit is not None and rule.file == rules.visits.table:
@@ -85,9 +86,19 @@ def open_tables(data: Path, rules: Rules, *, site: SiteConfig) -> tuple[dict[str
 def open_table(data: Path, rule: FileRule, *, reads: tuple[str, ...], text: TextFormat) -> Table:
     """The table of one rule. Raises ExtractionError with all that is wrong with its name and header."""
     path = find(data, rule.file)
-    names = parquet_header(path) if _is_parquet(path) else textfile.header(path, text)
+    names = parquetfile.header(path) if _is_parquet(path) else textfile.header(path, text)
     columns = _match(path, rule, reads=reads, names=names, text=text)
+    if _is_parquet(path):
+        _check_types(path, columns, rule)
     return Table(rule=rule, path=path, names=tuple(names), columns=columns, text=text)
+
+
+def _check_types(path: Path, columns: dict[str, str], rule: FileRule) -> None:
+    """Raises ExtractionError for columns of a Parquet file whose types do not fit the rules."""
+    compared = {columns[column]: set(found) for column, found in rule.compares().items()}
+    problems = list(parquetfile.type_problems(path, list(columns.values()), compared=compared))
+    if problems:
+        raise ExtractionError(problems)
 
 
 def files_of(data: Path) -> list[Path]:
@@ -98,7 +109,8 @@ def files_of(data: Path) -> list[Path]:
 def find(data: Path, name: str) -> Path:
     """The one file of `data` that is called `name`, in any case, with a known ending. Raises ExtractionError."""
     files = files_of(data)
-    found = [path for path in files if path.name.lower() in {f"{name.lower()}{ending}" for ending in ENDINGS}]
+    named = [path for path in files if path.name.lower() in {f"{name.lower()}{ending}" for ending in ENDINGS}]
+    found = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # links to one file count once
     if len(found) == 1:
         return found[0]
     if found:
@@ -113,14 +125,6 @@ def find(data: Path, name: str) -> Path:
     )
 
 
-def parquet_header(path: Path) -> list[str]:
-    """The file's column names. Raises ExtractionError."""
-    try:
-        return list(pq.read_schema(path).names)
-    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError
-        raise _damaged_parquet(path) from None
-
-
 # --- header ----------------------------------------------------------------------------------------------------------
 
 
@@ -132,11 +136,12 @@ def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[st
     if not set(folded) & {name for column in rule.columns for name in rule.names(column)}:
         _refuse_headless(path, rule)
     columns, problems = {}, []
+    found = _shown(folded, known={name for column in rule.columns for name in rule.names(column)})
     for column in reads:
         known = next((alias for alias in rule.names(column) if alias in folded), None)
         if known is None:
             what = f"missing column {' or '.join(rule.names(column))}"
-            expected = f"it among the columns of the header (found: {', '.join(folded)[:400]})"
+            expected = f"it among the columns of the header (found: {found})"
             problems.append(
                 Problem(what=what, where=str(path), expected=expected, do="add it, or an alias in the rules")
             )
@@ -147,6 +152,13 @@ def _match(path: Path, rule: FileRule, *, reads: tuple[str, ...], names: list[st
     if problems:
         raise ExtractionError(problems)
     return columns
+
+
+def _shown(names: list[str], *, known: set[str]) -> str:
+    """A header for a message. Where a line end got lost it runs on into a patient's row: then unknown names are not
+    shown."""
+    doubtful = any(_CELL.match(name) for name in names)
+    return ", ".join(name for name in names if name in known or not doubtful)[:400] + (", ..." if doubtful else "")
 
 
 def _refuse_headless(path: Path, rule: FileRule) -> None:
@@ -190,18 +202,22 @@ class _NotText(Exception):
 class _Bytes(io.RawIOBase):
     """The bytes of a text file, decompressed, on their way to the parser. A NUL stops them; lines, quotes are counted.
 
-    A quote that is never closed swallows the lines up to the next one, and the fast parser does not mind.
+    A quote that is never closed swallows the lines up to the next one, and the fast parser does not mind; nor does it
+    mind a quote with something else on both sides, which is part of a cell or a mistake.
     """
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, *, delimiter: str) -> None:
         self._source = source
         self._quotes = self._lines = 0
-        self._last = b"\n"
+        self._odd = False
+        self._tail = b"\n"  # the byte that is looked at next, where there is one, and the one before it
+        self._edge = np.zeros(256, dtype=np.bool_)
+        self._edge[[ord(delimiter), *b'\r\n"']] = True
 
     def agrees(self, rows: int) -> bool:
         """Whether a header and so many rows can be what was read; if not, the slow parser has to tell."""
-        lines = self._lines + (self._last != b"\n")
-        return not self._quotes or (self._quotes % 2 == 0 and lines == rows + 1)
+        lines = self._lines + (self._tail[-1:] != b"\n")
+        return not self._quotes or (self._quotes % 2 == 0 and lines == rows + 1 and not self._odd)
 
     def readable(self) -> bool:
         return True
@@ -212,10 +228,22 @@ class _Bytes(io.RawIOBase):
         if b"\0" in data:
             raise _NotText
         values = np.frombuffer(data, dtype=np.uint8)
-        self._quotes += int(np.count_nonzero(values == ord('"')))
         self._lines += int(np.count_nonzero(values == ord("\n")))
-        self._last = data[-1:] or self._last
+        if quotes := int(np.count_nonzero(values == ord('"'))):
+            self._quotes += quotes
+            begins = len(self._tail) == 1
+            self._look(self._tail + (data.removeprefix(codecs.BOM_UTF8) if begins else data))
+        elif self._tail.endswith(b'"'):
+            self._look(self._tail + data)
+        self._tail = (self._tail + data[-2:])[-2:]
         return data
+
+    def _look(self, data: bytes) -> None:
+        """Note a quote, the first and the last byte excepted, with neither a delimiter, a line end nor a quote beside
+        it."""
+        values = np.frombuffer(data, dtype=np.uint8)
+        at = np.flatnonzero(values[1:-1] == ord('"'))
+        self._odd |= not (self._edge[values[at]] | self._edge[values[at + 2]]).all()
 
     def close(self) -> None:
         self._source.close()
@@ -229,14 +257,21 @@ def _text(table: Table) -> Generator[pl.DataFrame]:
     wanted = {place[name]: column for column, name in table.columns.items()}
     rows = 0
     try:
-        with closing(_Bytes(textfile.open_bytes(table.path))) as source:
+        with _Bytes(textfile.open_bytes(table.path), delimiter=table.text.delimiter) as source:
             for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
                 rows += batch.num_rows
                 yield pl.DataFrame(batch).rename(wanted)
             sound = source.agrees(rows)
     except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
         rows, sound = -1, False
-    if not sound and textfile.count_records(table.path, table.text, width=width) != rows:
+    if not sound:
+        _tell(table, rows)
+
+
+def _tell(table: Table, rows: int) -> None:
+    """Let the slow parser say what is wrong with a file of which the fast one read so many rows (-1: it failed, as it
+    does when there is a header alone)."""
+    if textfile.count_records(table.path, table.text, names=table.names) != max(rows, 0):
         do = "export or copy the file again"
         raise ExtractionError.of("damaged file", where=str(table.path), expected="a regular table of text", do=do)
 
@@ -267,29 +302,9 @@ def _arrow_encoding(text: TextFormat) -> str:
 def _parquet(table: Table) -> Generator[pl.DataFrame]:
     """The read columns of a Parquet file as the text that a CSV would hold."""
     names = {name: column for column, name in table.columns.items()}
-    try:
-        with pq.ParquetFile(table.path) as source:
-            for batch in source.iter_batches(batch_size=PARQUET_ROWS, columns=list(names)):
-                frame = pl.DataFrame(pa.Table.from_batches([batch]))
-                texts = [_as_text(name, dtype) for name, dtype in frame.schema.items()]
-                yield frame.select(texts).rename(names)
-    except (OSError, ValueError):
-        raise _damaged_parquet(table.path) from None
-
-
-def _damaged_parquet(path: Path) -> ExtractionError:
-    return ExtractionError.of("damaged file", where=str(path), expected="Parquet", do="copy it again")
-
-
-def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A typed column as text; whole floats lose their `.0`, for an identifier that some row lacks is stored as one."""
-    column = pl.col(name)
-    if dtype == pl.Date:
-        return column.dt.to_string("%Y-%m-%d")
-    if dtype.is_temporal():
-        return column.dt.to_string("%Y-%m-%d %H:%M:%S")
-    text = column.cast(pl.String)
-    return text.str.strip_suffix(".0") if dtype.is_float() else text
+    with closing(parquetfile.batches(table.path, list(names))) as batches:
+        for batch in batches:
+            yield batch.rename(names)
 
 
 def _cleaned(frame: pl.DataFrame, text: TextFormat) -> pl.DataFrame:

@@ -11,22 +11,20 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from fairsynth.config import Strict
+from fairsynth.config import LevelsConfig, Strict
 from fairsynth.quality.events import kind
 from fairsynth.quality.findings import Finding, note, warning
-from fairsynth.visits.labs import conversions
-from fairsynth.visits.rollup import roll_up
+from fairsynth.visits.catalogue import rolled_up
 
-VOCABULARIES = {
+VOCABULARIES = {  # at the default levels
     "DIAG": "CCS",
-    "PROC": "procedure categories",
+    "PROC": "procedure classes",
     "DRUG": "generic names",
     "LAB": "LOINC and a known unit",
 }
 NAMES = {"DIAG": "diagnoses", "PROC": "procedures", "DRUG": "drugs", "LAB": "laboratory values"}
 SHOWN_CODES = 10
 FEW_MAPPED = 0.8  # below this share of its events, a kind says less at this site than at others
-_FALLBACKS = ("DX//ICD9//", "DX//ICD10//", "PX//ICD10//")  # the source's own code, cut short
 
 
 class UnmappedCode(Strict):
@@ -57,21 +55,17 @@ def describe_kinds(placed: pl.DataFrame, *, minimum: int) -> tuple[KindQuality, 
     return tuple(_describe(name, placed.filter(kind=name), minimum=minimum) for name in VOCABULARIES)
 
 
-def place(counts: pl.DataFrame, *, codes: pl.DataFrame) -> pl.DataFrame:
-    """`counts` with kind, description, `enters` (becomes some token) and `mapped` (one of the shared vocabulary)."""
-    rollup = roll_up(counts["code"].unique(maintain_order=True), codes.select("code", "parent_codes"))
-    labs = counts.join(rollup.filter(kind="LAB"), on="code", how="inner")
-    known = conversions(labs.select("code", "unit", "loinc")).select("code", "unit", known_unit=pl.lit(value=True))
-    own = pl.any_horizontal(pl.col("token").str.starts_with(prefix) for prefix in _FALLBACKS).fill_null(value=False)
-    placed = (
+def place(counts: pl.DataFrame, *, codes: pl.DataFrame, levels: LevelsConfig) -> pl.DataFrame:
+    """`counts` with kind, description, `enters` (becomes a token) and `mapped` (one that says the same everywhere)."""
+    enters = pl.col("token").is_not_null() | pl.col("loinc").is_not_null()
+    rolled = rolled_up(counts.select("code", "unit"), codes=codes, levels=levels)
+    known = rolled.select("code", "unit", enters=enters, mapped=pl.col("standard").fill_null(value=False))
+    return (
         counts.with_columns(kind())
-        .join(codes.select("code", "description"), on="code", how="left")
-        .join(rollup.select("code", "token"), on="code", how="left")
-        .join(known, on=["code", "unit"], how="left", nulls_equal=True)
+        .join(codes.select("code", "description"), on="code", how="left", maintain_order="left")
+        .join(known, on=["code", "unit"], how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(pl.col("enters", "mapped").fill_null(value=False))
     )
-    is_lab = pl.col("kind") == "LAB"
-    enters = pl.when(is_lab).then(pl.col("known_unit").is_not_null()).otherwise(pl.col("token").is_not_null())
-    return placed.with_columns(enters=enters, mapped=enters & ~own).drop("token", "known_unit")
 
 
 def kind_findings(kinds: Sequence[KindQuality]) -> Iterator[Finding]:

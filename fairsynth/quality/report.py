@@ -162,7 +162,8 @@ def _report(site: _Site, tables: TablesReport) -> QualityReport:
     minimum, exclude = site.plan.audit.minimum_cell, site.config.cohort.exclude_codes
     dated = site.calendar == "real"
     counts = inventory(site.shards)
-    placed = place(counts, codes=site.codes)
+    levels = site.plan.vocabulary.levels
+    placed = place(counts, codes=site.codes, levels=levels)
     described = describe_tables(tables, calendar=dated)
     kinds = describe_kinds(placed, minimum=minimum)
     missing = describe_missing(
@@ -224,7 +225,8 @@ def _cohort(site: _Site) -> tuple[_Cohort | None, list[Finding]]:
 
 def _order(order: OrderQuality, cohort: _Cohort, site: _Site, counts: pl.DataFrame) -> OrderQuality:
     excluded = site.config.cohort.exclude_codes
-    known = catalogue(counts, codes=site.codes, exclude_codes=excluded, flow=Flow())
+    levels = site.plan.vocabulary.levels
+    known = catalogue(counts, codes=site.codes, levels=levels, exclude_codes=excluded, flow=Flow())
     return with_cohort(
         order,
         site.shards,

@@ -12,17 +12,20 @@ from functools import cached_property
 
 import polars as pl
 
+from fairsynth.config import LevelsConfig
 from fairsynth.visits.bins import GAP_BINS, LOS_BINS
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.labs import BINS, conversions
-from fairsynth.visits.rollup import CODED_KINDS, roll_up
+from fairsynth.visits.labs import BINS, HOW_TO_BIN, conversions
+from fairsynth.visits.phenotypes import phenotypes
+from fairsynth.visits.rollup import roll_up
 from fairsynth.visits.shards import starts_with_any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Catalogue:
     """What events become. `entries` has one row a code and unit that gives tokens, sorted: entry (its number), code,
-    unit, coded (for the whole stay, after it), token (null: by value), and of laboratory tests all of `conversions`.
+    unit, kind, token (null: by value), standard and ccs as `roll_up` has them, and of laboratory tests all of
+    `conversions`.
     """
 
     entries: pl.DataFrame
@@ -41,7 +44,14 @@ class Catalogue:
     @cached_property
     def labs(self) -> pl.DataFrame:
         """How a value of each laboratory entry is binned: entry, factor, cut0..cut3, least, greatest."""
-        return self.entries.filter(pl.col("loinc").is_not_null()).drop("code", "unit", "coded", "token", "loinc")
+        return self.entries.filter(pl.col("loinc").is_not_null()).select("entry", *HOW_TO_BIN)
+
+    @cached_property
+    def phenotypes(self) -> pl.DataFrame:
+        """The phenotype that each diagnosis names, if any: entry, phenotype."""
+        named = {item.ccs: item.name for item in phenotypes()}
+        found = pl.col("ccs").replace_strict(named, default=None, return_dtype=pl.String).alias("phenotype")
+        return self.entries.select("entry", found).drop_nulls()
 
     @cached_property
     def lab_tokens(self) -> pl.DataFrame:
@@ -57,23 +67,33 @@ class Catalogue:
         )
 
 
-def catalogue(inventory: pl.DataFrame, *, codes: pl.DataFrame, exclude_codes: Iterable[str], flow: Flow) -> Catalogue:
+def catalogue(
+    inventory: pl.DataFrame, *, codes: pl.DataFrame, levels: LevelsConfig, exclude_codes: Iterable[str], flow: Flow
+) -> Catalogue:
     """The codes of `inventory` that give tokens; `codes` is the events' `codes.parquet`.
 
     Notes in `flow` how many events are excluded, and how many laboratory values have no known test or unit.
     """
     excluded = starts_with_any(exclude_codes)
     flow.note("events_excluded_by_code", _events(inventory.filter(excluded)))
-    kept = inventory.filter(~excluded)
-    mapped = kept.join(roll_up(kept["code"].unique(maintain_order=True), codes), on="code", maintain_order="left")
-    labs = mapped.filter(kind="LAB")
-    table = conversions(labs.select("code", "unit", "loinc"))
-    entries = mapped.drop("loinc").join(table, on=["code", "unit"], how="left", nulls_equal=True, maintain_order="left")
-    entries = entries.filter(pl.col("token").is_not_null() | pl.col("loinc").is_not_null())
-    flow.note("lab_events_in_events", _events(labs))
-    flow.note("lab_events_without_known_loinc_or_unit", _events(labs) - _events(entries.filter(kind="LAB")))
-    coded = pl.col("kind").is_in(CODED_KINDS).alias("coded")
-    return Catalogue(entries=entries.with_columns(coded).drop("kind", "events").with_row_index("entry"))
+    mapped = rolled_up(inventory.filter(~excluded), codes=codes, levels=levels)
+    entries = mapped.filter(pl.col("token").is_not_null() | pl.col("loinc").is_not_null())
+    labs = _events(mapped.filter(kind="LAB"))
+    flow.note("lab_events_in_events", labs)
+    flow.note("lab_events_without_known_loinc_or_unit", labs - _events(entries.filter(kind="LAB")))
+    return Catalogue(entries=entries.with_row_index("entry"))
+
+
+def rolled_up(inventory: pl.DataFrame, *, codes: pl.DataFrame, levels: LevelsConfig) -> pl.DataFrame:
+    """`inventory` without the kinds that give no token, with what `roll_up` and `conversions` say of each row.
+
+    A laboratory test is standard where its LOINC code and its unit are known.
+    """
+    table = roll_up(inventory["code"].unique(maintain_order=True), described=codes, levels=levels)
+    mapped = inventory.join(table, on="code", maintain_order="left")
+    known = conversions(mapped.filter(kind="LAB").select("code", "unit", "loinc"))
+    mapped = mapped.drop("loinc").join(known, on=["code", "unit"], how="left", nulls_equal=True, maintain_order="left")
+    return mapped.with_columns(pl.col("standard") | pl.col("loinc").is_not_null())
 
 
 def _events(inventory: pl.DataFrame) -> int:

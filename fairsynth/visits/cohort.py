@@ -1,8 +1,8 @@
 """A site's events -> its cohort: prepared first, then encoded with the vocabulary that all sites share.
 
 In:  `events/`, `site.yaml`, `groups.yaml`, the study plan.
-Out: `visits/` (rolled-up patients, tokens, source codes; not encoded), then `cohort/` (records by split, vocabulary,
-decoder).   Never: a code in a proposal that fewer than `minimum_patients` training patients carry.
+Out: `visits/` (rolled-up patients, tokens, phenotypes, source codes; not encoded), then `cohort/` (records by split,
+vocabulary, decoder).   Never: a code in a proposal that fewer than `minimum_patients` training patients carry.
 
     proposal = prepare(root, config=folder, plan=plan)             # says which codes this site can offer
     vocabulary = shared_vocabulary(codes_of_all_sites, plan=plan)
@@ -79,9 +79,8 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
     manifest = artefacts.read_manifest(root / VISITS, kind=VISITS)
     if manifest["facts"].get("plan_sha256") != plan_sha256(plan):
         raise ArtefactError.of("visits of another study", where=str(root / VISITS), do="prepare the cohort again")
-    patients = pl.read_parquet(root / VISITS / "patients.parquet")
-    tokens = pl.read_parquet(root / VISITS / "tokens.parquet")
-    sources = pl.read_parquet(root / VISITS / "sources.parquet")
+    names = ("patients", "tokens", "phenotypes", "sources")
+    patients, tokens, named, sources = (pl.read_parquet(root / VISITS / f"{name}.parquet") for name in names)
     rows = decoding.decoder(sources, tokens=vocabulary.names, minimum_patients=plan.vocabulary.minimum_patients)
     facts = {
         "plan_sha256": plan_sha256(plan),
@@ -90,7 +89,8 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
     }
     with artefacts.new(root, kind=COHORT, inputs={VISITS: manifest["content"]}, facts=facts) as folder:
         for name in SPLITS:
-            encode_patients(patients.filter(split=name), tokens, vocabulary=vocabulary).save(_file(folder, name))
+            members = patients.filter(split=name)
+            encode_patients(members, tokens, phenotypes=named, vocabulary=vocabulary).save(_file(folder, name))
         artefacts.write_json(folder / "vocabulary.json", {key: getattr(vocabulary, key) for key in _VOCABULARY_FIELDS})
         rows.write_parquet(folder / "decoder.parquet")
     training = patients.filter(split="train").select("subject_id")

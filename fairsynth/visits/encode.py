@@ -1,6 +1,6 @@
 """Tokens of patients -> CSR records over the shared vocabulary.
 
-In:  patients (subject_id, group, sex, age, label, visits) and their tokens.   Out: `Records`.
+In:  patients (subject_id, group, sex, age, label, visits), their tokens and phenotypes.   Out: `Records`.
 Never: files; identifiers in the result. Patients keep the order of the patients table.
 """
 
@@ -11,17 +11,18 @@ import polars as pl
 
 from fairsynth.schemas import IntArray
 from fairsynth.visits.layout import Vocabulary
-from fairsynth.visits.phenotypes import phenotypes
 from fairsynth.visits.records import Records
 
 
-def encode_patients(patients: pl.DataFrame, tokens: pl.DataFrame, *, vocabulary: Vocabulary) -> Records:
+def encode_patients(
+    patients: pl.DataFrame, tokens: pl.DataFrame, *, phenotypes: pl.DataFrame, vocabulary: Vocabulary
+) -> Records:
     """The records of `patients`. Tokens outside the vocabulary are left out; their visits stay."""
     patients = patients.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
     patient_offsets = _offsets(patients["visits"].to_numpy())
     rows = tokens.join(patients.select("subject_id", "row"), on="subject_id", how="inner")
     codes, visit_offsets = _codes(rows, patient_offsets=patient_offsets, vocabulary=vocabulary)
-    context, context_offsets = _context(patients, rows, vocabulary=vocabulary)
+    context, context_offsets = _context(patients, phenotypes, vocabulary=vocabulary)
     return Records(
         codes=codes,
         visit_offsets=visit_offsets,
@@ -50,28 +51,21 @@ def _codes(rows: pl.DataFrame, *, patient_offsets: IntArray, vocabulary: Vocabul
     return ids[order], _offsets(counts)
 
 
-def _context(patients: pl.DataFrame, rows: pl.DataFrame, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
+def _context(patients: pl.DataFrame, phenotypes: pl.DataFrame, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
     """Token ids of the label visits: group, label if positive, sex, age, phenotypes; and their offsets."""
     ids = {name: index for index, name in enumerate(vocabulary.names)}
-    labels = patients.filter(pl.col("label") == 1).select("row", pl.lit("LABEL").alias("token"))
-    named = [
-        patients.select("row", pl.format(f"{kind}//{{}}", column).alias("token"))
-        for kind, column in (("GROUP", "group"), ("SEX", "sex"), ("AGE", "age"))
+    known = phenotypes.filter(pl.col("phenotype").is_in(list(vocabulary.phenotypes)))
+    frames = [
+        patients.select("row", pl.format("GROUP//{}", "group").alias("token")),
+        patients.select("row", pl.format("SEX//{}", "sex").alias("token")),
+        patients.select("row", pl.format("AGE//{}", "age").alias("token")),
+        patients.filter(pl.col("label") == 1).select("row", pl.lit("LABEL").alias("token")),
+        known.join(patients, on="subject_id").select("row", pl.format("PHENOTYPE//{}", "phenotype").alias("token")),
     ]
-    frame = pl.concat([*named, labels, _phenotype_tokens(rows, vocabulary=vocabulary)])
-    frame = frame.with_columns(pl.col("token").replace_strict(ids, return_dtype=pl.Int64)).unique().sort("row", "token")
-    counts = np.bincount(frame["row"].to_numpy(), minlength=len(patients))
-    return frame["token"].to_numpy(), _offsets(counts)
-
-
-def _phenotype_tokens(rows: pl.DataFrame, *, vocabulary: Vocabulary) -> pl.DataFrame:
-    """The phenotypes that the diagnoses of each record name: row, token."""
-    known = [item for item in phenotypes() if item.name in vocabulary.phenotypes]
-    table = pl.DataFrame(
-        {"token": [f"DX//CCS//{item.ccs}" for item in known], "name": [f"PHENOTYPE//{item.name}" for item in known]},
-        schema={"token": pl.String, "name": pl.String},
-    )
-    return rows.join(table, on="token", how="inner").select("row", pl.col("name").alias("token")).unique()
+    tokens = pl.concat(frames).with_columns(pl.col("token").replace_strict(ids, return_dtype=pl.Int64))
+    tokens = tokens.unique().sort("row", "token")
+    counts = np.bincount(tokens["row"].to_numpy(), minlength=len(patients))
+    return tokens["token"].to_numpy(), _offsets(counts)
 
 
 def _ids(names: tuple[str, ...]) -> dict[str, int]:

@@ -47,6 +47,11 @@ class Lab(Strict):
             raise ValueError("a critical cut needs the cut before it")
         return self
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every LOINC code that is read as this analyte."""
+        return (self.loinc, *self.also)
+
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Bin -> (low, high) in the conventional unit, for the bins that this analyte has.
 
@@ -72,18 +77,34 @@ class LabTable(Strict):
     labs: tuple[Lab, ...]
 
     @model_validator(mode="after")
-    def _codes_once(self) -> Self:
-        codes = [code for lab in self.labs for code in (lab.loinc, *lab.also)]
-        if len(set(codes)) != len(codes):
-            raise ValueError("a LOINC code is listed twice")
+    def _readable_in_one_way(self) -> Self:
+        names = [lab.loinc for lab in self.labs]
+        pairs = [(code, unit) for lab in self.labs for code in lab.codes for unit in lab.units]
+        if len(set(names)) != len(names) or len(set(pairs)) != len(pairs):
+            raise ValueError("a LOINC code is listed twice with one unit")
         return self
 
 
 @cache
+def labs() -> tuple[Lab, ...]:
+    """All analytes."""
+    return read_yaml(DATA / "labs.yaml", LabTable).labs
+
+
+@cache
 def labs_by_loinc() -> dict[str, Lab]:
-    """LOINC code, `also` codes included -> its analyte."""
-    table = read_yaml(DATA / "labs.yaml", LabTable)
-    return {code: lab for lab in table.labs for code in (lab.loinc, *lab.also)}
+    """The LOINC code that names an analyte's tokens -> the analyte."""
+    return {lab.loinc: lab for lab in labs()}
+
+
+@cache
+def _labs_by_code_and_unit() -> dict[tuple[str, str], Lab]:
+    return {(code, unit): lab for lab in labs() for code in lab.codes for unit in lab.units}
+
+
+def find_lab(loinc: str | None, unit: str | None) -> Lab | None:
+    """The analyte of a measurement, None where the table does not have its code with its unit."""
+    return _labs_by_code_and_unit().get((loinc or "", plain_unit(unit)))
 
 
 def plain_unit(unit: str | None) -> str:
@@ -100,10 +121,10 @@ def conversions(pairs: pl.DataFrame) -> pl.DataFrame:
     """
     rows = []
     for row in pairs.iter_rows(named=True):
-        lab = labs_by_loinc().get(row["loinc"] or "")
-        factor = lab.units.get(plain_unit(row["unit"])) if lab else None
-        if lab is None or factor is None:
+        lab = find_lab(row["loinc"], row["unit"])
+        if lab is None:
             continue
+        factor = lab.units[plain_unit(row["unit"])]
         cuts = {f"cut{index}": cut for index, cut in enumerate(lab.cuts)}
         least, greatest = lab.plausible
         key = {"code": row["code"], "unit": row["unit"]}
@@ -111,20 +132,21 @@ def conversions(pairs: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_CONVERSION_SCHEMA)
 
 
+HOW_TO_BIN = ("factor", "cut0", "cut1", "cut2", "cut3", "least", "greatest")
 _CONVERSION_SCHEMA = {
-    "code": pl.String,
-    "unit": pl.String,
-    "loinc": pl.String,
-    "factor": pl.Float64,
-    **{f"cut{index}": pl.Float64 for index in range(4)},
-    "least": pl.Float64,
-    "greatest": pl.Float64,
+    **dict.fromkeys(("code", "unit", "loinc"), pl.String),
+    **dict.fromkeys(HOW_TO_BIN, pl.Float64),
 }
 
 
 def converted() -> pl.Expr:
     """The value in the conventional unit, from columns numeric_value, factor."""
     return (pl.col("numeric_value").cast(pl.Float64) * pl.col("factor")).round_sig_figs(SIGNIFICANT_DIGITS)
+
+
+def plausible() -> pl.Expr:
+    """Whether columns value, least, greatest say that the value can be true."""
+    return pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(value=False)
 
 
 def bin_index() -> pl.Expr:

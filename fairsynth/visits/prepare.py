@@ -82,6 +82,7 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     with artefacts.new(root, kind=VISITS, inputs=inputs, facts=facts) as folder:
         patients.write_parquet(folder / "patients.parquet")
         tokens.visits.cast({"token": pl.String}).write_parquet(folder / "tokens.parquet")
+        tokens.phenotypes.write_parquet(folder / "phenotypes.parquet")
         _sources(tokens, records, training=training, site=site).write_parquet(folder / "sources.parquet")
         artefacts.write_text(folder / "flow.json", json.dumps(site.flow.counts, indent=2) + "\n")
     return Proposal(
@@ -142,7 +143,8 @@ def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
 
 def _catalogue(site: _Site) -> Catalogue:
     excluded = site.config.cohort.exclude_codes
-    return catalogue(inventory(site.shards), codes=site.codes, exclude_codes=excluded, flow=site.flow)
+    levels = site.plan.vocabulary.levels
+    return catalogue(inventory(site.shards), codes=site.codes, levels=levels, exclude_codes=excluded, flow=site.flow)
 
 
 def _records(site: _Site) -> pl.DataFrame:

@@ -22,7 +22,8 @@ import polars as pl
 from fairsynth.visits.bins import GAP_BINS, LOS_BINS, binned
 from fairsynth.visits.catalogue import Catalogue
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.labs import NORMAL, bin_index, converted
+from fairsynth.visits.labs import NORMAL, bin_index, converted, plausible
+from fairsynth.visits.rollup import CODED_KINDS
 from fairsynth.visits.shards import Shards
 
 _SEVERITY_BIT = 60  # above time (microseconds since the first event, < 2**57) times 8
@@ -30,19 +31,24 @@ _SEVERITY_BIT = 60  # above time (microseconds since the first event, < 2**57) t
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokens:
-    """`visits`: subject_id, position, token, unique rows, sorted. `sources`: token, code, unit, events, patients: which
-    event codes the training patients' tokens came from, and how often.
+    """`visits`: subject_id, position, token, unique rows, sorted. `phenotypes`: subject_id, phenotype, the same.
+    `sources`: token, code, unit, events, patients: which event codes the training patients' tokens came from, and how
+    often.
     """
 
     visits: pl.DataFrame
+    phenotypes: pl.DataFrame
     sources: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Shard:
-    """One shard, reduced. `tokens`: row (of the records), token. `sources`: entry, token, events, patients."""
+    """One shard, reduced. `tokens`: row (of the records), token. `phenotypes`: subject_id, phenotype. `sources`: entry,
+    token, events, patients.
+    """
 
     tokens: pl.DataFrame
+    phenotypes: pl.DataFrame
     sources: pl.DataFrame
     lab_values: int
     lab_values_dropped: int
@@ -75,8 +81,11 @@ def read_tokens(
     flow.note("lab_values_missing_or_not_plausible", sum(part.lab_values_dropped for part in parts))
     tokens = pl.concat([*(part.tokens for part in parts), _interval_tokens(rows, catalogue)]).sort("row", "token")
     visits = rows.select("row", "subject_id", "position").join(tokens, on="row", maintain_order="left_right")
-    sources = pl.concat([part.sources for part in parts])
-    return Tokens(visits=visits.drop("row"), sources=_named(sources, catalogue))
+    return Tokens(
+        visits=visits.drop("row"),
+        phenotypes=pl.concat([part.phenotypes for part in parts]).sort("subject_id", "phenotype"),
+        sources=_named(pl.concat([part.sources for part in parts]), catalogue),
+    )
 
 
 def _read(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> _Shard:
@@ -86,8 +95,10 @@ def _read(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> _
     coded = known.join(catalogue.plain_tokens, on="entry").group_by("row", "entry", "token").len("events")
     counts = pl.concat([frame.select("row", "entry", "token", "events") for frame in (coded, labs)])
     tokens = pl.concat([coded.select("row", "token").unique(), _lab_tokens(labs, catalogue)])
+    named = coded.join(catalogue.phenotypes, on="entry").join(rows.select("row", "subject_id"), on="row")
     return _Shard(
         tokens=tokens,
+        phenotypes=named.select("subject_id", "phenotype").unique(),
         sources=_counted(counts, rows=rows),
         lab_values=lab_values,
         lab_values_dropped=lab_values - int(labs["events"].sum()),
@@ -96,7 +107,8 @@ def _read(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> _
 
 def _known_events(shard: pl.LazyFrame, *, rows: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     """The shard's events that give a token and are known at the prediction time: row, entry, time, numeric_value."""
-    entries = catalogue.entries.lazy().select("code", "unit", "entry", "coded")
+    coded = pl.col("kind").is_in(CODED_KINDS).alias("coded")
+    entries = catalogue.entries.lazy().select("code", "unit", "entry", coded)
     where = rows.lazy().select("subject_id", "visit_id", "row", "predicted_at", "open")
     by_time = (pl.col("time") <= pl.col("predicted_at")).fill_null(value=False)
     return (
@@ -113,10 +125,9 @@ def _binned(known: pl.DataFrame, *, catalogue: Catalogue) -> tuple[pl.DataFrame,
     """Laboratory values counted by test and bin (row, entry, loinc, bin, token, events, time of the last one); and how
     many values there were, those that are missing or not plausible included.
     """
-    plausible = pl.col("value").is_between(pl.col("least"), pl.col("greatest")).fill_null(value=False)
     values = known.lazy().join(catalogue.labs.lazy(), on="entry").with_columns(converted().alias("value"))
     found = (
-        values.select("row", "entry", "time", pl.when(plausible).then(bin_index()).alias("bin"))
+        values.select("row", "entry", "time", pl.when(plausible()).then(bin_index()).alias("bin"))
         .group_by("row", "entry", "bin")
         .agg(pl.len().alias("events"), pl.col("time").max())
         .collect()

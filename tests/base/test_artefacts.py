@@ -86,3 +86,14 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
         assert first.is_dir()
         assert second.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events"]
+
+
+def test_an_artefact_can_be_written_inside_another(tmp_path):
+    with (
+        artefacts.new(tmp_path, kind="outer", inputs={}) as outer,
+        artefacts.new(outer, kind="inner", inputs={}) as inner,
+    ):
+        (inner / "part").write_text("x", encoding="utf-8")
+    assert artefacts.read_manifest(tmp_path / "outer" / "inner", kind="inner", verify=True)
+    assert artefacts.read_manifest(tmp_path / "outer", kind="outer", verify=True)
+    assert not list(tmp_path.rglob(artefacts.LOCK))

@@ -3,6 +3,7 @@
 import polars as pl
 from quality_stories import at, frame, person
 
+from fairsynth.config import LevelsConfig
 from fairsynth.quality.codes import describe_kinds, kind_findings, place
 from fairsynth.quality.events import INVENTORY, inventory
 from fairsynth.quality.missing import describe_missing, missing_findings
@@ -24,7 +25,9 @@ def counted(*rows: tuple[str, str | None, int, int]) -> pl.DataFrame:
 
 
 def kinds(*rows: tuple[str, str | None, int, int]):
-    return {one.kind: one for one in describe_kinds(place(counted(*rows), codes=CODES), minimum=11)}
+    return {
+        one.kind: one for one in describe_kinds(place(counted(*rows), codes=CODES, levels=LevelsConfig()), minimum=11)
+    }
 
 
 def test_a_laboratory_item_needs_a_loinc_code_and_a_known_unit():

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from quality_stories import at, frame, person
 
-from fairsynth.config import CohortConfig, TaskConfig
+from fairsynth.config import CohortConfig, LevelsConfig, TaskConfig
 from fairsynth.quality.events import inventory
 from fairsynth.quality.order import describe_order, order_findings, with_cohort
 from fairsynth.visits.catalogue import catalogue
@@ -77,7 +77,7 @@ def cohort():
     examples = in_hospital_mortality(visits, TaskConfig(observation_hours=48))
     records = record_visits(visits, examples, maximum_visits=5, flow=Flow())
     shards = [events.filter(pl.col("subject_id") == subject) for subject in (1, 2)]
-    known = catalogue(inventory(shards), codes=CODES, exclude_codes=(), flow=Flow())
+    known = catalogue(inventory(shards), codes=CODES, levels=LevelsConfig(), exclude_codes=(), flow=Flow())
     nobody = pl.Series([], dtype=pl.Int64)
     made = read_tokens(shards, records=records, catalogue=known, training=nobody, flow=Flow())
     return shards, records, made.visits.cast({"token": pl.String}), known

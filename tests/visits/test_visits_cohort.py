@@ -25,7 +25,7 @@ STORY_CODES = {
     "GAP//7-29d",
     "LAB//2160-0//normal",
     "LOS//3-6d",
-    "PX//ICD9//39",
+    "PX//CLASS//cardiopulmonary_bypass",
     "RX//heparin",
     "UNIT//MICU",
 }
@@ -135,6 +135,37 @@ def test_the_cohort_does_not_depend_on_the_number_of_shards(twenty, config, tmp_
     build(other, folder, study_plan())
     for name in ("flow.json", "patients.parquet", "tokens.parquet", "sources.parquet"):
         assert (other / "visits" / name).read_bytes() == (twenty / "visits" / name).read_bytes()
+
+
+@pytest.mark.parametrize("level", ["category", "source"])
+def test_at_every_level_the_site_can_go_back_to_its_own_codes_and_keeps_its_phenotypes(twenty, config, level):
+    names = ("diagnoses", "procedures", "drugs")
+    levels = dict(zip(names, (level, level, "source"), strict=True))
+    plan = study_plan(vocabulary={"minimum_patients": 1, "levels": levels})
+    _, _, cohort = build(twenty, config(), plan)
+    rows = pl.read_parquet(twenty / "cohort" / "decoder.parquet")
+    back = {
+        "category": {"DX//ICD9//428": "DIAG//ICD9CM//4280", "PX//ICD9//39": "PROC//ICD9PROC//3961"},
+        "source": {"DX//ICD9CM//4280": "DIAG//ICD9CM//4280", "PX//ICD9PROC//3961": "PROC//ICD9PROC//3961"},
+    }[level] | {"RX//Heparin Sodium": "DRUG//Heparin Sodium"}
+    assert {token: rows.filter(token=token)["source_code"].to_list() for token in back} == {
+        token: [code] for token, code in back.items()
+    }
+    names = np.array(cohort.vocabulary.names)
+    phenotypes = {"PHENOTYPE//congestive_heart_failure", "PHENOTYPE//acute_renal_failure"}
+    assert all(phenotypes <= set(names[everyone(cohort).context[start:stop]]) for start, stop in _spans(cohort))
+
+
+def _spans(cohort):
+    return pairwise(everyone(cohort).context_offsets)
+
+
+def test_the_level_is_part_of_what_names_the_study():
+    plain, category = study_plan(), study_plan(vocabulary={"levels": {"diagnoses": "category"}})
+    assert plan_sha256(plain) != plan_sha256(category)
+    assert plan_sha256(plain) == plan_sha256(
+        study_plan(vocabulary={"levels": {"diagnoses": "ccs"}, "minimum_patients": 1})
+    )
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
@@ -303,7 +334,7 @@ def test_rare_source_codes_are_not_in_the_decoder_and_their_tokens_are_counted(t
     """Thirty patients; each has heart failure, but under one of three codes, only one of which is common."""
     stories = [
         Story(n).visit(
-            1, day=0, died=n % 3 == 0, codes=[f"DIAG//ICD9CM//{'4280' if n > 6 else '4281'}", f"PROC//X//39{n}"]
+            1, day=0, died=n % 3 == 0, codes=[f"DIAG//ICD9CM//{'4280' if n > 6 else '4281'}", f"PROC//ICD9PROC//40{n}"]
         )
         for n in range(1, 31)
     ]
@@ -311,7 +342,7 @@ def test_rare_source_codes_are_not_in_the_decoder_and_their_tokens_are_counted(t
     build(root, config(), study_plan(vocabulary={"minimum_patients": 11}))
     rows = pl.read_parquet(root / "cohort" / "decoder.parquet")
     assert rows.filter(token="DX//CCS//108")["source_code"].to_list() == ["DIAG//ICD9CM//4280"]
-    assert rows.filter(token="PX//ICD9//39").is_empty()
+    assert rows.filter(token="PX//CLASS//blood_and_lymph").is_empty()
     manifest = artefacts.read_manifest(root / "cohort", kind="cohort")
     assert manifest["facts"]["undecodable_codes"] == 1
 

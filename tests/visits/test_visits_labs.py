@@ -12,9 +12,73 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fairsynth.visits.bins import AGE_BINS, DAYS_PER_YEAR, GAP_BINS, LOS_BINS, age_days, binned
-from fairsynth.visits.labs import BINS, Lab, bin_index, conversions, converted, labs_by_loinc, plain_unit
+from fairsynth.visits.labs import (
+    BINS,
+    Lab,
+    bin_index,
+    conversions,
+    converted,
+    find_lab,
+    labs,
+    labs_by_loinc,
+    plain_unit,
+)
 
-LABS = [lab for code, lab in labs_by_loinc().items() if code == lab.loinc]
+LABS = list(labs())
+
+# Factor from the conventional unit to the SI unit, as the table of the AMA Manual of Style (10th edition, 17.5.11) and
+# of JAMA's instructions print it, to two to four digits; enzymes: 1 microkatal is 60 units.
+LITERATURE = [  # LOINC, conventional unit, SI unit, SI = conventional x
+    ("2160-0", "mg/dL", "umol/L", 88.4),
+    ("2345-7", "mg/dL", "mmol/L", 0.0555),
+    ("3094-0", "mg/dL", "mmol/L", 0.357),
+    ("2951-2", "mEq/L", "mmol/L", 1.0),
+    ("2823-3", "mEq/L", "mmol/L", 1.0),
+    ("2075-0", "mEq/L", "mmol/L", 1.0),
+    ("1963-8", "mEq/L", "mmol/L", 1.0),
+    ("2000-8", "mg/dL", "mmol/L", 0.25),
+    ("2601-3", "mg/dL", "mmol/L", 0.411),
+    ("2601-3", "mEq/L", "mmol/L", 0.5),
+    ("2777-1", "mg/dL", "mmol/L", 0.323),
+    ("1975-2", "mg/dL", "umol/L", 17.104),
+    ("1968-7", "mg/dL", "umol/L", 17.104),
+    ("1751-7", "g/dL", "g/L", 10.0),
+    ("2885-2", "g/dL", "g/L", 10.0),
+    ("718-7", "g/dL", "g/L", 10.0),
+    ("718-7", "g/dL", "mmol/L", 0.6206),
+    ("786-4", "g/dL", "g/L", 10.0),
+    ("785-6", "pg", "fmol", 0.06206),
+    ("4544-3", "%", "L/L", 0.01),
+    ("804-5", "K/uL", "10^9/L", 1.0),
+    ("777-3", "K/uL", "10^9/L", 1.0),
+    ("789-8", "m/uL", "10^12/L", 1.0),
+    ("3084-1", "mg/dL", "umol/L", 59.485),
+    ("32693-4", "mg/dL", "mmol/L", 0.111),
+    ("16362-6", "ug/dL", "umol/L", 0.587),
+    ("3255-7", "mg/dL", "g/L", 0.01),
+    ("11557-6", "mm Hg", "kPa", 0.133),
+    ("11556-8", "mm Hg", "kPa", 0.133),
+    ("2093-3", "mg/dL", "mmol/L", 0.0259),
+    ("2085-9", "mg/dL", "mmol/L", 0.0259),
+    ("13457-7", "mg/dL", "mmol/L", 0.0259),
+    ("2571-8", "mg/dL", "mmol/L", 0.0113),
+    ("2498-4", "ug/dL", "umol/L", 0.179),
+    ("2500-7", "ug/dL", "umol/L", 0.179),
+    ("3034-6", "mg/dL", "g/L", 0.01),
+    ("4542-7", "mg/dL", "g/L", 0.01),
+    ("2276-4", "ng/mL", "ug/L", 1.0),
+    ("2132-9", "pg/mL", "pmol/L", 0.7378),
+    ("2284-8", "ng/mL", "nmol/L", 2.266),
+    ("3024-7", "ng/dL", "pmol/L", 12.871),
+    ("1988-5", "mg/dL", "mg/L", 10.0),
+    ("6598-7", "ng/mL", "ng/L", 1000.0),
+    ("33762-6", "pg/mL", "pmol/L", 0.118),
+    ("10535-3", "ng/mL", "nmol/L", 1.281),
+    ("3968-5", "ug/mL", "umol/L", 3.96),
+    ("20578-1", "ug/mL", "umol/L", 0.690),
+    ("1742-6", "IU/L", "ukat/L", 0.01667),
+    ("2324-2", "U/L", "ukat/L", 0.01667),
+]
 
 
 def in_conventional_unit(loinc: str, value: float, unit: str) -> float:
@@ -66,6 +130,21 @@ def test_si_and_conventional_units_give_the_same_value(loinc, value, unit, conve
     assert in_conventional_unit(loinc, value, unit) == pytest.approx(conventional, rel=2e-3)
 
 
+@pytest.mark.parametrize(("loinc", "conventional", "si", "factor"), LITERATURE)
+def test_a_conversion_is_the_one_that_the_literature_prints(loinc, conventional, si, factor):
+    assert in_conventional_unit(loinc, 50.0 * factor, si) == pytest.approx(
+        in_conventional_unit(loinc, 50.0, conventional), rel=4e-3
+    )
+
+
+def test_the_literature_covers_every_analyte_that_is_measured_in_two_ways():
+    """Units that are names of one another are no conversion: the factor between them is 1."""
+    converted = {lab.loinc for lab in LABS if len({round(factor, 9) for factor in lab.units.values()}) > 1}
+    same_factor = {"1994-3", "1920-8", "6768-6", "2532-0", "2157-6", "3040-3", "1798-8", "6773-6", "30934-4"}
+    assert len(LITERATURE) >= 30
+    assert converted - same_factor <= {loinc for loinc, *_ in LITERATURE}
+
+
 def test_a_value_stored_as_float32_that_equals_a_cut_stays_on_the_normal_side():
     creatinine = labs_by_loinc()["2160-0"]
     assert in_conventional_unit("2160-0", 1.3, "mg/dL") == 1.3
@@ -104,7 +183,15 @@ def test_a_conversion_needs_a_known_code_and_a_known_unit():
 
 
 def test_codes_of_one_analyte_share_one_token():
-    assert labs_by_loinc()["2339-0"].loinc == labs_by_loinc()["14749-6"].loinc == "2345-7"
+    found = [find_lab("2339-0", "mg/dL"), find_lab("14749-6", "mmol/L")]
+    assert [lab.loinc for lab in found] == ["2345-7", "2345-7"]
+
+
+def test_the_unit_decides_where_sources_give_one_code_to_two_analytes():
+    """MIMIC-III writes creatine kinase MB in ng/mL and transferrin in mg/dL under codes that mean something else."""
+    cases = [("6773-6", "ng/mL"), ("6773-6", "U/L"), ("2500-7", "ug/dL"), ("2500-7", "mg/dL")]
+    assert [find_lab(*case).loinc for case in cases] == ["13969-1", "6773-6", "2500-7", "3034-6"]
+    assert find_lab("6773-6", None) is find_lab(None, "U/L") is None
 
 
 def test_units_are_read_whatever_their_blanks_case_and_micro_sign():

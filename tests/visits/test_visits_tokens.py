@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from visits_stories import PARENTS, START, Story
 
-from fairsynth.config import CohortConfig, TaskConfig
+from fairsynth.config import CohortConfig, LevelsConfig, TaskConfig
 from fairsynth.errors import ConfigError
 from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.visits.catalogue import catalogue
@@ -25,8 +25,9 @@ HOURS = 48
 
 
 def parents() -> pl.DataFrame:
-    schema = {"code": pl.String, "parent_codes": pl.List(pl.String)}
-    return pl.DataFrame({"code": list(PARENTS), "parent_codes": list(PARENTS.values())}, schema=schema)
+    schema = {"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}
+    columns = {"code": list(PARENTS), "description": [None] * len(PARENTS), "parent_codes": list(PARENTS.values())}
+    return pl.DataFrame(columns, schema=schema)
 
 
 def cohort_visits(stories: list[Story], **cohort) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -45,7 +46,7 @@ def tokens_of(
     examples = task(visits, TaskConfig(observation_hours=HOURS))
     records = record_visits(visits, examples, maximum_visits=maximum_visits, flow=flow)
     shards = [events.lazy()]
-    table = catalogue(inventory(shards), codes=parents(), exclude_codes=exclude, flow=flow)
+    table = catalogue(inventory(shards), codes=parents(), levels=LevelsConfig(), exclude_codes=exclude, flow=flow)
     training = records["subject_id"].unique()
     found = read_tokens(shards, records=records, catalogue=table, training=training, flow=flow).visits
     result = {subject: [set() for _ in range(len(rows))] for (subject,), rows in records.group_by("subject_id")}
@@ -80,7 +81,7 @@ def test_diagnoses_of_the_open_visit_are_in_the_record_and_its_outcome_is_not():
     story = Story(1).visit(
         1, day=0, days=20, died=True, codes=["DIAG//ICD9CM//4280", "PROC//ICD9PROC//3961", "DRUG//Late"]
     )
-    assert tokens_of([story])[1] == [{"DX//CCS//108", "PX//ICD9//39"}]
+    assert tokens_of([story])[1] == [{"DX//CCS//108", "PX//CLASS//cardiopulmonary_bypass"}]
 
 
 def test_the_next_visit_task_sees_nothing_of_the_last_visit():
@@ -160,7 +161,7 @@ def test_long_histories_keep_their_last_visits_and_the_cut_is_counted():
         story.visit(number, day=20 * number, codes=[f"PROC//ICD9PROC//{10 * number}"])
     flow = Flow()
     record = tokens_of([story], maximum_visits=2, flow=flow)[1]
-    assert record == [{"PX//ICD9//40", "LOS//3-6d"}, {"PX//ICD9//50", "GAP//7-29d"}]
+    assert record == [{"PX//CLASS//blood_and_lymph", "LOS//3-6d"}, {"PX//CLASS//digestive", "GAP//7-29d"}]
     assert (flow.counts["visits_in_records"], flow.counts["visits_cut_off"]) == (2, 3)
 
 
