@@ -40,6 +40,7 @@ _WHO_ONLY = {  # frequent categories of the WHO's ICD-10 that ICD-10-CM does not
     "J46": 128,  # status asthmaticus
     "P21": 220,  # birth asphyxia
 }
+_ICD9_HEADINGS = {"250": 49}  # diabetes without a word on complications, although most codes under it have one
 _BEHAVIOUR = {"0": 47, "1": 44, "2": 43, "3": 43, "6": 42, "9": 43}
 
 
@@ -83,9 +84,31 @@ def _icd10cm_categories() -> dict[str, int]:
     return {code: counts.most_common(1)[0][0] for code, counts in votes.items()}
 
 
+@cache
+def icd9_headings() -> dict[str, int]:
+    """Every beginning (3 characters or more) of longer ICD-9-CM codes -> the commonest CCS category of those codes."""
+    votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for code, category in icd9_table().items():
+        for length in range(3, len(code)):
+            votes[code[:length]][category] += 1
+    common = {prefix: min(counts, key=lambda ccs: (-counts[ccs], ccs)) for prefix, counts in votes.items()}
+    return common | _ICD9_HEADINGS
+
+
+def plain_icd9(code: str) -> str:
+    """An ICD-9-CM diagnosis without its dot, and with the leading zeros that numbers lose: `8.45` is 00845."""
+    category, _, detail = code.strip().upper().partition(".")
+    return (category.zfill(3) if category.isdigit() else category) + detail
+
+
 def icd9_to_ccs(code: str) -> int | None:
-    """The CCS category of an ICD-9-CM code, dotted or not: `icd9_to_ccs("428.0") == 108`."""
-    return icd9_table().get(code.replace(".", "").strip().upper())
+    """The CCS category of an ICD-9-CM code, dotted or not: `icd9_to_ccs("428.0") == 108`.
+
+    A heading, such as the 428 of a source that keeps three digits, has the category of most codes under it.
+    """
+    plain = plain_icd9(code)
+    found = icd9_table().get(plain)
+    return icd9_headings().get(plain) if found is None else found
 
 
 def icd10_to_ccs(code: str) -> int | None:
