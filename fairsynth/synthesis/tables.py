@@ -120,9 +120,11 @@ def _complete(table: TableRule, rows: pl.DataFrame, *, source: Source, site: Sit
 
 def _implied(table: TableRule, rows: pl.DataFrame) -> Counter[str]:
     """Kind of code -> events that the rows tell although they were not written for one: a discharge that is a death, a
-    constant that is an answer."""
+    constant that is an answer. Whether a row outside visits tells an event of visits only, the row does not say."""
     found = Counter[str]()
     for number, rule in enumerate(table.events):
+        if rule.in_visit:
+            continue
         told = _some_cell(rule.columns) & (_some_cell(_time_columns(rule)) if rule.at is None else True)
         told &= ~pl.col(made_name(number)).fill_null(value=False) & holds(rule.where) & ~holds_any(rule.unless)
         if implied := rows.filter(told).height:

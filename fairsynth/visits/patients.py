@@ -23,8 +23,9 @@ def read_visits(events: pl.DataFrame, *, attribute: str, artificial: bool = Fals
 
     `hospice`: discharged to one. `readmission` is 30D, LATER or NONE: what the source says (events `READMISSION//...`),
     else what the patient's next admission says, else null, where the calendar is `artificial`. `raw` is the string of
-    the sensitive attribute (events `<attribute>//...`), null if the visit has none. A visit without discharge ends with
-    its last event.
+    the sensitive attribute (events `<attribute>//...`), null if the visit has none; where no visit of a patient has
+    one, the string that the source tells of the patient, outside any visit. A visit without discharge ends with its
+    last event.
     """
     code, time = pl.col("code"), pl.col("time")
     prefix = f"{attribute}//"
@@ -44,7 +45,11 @@ def read_visits(events: pl.DataFrame, *, attribute: str, artificial: bool = Fals
         .filter(pl.col("admitted").is_not_null())
         .with_columns(pl.coalesce("discharged", "last_event").alias("discharged"))
         .rename({"code": "readmission"})
-        .drop("last_event")
+        .join(_own_strings(events, prefix), on="subject_id", how="left")
+        .with_columns(
+            pl.when(pl.col("raw").is_null().all().over("subject_id")).then("own").otherwise("raw").alias("raw")
+        )
+        .drop("last_event", "own")
         .sort("subject_id", "admitted", "visit_id")
     )
     return visits if artificial else visits.with_columns(pl.coalesce("readmission", _next_admission()))
@@ -65,6 +70,13 @@ def _next_admission() -> pl.Expr:
         .then(pl.lit("30D"))
         .otherwise(pl.lit("LATER"))
     )
+
+
+def _own_strings(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    """The string of the sensitive attribute that is told of the patient, outside any visit: subject_id, own."""
+    code = pl.col("code")
+    own = events.filter(pl.col("visit_id").is_null(), code.str.starts_with(prefix)).group_by("subject_id")
+    return own.agg(code.sort().first().str.strip_prefix(prefix).alias("own"))
 
 
 def read_people(events: pl.DataFrame) -> pl.DataFrame:

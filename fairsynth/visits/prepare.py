@@ -62,7 +62,7 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     Raises ConfigError, ArtefactError (no events) and CohortError (with the cohort flow).
     """
     manifest = artefacts.read_manifest(root / "events", kind="events")
-    site = _open(root, config=config, plan=plan, artificial=manifest["facts"].get("calendar") == "artificial")
+    site = _open(root, config=config, plan=plan)
     records = _records(site)
     patients = _patients(records, site)
     training = patients.filter(split="train")
@@ -95,6 +95,11 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
     )
 
 
+def read_records(root: Path, *, config: Path, plan: StudyPlan) -> pl.DataFrame:
+    """The visits of every record as `prepare` takes them, in order: position, predicted_at, open, label, group, ..."""
+    return _records(_open(root, config=config, plan=plan))
+
+
 def proposed_codes(tokens: pl.DataFrame, *, training: pl.Series, plan: StudyPlan) -> dict[str, int]:
     """Tokens that at least `minimum_patients` training patients carry, and how many; the commonest `maximum_codes`."""
     counts = (
@@ -122,10 +127,11 @@ def plan_sha256(plan: StudyPlan) -> str:
     return artefacts.sha256_json(plan.model_dump(mode="json", by_alias=True))
 
 
-def _open(root: Path, *, config: Path, plan: StudyPlan, artificial: bool) -> _Site:
+def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
     settings = read_site(config)
     rules_path = config / settings.groups
     events = root / "events"
+    facts = artefacts.read_manifest(events, kind="events")["facts"]
     rules, shards = read_groups(rules_path), open_shards(events)
     return _Site(
         config=settings,
@@ -135,7 +141,7 @@ def _open(root: Path, *, config: Path, plan: StudyPlan, artificial: bool) -> _Si
         shards=shards,
         few=few_events(shards, attribute=rules.attribute),
         codes=pl.read_parquet(events / "metadata" / "codes.parquet"),
-        artificial=artificial,
+        artificial=facts.get("calendar") == "artificial",
     )
 
 

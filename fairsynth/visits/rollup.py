@@ -20,6 +20,7 @@ At the default levels:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ def _split(parent: str) -> tuple[str, str]:
 def _standard_diagnosis(source: Source) -> tuple[str, str] | None:
     """(ICD9 or ICD10, code): of a national ICD-10 through the WHO's code, of OMOP through its parents alone.
 
-    A code with a letter that only ICD-10 knows is one, although the source (eICU) has it in a column for ICD-9.
+    A code that can only be one of ICD-10 is, although the source (eICU) has it in a column for ICD-9.
     """
     found = None if source.system == "ICD9CM" else source.parent(*_DIAGNOSES)
     if found is None and source.system in _DIAGNOSES:
@@ -121,8 +122,12 @@ def _standard_diagnosis(source: Source) -> tuple[str, str] | None:
     if found is None:
         return None
     system, code = _DIAGNOSES[found[0]], found[1]
-    mistaken = system == "ICD9" and code[:1].isalpha() and icd9_to_ccs(code) is None and icd10_to_ccs(code) is not None
-    return ("ICD10" if mistaken else system), code
+    return ("ICD10" if system == "ICD9" and _can_only_be_icd10(code) else system), code
+
+
+def _can_only_be_icd10(code: str) -> bool:
+    """Whether a code begins as none of ICD-9-CM does: E needs three digits before its dot, V two."""
+    return re.match(r"[A-DF-U]\d|[W-Z]\d|E\d\d\.", code.strip().upper()) is not None
 
 
 def _diagnosis(source: Source, levels: LevelsConfig) -> Rolled:

@@ -27,7 +27,7 @@ from fairsynth.generator.sample import Conditions, sample
 from fairsynth.synthesis.decode import write_events
 from fairsynth.visits.bins import AGE_BINS
 from fairsynth.visits.cohort import Cohort
-from fairsynth.visits.labs import labs_by_loinc, plain_unit
+from fairsynth.visits.labs import find_lab, plain_unit
 from fairsynth.visits.records import Records
 
 MADE_UP = Path(__file__).resolve().parents[1] / "extraction" / "data"
@@ -190,7 +190,8 @@ def test_laboratory_values_lie_inside_the_bin_of_their_token_in_the_site_s_own_u
     }
     tokens = tokens_of(drawn)
     for visit, code, value, unit in labs.select("visit_id", "code", "numeric_value", "unit").iter_rows():
-        lab = labs_by_loinc()[loinc[code]]
+        lab = find_lab(loinc[code], unit)
+        assert lab is not None
         conventional = value * lab.units[plain_unit(unit)]
         ranges = lab.ranges()
         bins = [name for name, (low, high) in ranges.items() if low <= conventional <= high]

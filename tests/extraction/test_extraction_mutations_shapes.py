@@ -1,0 +1,190 @@
+"""The same for a source unlike MIMIC-III: stays tell patients, offsets instead of dates, ages, text identifiers, other
+text; and for a MEDS data set."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fairsynth.errors import ExtractionError
+from fairsynth.extraction import check_tables, extract
+
+SITE = "schema: fairsynth.site/1\nsource: made-up\n"
+RULES = """\
+schema: fairsynth.rules/1
+text: {delimiter: ";", encoding: gb18030, missing: ["?"]}
+identifiers: {subject: text, visit: text}
+patients: STAY
+visits: {table: STAY, start: null, end: LEFT, clock: {unit: minutes, order: [NUMBER]}}
+tables:
+  - file: STAY
+    columns: [WHO, STAY, NUMBER, LEFT, AGE, SEX, BORN, MONTH, KIND]
+    subject: WHO
+    visit: STAY
+    where: {KIND: ["", ward]}
+    events:
+      - {code: "GENDER//{SEX}"}
+      - {code: "MEDS_BIRTH", age: {column: AGE, cells: {"> 89": 91}}}
+      - {code: "REGISTERED", date: {year: BORN, month: MONTH}, optional: true}
+      - {code: "ADMISSION//STAY", at: start}
+  - file: LAB
+    columns: [STAY, NAME, MINUTE, RESULT]
+    subject: null
+    visit: STAY
+    events:
+      - {code: "LAB//{NAME}", time: MINUTE, value: RESULT}
+"""
+STAYS = """\
+WHO;STAY;NUMBER;LEFT;AGE;SEX;BORN;MONTH;KIND
+p1;s-1;1;600;64;女;1950;3;ward
+p1;s-2;2;90.5;> 89;女;;;
+p2;s-3;1;1440;0.5;男;?;?;ward
+p3;s-4;1;60;30;女;;;theatre
+"""
+LABS = """\
+STAY;NAME;MINUTE;RESULT
+s-1;血糖;-15;5.6
+s-2;血糖;30;7.1
+s-3;钾;0;?
+"""
+TABLES = {"STAY": STAYS, "LAB": LABS}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "site.yaml").write_text(SITE, encoding="utf-8")
+    (folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+    return folder
+
+
+def place(data: Path, **tables: str | bytes) -> Path:
+    data.mkdir()
+    for name, content in (TABLES | tables).items():
+        (data / f"{name}.csv").write_bytes(content.encode("gb18030") if isinstance(content, str) else content)
+    return data
+
+
+def test_the_untouched_tables_give_offsets_ages_and_chinese_codes(config, tmp_path):
+    out = extract(place(tmp_path / "data"), config=config, root=tmp_path / "site")
+    flow = json.loads((out / "flow.json").read_text())
+    events = pl.read_parquet(out / "data")
+    assert (flow["patients"], flow["visits"], flow["STAY: rows left out, left out by rule"]) == (2, 3, 1)
+    glucose = events.filter(pl.col("code") == "LAB//血糖")["time"].to_list()
+    assert glucose == [datetime(1999, 12, 31, 23, 45), datetime(2000, 1, 2, 10, 30)]  # 1 day after 10 hours
+    assert events.filter(pl.col("code") == "REGISTERED")["time"].to_list() == [datetime(1950, 3, 1)]
+    assert events.filter(pl.col("code") == "GENDER//女").height == 1  # told by two stays
+
+
+REFUSED = {
+    "an offset in words": ("LAB", "-15", "before", ("LAB.csv  MINUTE  line 2", "a number of minutes")),
+    "an offset beyond a life": ("LAB", "-15", "-1e30", ("LAB.csv  MINUTE  line 2",)),
+    "an offset that is no number": ("LAB", "-15", "nan", ("LAB.csv  MINUTE  line 2",)),
+    "a stay without its end": ("STAY", ";90.5;", ";?;", ("STAY.csv  LEFT  line 3", "visits without a time")),
+    "an order in words": ("STAY", "s-2;2;", "s-2;second;", ("STAY.csv  NUMBER  line 3", "a finite number")),
+    "an age in words": ("STAY", ";64;", ";sixty;", ("STAY.csv  AGE  line 2", "`cells` of the rule")),
+    "a negative age": ("STAY", ";64;", ";-1;", ("STAY.csv  AGE  line 2", "from 0 to 150 years")),
+    "an age beyond a life": ("STAY", ";64;", ";1e300;", ("STAY.csv  AGE  line 2",)),
+    "a month in words": (
+        "STAY",
+        ";1950;3;",
+        ";1950;March;",
+        ("STAY.csv  BORN  line 2", "BORN, MONTH that make a date"),
+    ),
+    "a thirteenth month": ("STAY", ";1950;3;", ";1950;13;", ("STAY.csv  BORN  line 2",)),
+    "a year beyond any": ("STAY", ";1950;3;", ";1e30;3;", ("STAY.csv  BORN  line 2",)),
+    "a patient without a name": ("STAY", "p2;", "?;", ("STAY.csv  WHO  line 4", "identifiers missing")),
+    "a header again": ("LAB", "s-2;", LABS.split("\n")[0] + "\ns-2;", ("LAB.csv  STAY  line 3", "identifiers")),
+    "a stay twice": ("STAY", "p2;s-3", "p2;s-2", ("STAY.csv  STAY  lines 3, 4", "remove the repeated rows")),
+    "a result of no stay": ("LAB", "s-3", "s-9", ("LAB.csv: 1", "maximum_dropped_share")),
+    "commas": ("LAB", ";", ",", ("separated by commas", "LAB.csv:1")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_fault_is_told_with_file_line_and_column(name, config, tmp_path):
+    table, old, new, told = REFUSED[name]
+    assert old in TABLES[table]
+    data = place(tmp_path / "data", **{table: TABLES[table].replace(old, new)})
+    with pytest.raises(ExtractionError) as caught:
+        extract(data, config=config, root=tmp_path / "site")
+    text = str(caught.value).replace(str(tmp_path), "")
+    assert [fragment for fragment in told if fragment not in text] == [], text
+    assert [cell for cell in ("p1", "s-1", "s-3", "血糖", "1440", "1e30", "sixty", "before") if cell in text] == []
+    assert list((tmp_path / "site").iterdir()) == []
+
+
+def test_bytes_that_are_not_of_the_named_encoding_are_told(config, tmp_path):
+    data = place(tmp_path / "data", LAB=LABS.replace("钾", "K?").encode("gb18030").replace(b"K?", b"K\xff"))
+    with pytest.raises(ExtractionError, match=r"not GB18030: .*LAB\.csv  NAME  line 4"):
+        extract(data, config=config, root=tmp_path / "site")
+
+
+def test_a_repeated_header_is_no_patient_where_such_rows_are_tolerated(config, tmp_path):
+    lenient = tmp_path / "config"
+    lenient.mkdir()
+    (lenient / "site.yaml").write_text(f"{SITE}maximum_unreadable_share: 0.5\n", encoding="utf-8")
+    (lenient / "rules.yaml").write_text(RULES, encoding="utf-8")
+    header = STAYS.split("\n")[0].replace("KIND", "ward")
+    report = check_tables(place(tmp_path / "data", STAY=f"{STAYS}{header}\n"), config=lenient)
+    assert report.patients == 2
+    assert report.tables[0].left_out == {"left out by rule": 1, "unreadable": 1}
+
+
+def test_rows_of_stays_that_the_rules_leave_out_are_left_out_by_rule_too(config, tmp_path):
+    report = check_tables(place(tmp_path / "data", LAB=LABS.replace("s-3", "s-4")), config=config)
+    assert report.tables[1].left_out == {"left out by rule": 1}
+
+
+# --- MEDS ------------------------------------------------------------------------------------------------------------
+
+MEDS = {
+    "subject_id": [1, 1, 1, 2],
+    "time": [None, datetime(2020, 1, 1), datetime(2020, 1, 3), datetime(2021, 1, 1)],
+    "code": ["GENDER//F", "ADMISSION//X", "DISCHARGE//HOME", "ADMISSION//X"],
+    "numeric_value": [None, None, None, None],
+}
+
+
+@pytest.fixture
+def meds(tmp_path):
+    """A function that writes a MEDS data set with columns changed, and gives its folder and configuration."""
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "site.yaml").write_text(f"{SITE}layout: meds\n", encoding="utf-8")
+    (config / "rules.yaml").write_text("schema: fairsynth.meds/1\n", encoding="utf-8")
+
+    def make(**columns) -> tuple[Path, Path]:
+        shard = tmp_path / "data" / "data" / "0.parquet"
+        shard.parent.mkdir(parents=True)
+        frame = pl.DataFrame(MEDS | columns, schema_overrides={"time": pl.Datetime("us"), "numeric_value": pl.Float32})
+        frame.select(name for name in frame.columns if columns.get(name, "") is not None).write_parquet(shard)
+        return tmp_path / "data", config
+
+    return make
+
+
+@pytest.mark.parametrize("change", ["truncated", "text", "lists", "times of a day"])
+def test_a_damaged_meds_file_is_told(meds, tmp_path, change):
+    data, config = meds()
+    shard = data / "data" / "0.parquet"
+    if change == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-20])
+    elif change == "text":
+        shard.write_text("subject_id,time,code\n")
+    else:
+        value = pl.concat_list("code") if change == "lists" else pl.col("time").dt.time().alias("code")
+        pl.read_parquet(shard).with_columns(value).write_parquet(shard)
+    with pytest.raises(ExtractionError, match=r"0\.parquet"):
+        extract(data, config=config, root=tmp_path / "site")
+    assert list((tmp_path / "site").iterdir()) == []
+
+
+def test_every_meds_row_and_patient_is_accounted_for(meds, tmp_path):
+    data, config = meds()
+    out = extract(data, config=config, root=tmp_path / "site")
+    flow = json.loads((out / "flow.json").read_text())
+    assert flow["MEDS: rows"] == flow["MEDS: rows kept"] == flow["events"] == 4
+    assert pl.read_parquet(out / "data")["subject_id"].n_unique() == flow["patients"] == 2
