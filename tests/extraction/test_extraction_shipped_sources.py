@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairsynth import artefacts
-from fairsynth.config import read_site
+from fairsynth.config import read_site, read_study
 from fairsynth.extraction import check_tables, extract, read_rules
 from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.visits.groups import read_groups
 from fairsynth.visits.labs import labs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
+STUDIES = CONFIGS.parent / "studies"
 DATA = Path(__file__).parent / "data"
 DIABETES_130 = Path(__file__).resolve().parents[3] / "shared" / "data" / "diabetes-130"
 SOURCES = ("mimic4", "eicu", "omop")
@@ -63,6 +64,13 @@ def test_the_four_sites_share_out_the_real_patients_as_the_docs_say():
         "public": 6_693,
         "unrecorded": 31_043,
     }
+
+
+def test_the_study_of_diabetes130_has_its_four_sites_and_its_groups():
+    study = read_study(STUDIES / "diabetes130.yaml")
+    assert {entry.site for entry in study.sites} == set(SITES_OF_DIABETES130)
+    groups = {rule.group for rule in read_groups(CONFIGS / "diabetes130" / "groups.yaml").rules}
+    assert groups == set(study.groups.names)
 
 
 @pytest.mark.parametrize("source", SOURCES)
