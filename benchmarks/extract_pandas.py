@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from fairsynth.config import CohortConfig, StudyPlan, read_site
+from fairsynth.config import CohortConfig, LevelsConfig, StudyPlan, read_site
 from fairsynth.schemas import SPLITS
 from fairsynth.visits.bins import AGE_BINS, DAYS_PER_YEAR, GAP_BINS, LOS_BINS, SHIFTED_TO_YEARS, SHIFTED_YEARS
 from fairsynth.visits.groups import read_groups
-from fairsynth.visits.labs import BINS, NORMAL, SIGNIFICANT_DIGITS, labs_by_loinc, plain_unit
+from fairsynth.visits.labs import BINS, NORMAL, SIGNIFICANT_DIGITS, find_lab, plain_unit
 from fairsynth.visits.patients import SEX_OF_GENDER
 from fairsynth.visits.rollup import roll_up
 from fairsynth.visits.split import split
@@ -45,7 +45,13 @@ def run(tables: Path, *, config: Path, plan: StudyPlan, out: Path) -> dict[str, 
     visits = cohort_visits(people, admissions, cohort=site.cohort)
     records = cohort_records(visits, group_of=groups.group_of, plan=plan)
     cohort_patients(records, plan=plan, source=site.source).to_parquet(out / "patients.parquet", index=False)
-    tokens = all_tokens(events, records, loinc=read_loinc(tables), exclude=site.cohort.exclude_codes)
+    tokens = all_tokens(
+        events,
+        records,
+        loinc=read_loinc(tables),
+        exclude=site.cohort.exclude_codes,
+        levels=plan.vocabulary.levels,
+    )
     tokens.to_parquet(out / "tokens.parquet", index=False)
     return {"events": half - start, "cohort": time.perf_counter() - half}
 
@@ -275,10 +281,15 @@ def binned(values: pd.Series, bins: Mapping[str, tuple[float, float]]) -> pd.Ser
 
 
 def all_tokens(
-    events: pd.DataFrame, records: pd.DataFrame, *, loinc: Mapping[str, str], exclude: tuple[str, ...]
+    events: pd.DataFrame,
+    records: pd.DataFrame,
+    *,
+    loinc: Mapping[str, str],
+    exclude: tuple[str, ...],
+    levels: LevelsConfig,
 ) -> pd.DataFrame:
     """subject_id, position, token: what is known of each admission at the time of prediction."""
-    codes = tokens_of_codes(events["code"].unique(), loinc=loinc, exclude=exclude)
+    codes = tokens_of_codes(events["code"].unique(), loinc=loinc, exclude=exclude, levels=levels)
     inside = events[events["visit_id"].notna() & events["code"].isin(codes["code"])]
     where = records[[*VISIT, "position", "predicted_at", "open"]]
     inside = inside.astype({"visit_id": "int64"}).merge(where, on=VISIT).merge(codes, on="code")
@@ -289,11 +300,14 @@ def all_tokens(
     return pd.concat([part[columns] for part in parts]).drop_duplicates().sort_values(columns, ignore_index=True)
 
 
-def tokens_of_codes(codes: np.ndarray, *, loinc: Mapping[str, str], exclude: tuple[str, ...]) -> pd.DataFrame:
+def tokens_of_codes(
+    codes: np.ndarray, *, loinc: Mapping[str, str], exclude: tuple[str, ...], levels: LevelsConfig
+) -> pd.DataFrame:
     """Kind, token and LOINC code of every code that is in the vocabulary."""
     wanted = sorted(code for code in codes if not code.startswith(exclude))
     parents = {"code": list(loinc), "parent_codes": [[f"LOINC/{parent}"] for parent in loinc.values()]}
-    rolled = roll_up(pl.Series("code", wanted, dtype=pl.String), pl.DataFrame(parents))
+    described = pl.DataFrame(parents).with_columns(description=pl.lit(None, dtype=pl.String))
+    rolled = roll_up(pl.Series("code", wanted, dtype=pl.String), described=described, levels=levels)
     return pd.DataFrame(rolled.to_dict(as_series=False))
 
 
@@ -318,9 +332,10 @@ def conversions(labs: pd.DataFrame) -> pd.DataFrame:
     """Factor and cut points of each kind of measurement that the laboratory table knows."""
     rows = []
     for code, unit, loinc in labs[["code", "unit", "loinc"]].drop_duplicates().itertuples(index=False):
-        lab = labs_by_loinc().get("" if pd.isna(loinc) else loinc)
-        factor = lab.units.get(plain_unit(None if pd.isna(unit) else unit)) if lab else None
-        if lab is not None and factor is not None:
+        named = None if pd.isna(unit) else unit
+        lab = find_lab(None if pd.isna(loinc) else loinc, named)
+        if lab is not None:
+            factor = lab.units[plain_unit(named)]
             cuts = {f"cut{index}": np.nan if cut is None else cut for index, cut in enumerate(lab.cuts)}
             least, greatest = lab.plausible
             key = {"code": code, "unit": unit, "loinc": lab.loinc}

@@ -20,6 +20,7 @@ from fairsynth.errors import ConfigError, Problem
 from fairsynth.schemas import Group, SiteId
 
 MAXIMUM_YAML_BYTES = 65_536
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it: ten times faster
 
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -290,7 +291,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     root = _compose(path)
     lines = dict(_key_lines(root, (), path=path))
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = None if root is None else yaml.constructor.SafeConstructor().construct_document(root)
     except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2020-13-45
         raise ConfigError.of("not valid YAML", where=str(path), expected="dates that exist, no tags") from None
     if not isinstance(value, dict):
@@ -317,12 +318,12 @@ def _compose(path: Path) -> yaml.Node | None:
         raise ConfigError.of("file too large", where=str(path), expected=f"at most {MAXIMUM_YAML_BYTES} bytes")
     try:
         text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise ConfigError.of(
                     "YAML alias", where=f"{path}", expected="no aliases", do=f"write *{event.anchor} out"
                 )
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_LOADER)
     except UnicodeDecodeError:
         raise ConfigError.of("not UTF-8", where=str(path), do="save the file as UTF-8") from None
     except yaml.YAMLError as error:

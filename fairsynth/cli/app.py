@@ -10,7 +10,18 @@ from collections.abc import Sequence
 import typer
 
 from fairsynth import artefacts
-from fairsynth.cli import audit, check, demo, extract, generate, report, simulate, study, vocabulary
+from fairsynth.cli import (
+    audit,
+    check,
+    demo,
+    extract,
+    generate,
+    init_site,
+    report,
+    simulate,
+    study,
+    vocabulary,
+)
 from fairsynth.cli.console import errors
 from fairsynth.errors import FairSynthError
 
@@ -25,8 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (demo, study, check, vocabulary, simulate, extract, generate, audit, report):
-    app.command(name=module.__name__.rsplit(".", 1)[-1])(module.run)
+for module in (demo, study, init_site, check, vocabulary, simulate, extract, generate, audit, report):
+    app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
 
 
 @app.callback(invoke_without_command=True)

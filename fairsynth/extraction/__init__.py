@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairsynth.extraction.checks import TablesReport, check_tables
-from fairsynth.extraction.engine import extract
+from fairsynth.extraction.engine import extract, extract_anew
 from fairsynth.extraction.rules import Rules, read_rules
 
-__all__ = ["Rules", "TablesReport", "check_tables", "extract", "read_rules"]
+__all__ = ["Rules", "TablesReport", "check_tables", "extract", "extract_anew", "read_rules"]

@@ -6,6 +6,8 @@ Never: data.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import polars as pl
 
 from fairsynth.extraction.event_rules import Age, Conditions, DateParts
@@ -30,9 +32,20 @@ def identifier(column: str, kind: str, *, title: str) -> pl.Expr:
 def time(column: str, rules: Rules) -> pl.Expr:
     """A time in microseconds, by the first of the rules' formats that fits; null outside the years that can be."""
     text = pl.col(column)
-    parsed = [text.str.to_datetime(form, time_unit="us", strict=False) for form in rules.date_formats]
-    found = pl.coalesce(one.dt.replace_time_zone(None) for one in parsed)  # with `%z`: in UTC
-    return pl.when(found.dt.year().is_between(EARLIEST, LATEST)).then(found)
+    formats = dict.fromkeys(
+        variant for form in rules.date_formats for variant in (form, form.replace("%d %H", "%dT%H"))
+    )
+    parsed = [text.str.to_datetime(form, time_unit="us", strict=False) for form in formats]
+    return _possible(pl.coalesce(one.dt.replace_time_zone(None) for one in parsed))  # with `%z`: in UTC
+
+
+def known_time(column: str) -> pl.Expr:
+    """A time that has been parsed; null outside the years that can be."""
+    return _possible(pl.col(column))
+
+
+def _possible(moment: pl.Expr) -> pl.Expr:
+    return pl.when(moment.is_between(datetime(EARLIEST, 1, 1), datetime(LATEST + 1, 1, 1), closed="left")).then(moment)
 
 
 def offset(column: str, clock: Clock) -> pl.Expr:
@@ -70,7 +83,7 @@ def date(rule: DateParts) -> pl.Expr:
         year = year - _whole(rule.minus_years)
     text = pl.format("{}-{}-{}", year, _part(rule.month, default=7), _part(rule.day, default=1))
     found = text.str.to_datetime("%Y-%m-%d", time_unit="us", strict=False)
-    return pl.when(found.dt.year().is_between(EARLIEST, LATEST)).then(found)
+    return _possible(found)
 
 
 def _whole(column: str) -> pl.Expr:

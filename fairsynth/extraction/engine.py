@@ -32,7 +32,7 @@ from fairsynth.extraction.rules import Rules, read_source
 from fairsynth.extraction.shards import EVENT_ARROW, Spool, Written, write_shards
 from fairsynth.extraction.tables import find
 
-__all__ = ["CODES", "DATA", "DATASET", "EVENT_ARROW", "FLOW", "KIND", "extract"]
+__all__ = ["CODES", "DATA", "DATASET", "EVENT_ARROW", "FLOW", "KIND", "extract", "extract_anew"]
 
 KIND = "events"
 DATA = Path("data")  # these three by MEDS 0.4
@@ -48,19 +48,38 @@ def extract(data: Path, *, config: Path, root: Path) -> Path:
     as it is. Raises ConfigError, and ExtractionError with every problem of the data folder; then nothing is written.
     """
     site, rules = read_source(config)
-    files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
-    inputs = _hashes(data, rules) | files
+    inputs = _inputs(data, config=config, site=site, rules=rules)
     artefacts.sweep(root, kind=KIND)
-    if _is_current(root / KIND, inputs=inputs):
-        return root / KIND
+    if not _is_current(root / KIND, inputs=inputs):
+        _make(data, root=root, site=site, rules=rules, inputs=inputs)
+    return root / KIND
+
+
+def extract_anew(data: Path, *, config: Path, root: Path) -> TablesReport:
+    """Write `root/events`, whatever is there, and tell what was found in the tables. Raises as `extract` does."""
+    site, rules = read_source(config)
+    return _make(data, root=root, site=site, rules=rules, inputs=_inputs(data, config=config, site=site, rules=rules))
+
+
+def _make(
+    data: Path, *, root: Path, site: SiteConfig, rules: Rules | MedsRules, inputs: dict[str, str]
+) -> TablesReport:
+    """Write the artefact; the report on its tables."""
     facts: dict[str, object] = {
         "source": site.source,
         "data_sha256": inputs["data"],
         "calendar": "artificial" if isinstance(rules, Rules) and rules.artificial else "real",
     }
     with artefacts.new(root, kind=KIND, inputs=inputs, facts=facts) as folder:
-        facts |= _write(folder, data, site=site, rules=rules)
-    return root / KIND
+        report, counts = _write(folder, data, site=site, rules=rules)
+        facts |= counts
+    return report
+
+
+def _inputs(data: Path, *, config: Path, site: SiteConfig, rules: Rules | MedsRules) -> dict[str, str]:
+    """SHA-256 of everything that the artefact is made of."""
+    files = {name: artefacts.sha256_file(config / name) for name in ("site.yaml", site.rules)}
+    return _hashes(data, rules) | files
 
 
 def _hashes(data: Path, rules: Rules | MedsRules) -> dict[str, str]:
@@ -86,8 +105,10 @@ def _is_current(folder: Path, *, inputs: dict[str, str]) -> bool:
     return bool(manifest["inputs"] == inputs and manifest["code_version"] == artefacts.code_version())
 
 
-def _write(folder: Path, data: Path, *, site: SiteConfig, rules: Rules | MedsRules) -> dict[str, int]:
-    """Write the files of the artefact; the counts that its manifest states."""
+def _write(
+    folder: Path, data: Path, *, site: SiteConfig, rules: Rules | MedsRules
+) -> tuple[TablesReport, dict[str, int]]:
+    """Write the files of the artefact; the report on its tables, the counts that its manifest states."""
     names, spool = Names(), Spool(folder / "spool")
     seen = survey(data, site=site, rules=rules, sink=spool.add, names=names)
     spool.close()
@@ -101,7 +122,8 @@ def _write(folder: Path, data: Path, *, site: SiteConfig, rules: Rules | MedsRul
     flow = _flow(written, frame=frame, report=report)
     artefacts.write_text(folder / FLOW, json.dumps(flow, indent=2) + "\n")  # in the order of the steps
     codes = len(written.codes)
-    return {"patients": report.patients, "visits": report.visits, "events": written.events, "codes": codes}
+    counts = {"patients": report.patients, "visits": report.visits, "events": written.events, "codes": codes}
+    return report, counts
 
 
 def _tells_patients_by_visits(rules: Rules | MedsRules) -> bool:

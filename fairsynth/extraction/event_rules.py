@@ -107,6 +107,17 @@ class EventRule(Strict):
         if self.date is not None:
             yield from self.date.columns
 
+    @property
+    def as_text(self) -> Iterator[str]:
+        """The columns whose cells are read as they are written."""
+        yield from (*self.columns, *self.where, *self.unless)
+        if self.unit is not None:
+            yield self.unit
+        if self.age is not None:
+            yield self.age.column
+        if self.date is not None:
+            yield from self.date.columns
+
     def invert(self, code: str) -> dict[str, str] | None:
         """The template's cell that made `code`, translated back; None when this rule cannot have made it."""
         cell = self.template.invert(code)

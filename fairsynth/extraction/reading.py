@@ -17,6 +17,7 @@ import polars as pl
 
 from fairsynth.errors import ExtractionError, Problem
 from fairsynth.extraction import cells
+from fairsynth.extraction.casts import Casts, Kind, time_lengths
 from fairsynth.extraction.event_rules import EventRule
 from fairsynth.extraction.events import (
     SUBJECT,
@@ -81,8 +82,8 @@ class Reader:
         self.checks = cell_checks(rule, rules)
         self.found = Reading()
         self._makers = makers(rule, clock=rules.artificial)
-        self._parsed = _parsed(rule, rules, titles=table.columns)
         self._names = Names()
+        self._parsers: dict[frozenset[str], dict[str, pl.Expr]] = {}  # by the columns that come as times
         self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
         self._in_visit = [event.template.literal for event in rule.events if event.in_visit]
 
@@ -92,7 +93,7 @@ class Reader:
         Raises ExtractionError when the file is damaged.
         """
         self._names = names
-        for batch in self.table.batches():
+        for batch in self.table.batches(casts_of(self.rule, self.rules)):
             self._batch(batch, sink)
         return self.found
 
@@ -120,7 +121,7 @@ class Reader:
         found.rows += batch.height
         rows = batch.filter(cells.holds(self.rule.where)) if self.rule.where else batch
         found.fates[BY_RULE] += batch.height - rows.height
-        rows = rows.with_columns(**self._parsed)
+        rows = rows.with_columns(**self._parsed(rows.schema))
         self._years(rows)
         rows = self._readable(rows)
         if self.frame is None:
@@ -134,9 +135,16 @@ class Reader:
         ]
         self._emit(pl.concat(events), sink)
 
+    def _parsed(self, schema: pl.Schema) -> dict[str, pl.Expr]:
+        typed = frozenset(column for column in self.table.columns if schema[column] == pl.Datetime("us"))
+        if typed not in self._parsers:
+            self._parsers[typed] = _parsed(self.rule, self.rules, titles=self.table.columns, typed=typed)
+        return self._parsers[typed]
+
     def _years(self, rows: pl.DataFrame) -> None:
         """Widen the range of years; with a clock there is none."""
-        names = [name for name in self._parsed if rows.schema[name] == pl.Datetime("us")]
+        own = set(self.table.columns)
+        names = [name for name, dtype in rows.schema.items() if dtype == pl.Datetime("us") and name not in own]
         if not names or rows.is_empty():
             return
         first, last = rows.select(
@@ -233,8 +241,23 @@ def time_columns(rule: TableRule, rules: Rules) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def _parsed(rule: TableRule, rules: Rules, *, titles: dict[str, str]) -> dict[str, pl.Expr]:
-    """Identifiers, times, numbers, ages and dates of a row, each parsed once."""
+def casts_of(rule: TableRule, rules: Rules) -> Casts:
+    """The columns of a table that are whole numbers, numbers or times wherever they are read."""
+    kinds: dict[str, Kind] = {}
+    if rule.subject is not None and rules.identifiers.subject == "number":
+        kinds[rule.subject] = "integer"
+    if rule.visit is not None and rules.identifiers.visit == "number":
+        kinds[rule.visit] = "integer"
+    kinds |= {event.value: "real" for event in rule.events if event.value is not None}
+    kinds |= dict.fromkeys(time_columns(rule, rules), "time" if rules.visits.clock is None else "real")
+    as_text = {*rule.where, *(column for event in rule.events for column in event.as_text)}
+    mixed = {column for column in kinds if column in as_text}
+    lengths = time_lengths(rules.date_formats)
+    return Casts(kinds={column: kind for column, kind in kinds.items() if column not in mixed}, time_lengths=lengths)
+
+
+def _parsed(rule: TableRule, rules: Rules, *, titles: dict[str, str], typed: frozenset[str]) -> dict[str, pl.Expr]:
+    """Identifiers, times, numbers, ages and dates of a row, each parsed once; `typed` columns are times already."""
     kinds, clock = rules.identifiers, rules.visits.clock
     found: dict[str, pl.Expr] = {VISIT: _nothing(kinds.visit)}
     if rule.visit is not None:
@@ -242,7 +265,10 @@ def _parsed(rule: TableRule, rules: Rules, *, titles: dict[str, str]) -> dict[st
     if rule.subject is not None:
         found[SUBJECT] = cells.identifier(rule.subject, kinds.subject, title=titles[rule.subject])
     for column in time_columns(rule, rules):
-        found[time_name(column)] = cells.time(column, rules) if clock is None else cells.offset(column, clock)
+        if clock is not None:
+            found[time_name(column)] = cells.offset(column, clock)
+        else:
+            found[time_name(column)] = cells.known_time(column) if column in typed else cells.time(column, rules)
     for event in rule.events:
         if event.value is not None:
             found[number_name(event.value)] = cells.number(event.value)

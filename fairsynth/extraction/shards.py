@@ -2,10 +2,11 @@
 
 In:  batches of events whose codes and units are categories, each with the bucket of its patient.
 Out: `data/*.parquet`: whole patients, sorted by patient and time; names in the order of patients.
-Never: more than one shard in memory; an order that depends on the order of the tables.
+Never: more than a few million events in memory; an order that depends on the order of the tables.
 
-Events are spooled to one file a bucket (a run of consecutive patients). Consecutive buckets then become a shard, until
-it has `SHARD_EVENTS` events: a source with ten times the laboratory rows has more shards, not larger ones.
+Events are spooled to one file a bucket (a run of consecutive patients), unless they are few. Consecutive buckets then
+become a shard, until it has `SHARD_EVENTS` events: a source with ten times the laboratory rows has more shards, not
+larger ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 
 from fairsynth.extraction.events import Names
 
-SHARD_EVENTS = 3_000_000
+SHARD_EVENTS = 1_500_000
+HELD_EVENTS = 4_000_000  # in memory, until they go to files
 ROWS_A_GROUP = 1_000_000
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 _ORDER = ["subject_id", "time", "visit_id", "code", "numeric_value", "unit"]
@@ -51,30 +53,42 @@ SPOOLED = pa.schema(
 
 
 class Spool:
-    """One file a bucket, open for writing until `close`."""
+    """Events until they are sorted: in memory while they are few, else in one file a bucket."""
 
     def __init__(self, folder: Path) -> None:
         self.events: Counter[int] = Counter()
         self._folder = folder
+        self._held: list[pl.DataFrame] = []
+        self._holds = 0
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
         folder.mkdir()
 
     def add(self, events: pl.DataFrame) -> None:
         """Spool a batch: bucket, subject_id, time, code, numeric_value, visit_id, unit."""
-        numbers = events.with_columns(pl.col("code", "unit").to_physical())
-        parts = numbers.partition_by("bucket", include_key=False, as_dict=True)
-        for (bucket,), part in parts.items():
-            table = part.to_arrow().cast(SPOOLED)
-            if bucket not in self._writers:
-                options = pa.ipc.IpcWriteOptions(compression="lz4")
-                self._writers[bucket] = pa.ipc.new_stream(str(self._path(bucket)), table.schema, options=options)
-            self._writers[bucket].write_table(table)
-            self.events[bucket] += part.height
+        self._held.append(events.with_columns(pl.col("code", "unit").to_physical()))
+        self._holds += events.height
+        if self._holds > HELD_EVENTS:
+            self._flush()
 
     def close(self) -> None:
-        """Finish the files."""
+        """Finish the files. Nothing can be added any more."""
+        if self._writers:
+            self._flush()
+        for frame in self._held:
+            self.events.update(dict(frame["bucket"].value_counts().iter_rows()))
         for writer in self._writers.values():
             writer.close()
+
+    def _flush(self) -> None:
+        """What is held goes to the files."""
+        parts = pl.concat(self._held).partition_by("bucket", include_key=False, as_dict=True)
+        self._held, self._holds = [], 0
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        for (bucket,), part in parts.items():
+            if bucket not in self._writers:
+                self._writers[bucket] = pa.ipc.new_stream(str(self._path(bucket)), SPOOLED, options=options)
+            self._writers[bucket].write_table(part.to_arrow().cast(SPOOLED))
+            self.events[bucket] += part.height
 
     def groups(self) -> Iterator[list[int]]:
         """Consecutive buckets, as many as make a shard; one empty group when there are no events."""
@@ -90,6 +104,9 @@ class Spool:
 
     def read(self, buckets: list[int]) -> pl.DataFrame:
         """The events of these buckets, in no order; their files are removed."""
+        if not self._writers:
+            wanted = pl.col("bucket").is_in(buckets)
+            return pl.concat([_HELD_NOTHING, *(frame.filter(wanted).drop("bucket") for frame in self._held)])
         tables = [SPOOLED.empty_table()]
         for bucket in buckets:
             with pa.ipc.open_stream(str(self._path(bucket))) as reader:
@@ -99,6 +116,9 @@ class Spool:
 
     def _path(self, bucket: int) -> Path:
         return self._folder / f"{bucket}.arrows"
+
+
+_HELD_NOTHING = pl.DataFrame(SPOOLED.empty_table())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,12 @@ import pyarrow.csv as pc
 from fairsynth.config import SiteConfig
 from fairsynth.errors import ExtractionError, Problem
 from fairsynth.extraction import parquetfile, textfile
+from fairsynth.extraction.casts import Casts
 from fairsynth.extraction.rules import FileRule, Rules, TextFormat
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
-BLOCK_BYTES = 2**24  # of text that becomes one batch
+BLOCK_BYTES = 2**23  # of text that becomes one batch
 _CELL = re.compile(r'[-+.\d]|$|.*(?:\d{3}|")')  # cells, or names with a cell in them
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -44,13 +45,15 @@ class Table:
     columns: dict[str, str]  # rules' name -> the file's name, for the columns that the rules read
     text: TextFormat
 
-    def batches(self) -> Iterator[pl.DataFrame]:
+    def batches(self, casts: Casts | None = None) -> Iterator[pl.DataFrame]:
         """The columns that the rules read, as trimmed text (empty: null), and `ROW`; in file order.
+
+        The columns of `casts` come as int64, float64 or times where all their cells in the batch are written so.
 
         Raises ExtractionError when the file is damaged, or has rows of another length.
         """
         first = 0
-        for batch in _ahead(_parquet(self) if _is_parquet(self.path) else _text(self)):
+        for batch in _ahead(_parquet(self) if _is_parquet(self.path) else _text(self, casts or Casts())):
             yield _cleaned(batch, self.text).with_row_index(ROW, offset=first)
             first += batch.height
 
@@ -210,6 +213,7 @@ class _Bytes(io.RawIOBase):
         self._source = source
         self._quotes = self._lines = 0
         self._odd = False
+        self.may_be_hexadecimal = False  # some cell may be a number such as 0x1F
         self._tail = b"\n"  # the byte that is looked at next, where there is one, and the one before it
         self._edge = np.zeros(256, dtype=np.bool_)
         self._edge[[ord(delimiter), *b'\r\n"']] = True
@@ -227,6 +231,7 @@ class _Bytes(io.RawIOBase):
         data = self._source.read(size)
         if b"\0" in data:
             raise _NotText
+        self.may_be_hexadecimal |= b"0x" in data or b"0X" in data
         values = np.frombuffer(data, dtype=np.uint8)
         self._lines += int(np.count_nonzero(values == ord("\n")))
         if quotes := int(np.count_nonzero(values == ord('"'))):
@@ -250,8 +255,8 @@ class _Bytes(io.RawIOBase):
         super().close()
 
 
-def _text(table: Table) -> Generator[pl.DataFrame]:
-    """The read columns of a text file as text. A fast parser reads; when it stumbles, the slow one says where."""
+def _text(table: Table, casts: Casts) -> Generator[pl.DataFrame]:
+    """The read columns of a text file. A fast parser reads; when it stumbles, the slow one says where."""
     width = len(table.names)
     place = {name: f"c{index}" for index, name in enumerate(table.names)}
     wanted = {place[name]: column for column, name in table.columns.items()}
@@ -260,7 +265,8 @@ def _text(table: Table) -> Generator[pl.DataFrame]:
         with _Bytes(textfile.open_bytes(table.path), delimiter=table.text.delimiter) as source:
             for batch in _stream(source, text=table.text, width=width, include=list(wanted)):
                 rows += batch.num_rows
-                yield pl.DataFrame(batch).rename(wanted)
+                named = batch.rename_columns(wanted)
+                yield pl.DataFrame(casts.apply(named, may_be_hexadecimal=source.may_be_hexadecimal))
             sound = source.agrees(rows)
     except (*textfile.DAMAGED, pa.ArrowInvalid, UnicodeError, _NotText):  # their texts quote cells
         rows, sound = -1, False
@@ -308,8 +314,8 @@ def _parquet(table: Table) -> Generator[pl.DataFrame]:
 
 
 def _cleaned(frame: pl.DataFrame, text: TextFormat) -> pl.DataFrame:
-    """Cells without white space around them; empty ones, and those that mean nothing at this source, are null."""
-    trimmed = pl.all().str.strip_chars()
+    """Text without white space around it; empty cells, and those that mean nothing at this source, are null."""
+    trimmed = pl.col(pl.String).str.strip_chars()
     missing = ["", *text.missing]
     return frame.with_columns(pl.when(~trimmed.is_in(missing)).then(trimmed))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairsynth.governance.disclosure import shown
-from fairsynth.report import disclosure
+from fairsynth.governance.members import members
 from fairsynth.report.results import positives_name
 from fairsynth.report.study import EnrolledSite, FinishedStudy
 from fairsynth.report.view import Cell, Row, Table, count_cell, listed, number
@@ -75,7 +75,7 @@ def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, 
 def _members_table(study: FinishedStudy, site: SiteId) -> Table:
     """Patients and positives by group and split; small cells hidden, groups without a patient here named below."""
     cohort, minimum = study.cohort(site), study.plan.audit.minimum_cell
-    printed = [disclosure.members(cells, minimum=minimum) for cells in cohort]  # one a split
+    printed = [members(cells, minimum=minimum) for cells in cohort]  # one a split
     rows = tuple(
         Row(
             name=str(group),

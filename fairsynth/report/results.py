@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from fairsynth.audit.summary import ALL_SITES, GroupRow, Result, Scope
 from fairsynth.fairness.estimates import Estimate
-from fairsynth.report import disclosure, wording
-from fairsynth.report.disclosure import Members
+from fairsynth.governance.members import Members, guarded, pooled
+from fairsynth.report import wording
 from fairsynth.report.study import FinishedStudy
 from fairsynth.report.view import Cell, Part, Row, Table, count_cell, count_text, estimate_cell, listed, number, span
 
@@ -72,12 +72,12 @@ def members(study: FinishedStudy, scope: Scope) -> Members:
 
     def of(one: Scope) -> Members:
         patients, positives = [row.patients for row in one.groups], [row.positives for row in one.groups]
-        return disclosure.guarded(patients, positives, totals=(one.patients, one.positives), minimum=minimum)
+        return guarded(patients, positives, totals=(one.patients, one.positives), minimum=minimum)
 
     if scope.scope != ALL_SITES:
         return of(scope)
     sites = [of(study.summary.scope(site)) for site in study.audited]
-    return disclosure.pooled(of(scope), sites, totals=(scope.patients, scope.positives), minimum=minimum)
+    return pooled(of(scope), sites, totals=(scope.patients, scope.positives), minimum=minimum)
 
 
 def scope_name(scope: Scope) -> str:

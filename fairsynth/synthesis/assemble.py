@@ -28,12 +28,14 @@ OBSERVED_SECONDS = 6 * 3600  # drugs, laboratory values and units fall in the fi
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visits:
     """The V visits that are written: `patient` (V,) their owner, `patient_offsets` (B + 1,), `of_record` (W,) where
-    visit w of the records went, `last` (B,) the visit whose outcome is the label."""
+    visit w of the records went, `last` (B,) the visit whose outcome is the label, `readmission` (up to B) visits that
+    are there because the label says that one follows within 30 days."""
 
     patient: IntArray
     patient_offsets: IntArray
     of_record: IntArray
     last: IntArray
+    readmission: IntArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +47,8 @@ class Drawn:
     codes: pl.DataFrame
     sex: pl.Series  # (B,)
     group: pl.Series  # (B,)
-    outcome: pl.Series  # (B,) null: label 0
+    outcome: pl.Series  # (B,) what the source says of the label; null: nothing
+    died: pl.Series  # (B,) whether the patient dies in the label's visit
     admission: pl.Series  # (V,)
     discharge: pl.Series  # (V,)
     intervals: Intervals
@@ -68,9 +71,8 @@ def _of_patients(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[p
     subject = pl.Series("subject_id", FIRST_ID + np.arange(len(times.birth)))
     yield pl.DataFrame({"subject_id": subject, "time": times.birth, "code": "MEDS_BIRTH"})
     yield pl.DataFrame({"subject_id": subject, "code": drawn.sex})
-    died = drawn.outcome.is_not_null()
     ended = pl.DataFrame({"subject_id": subject, "time": times.end[visits.last], "code": "MEDS_DEATH"})
-    yield ended.filter(died)
+    yield ended.filter(drawn.died)
 
 
 def _of_visits(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.DataFrame]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fairsynth import artefacts
-from fairsynth.config import TaskConfig
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.engine import CODES, DATA, DATASET, EVENT_ARROW, FLOW, KIND
 from fairsynth.seeds import numpy_stream
@@ -34,7 +32,7 @@ from fairsynth.visits.decoder import STRUCTURAL
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.prepare import VISITS
 from fairsynth.visits.records import Records
-from fairsynth.visits.tasks import load_task
+from fairsynth.visits.tasks import Outcome, label_visit_follows, outcome_of
 
 __all__ = ["FIRST_ID", "label_visit_follows", "write_events", "write_tables"]
 
@@ -46,13 +44,18 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     """
     cohort = artefacts.read_manifest(root / COHORT, kind=COHORT)
     source = artefacts.read_manifest(root / KIND, kind=KIND)
-    task = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]["task"]
+    prepared = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]
+    outcome, follows = outcome_of(prepared["task"]), label_visit_follows(prepared["task"])
+    artificial = source["facts"].get("calendar") == "artificial"
+    readmitted = outcome is Outcome.readmission and not (artificial or prepared["readmission_events"])
     vocabulary = _vocabulary(root)
     decoder = Decoder.read(root / COHORT / "decoder.parquet", names=(*vocabulary.names, *STRUCTURAL))
-    visits = visits_of(records, label_visit_follows=label_visit_follows(task))
-    drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, seed=seed)
+    visits = visits_of(records, label_visit_follows=follows, readmission_follows=readmitted)
+    deadly = outcome is Outcome.death
+    drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, deadly=deadly, seed=seed)
     calendar = numpy_stream(seed, "decode", "calendar")
-    times = timeline(drawn.intervals, patient_offsets=visits.patient_offsets, rng=calendar)
+    offsets = visits.patient_offsets
+    times = timeline(drawn.intervals, patient_offsets=offsets, rng=calendar, artificial=artificial)
     events = assemble(drawn, visits=visits, times=times, rng=numpy_stream(seed, "decode", "hours"))
     facts = {
         "synthetic": True,
@@ -61,31 +64,13 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
         "visits": len(visits.patient),
         "events": len(events),
         "undecodable": drawn.undecodable,
+        "contradictory": times.contradictory,
+        "calendar": "artificial" if artificial else "real",
     }
     inputs = {"cohort": cohort["content"], "codes": source["content"], "records": _sha256(records)}
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
         _write(folder, events, known=root / KIND / CODES, facts=facts)
     return out / KIND
-
-
-def label_visit_follows(task: str) -> bool:
-    """Whether the visit whose outcome is the label comes after the record's last visit, asked of the task itself.
-
-    A patient with two visits is shown to the task; a record that ends with the first leaves the second to be written.
-    """
-    day = pl.datetime_range(datetime(2000, 1, 1), datetime(2000, 1, 4), eager=True)  # naive, as the events are
-    probe = pl.DataFrame(
-        {
-            "subject_id": [1, 1],
-            "visit_id": [1, 2],
-            "order": [0, 1],
-            "admitted": day.gather([0, 2]),
-            "discharged": day.gather([1, 3]),
-            "died": [False, True],
-        }
-    )
-    examples = load_task(task)(probe, TaskConfig(name=task))
-    return len(examples) == 1 and examples["last_order"].item() == 0
 
 
 def _vocabulary(root: Path) -> Vocabulary:

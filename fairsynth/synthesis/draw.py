@@ -20,23 +20,29 @@ from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 _FOLLOWS = "PHENOTYPE"  # of the context: follows from the diagnoses, so it is no event of its own
+READMITTED_AFTER = (1.0, 29.0)  # days
 
 
-def visits_of(records: Records, *, label_visit_follows: bool) -> Visits:
-    """The visits to write: those of the records, and one more a patient where the label's visit follows them."""
-    patients = np.arange(len(records), dtype=np.int64)
-    added = np.arange(len(records) + 1, dtype=np.int64) * label_visit_follows
-    offsets = records.patient_offsets + added
+def visits_of(records: Records, *, label_visit_follows: bool, readmission_follows: bool = False) -> Visits:
+    """The visits to write: those of the records, and one more of each patient where the label's visit follows them, or
+    of each patient with label 1 where the label says that an admission follows.
+    """
+    added = (records.label == 1) & readmission_follows | label_visit_follows
+    before = np.concatenate([[0], np.cumsum(added, dtype=np.int64)])
+    offsets = records.patient_offsets + before
     return Visits(
-        patient=np.repeat(patients, np.diff(offsets)),
+        patient=np.repeat(np.arange(len(records), dtype=np.int64), np.diff(offsets)),
         patient_offsets=offsets,
-        of_record=np.arange(records.visits, dtype=np.int64) + records.visit_patient * label_visit_follows,
-        last=offsets[1:] - 1,
+        of_record=np.arange(records.visits, dtype=np.int64) + before[records.visit_patient],
+        last=offsets[1:] - 1 - added * readmission_follows,
+        readmission=(offsets[1:] - 1)[added & readmission_follows],
     )
 
 
-def draw(records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, seed: int) -> Drawn:
-    """A source code for every token, patient and visit, and a value for every range."""
+def draw(
+    records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, deadly: bool, seed: int
+) -> Drawn:
+    """A source code for every token, patient and visit, a value for every range. `deadly`: a label of 1 is death."""
     names = np.array([*vocabulary.names, *STRUCTURAL])
     visit = visits.of_record[np.repeat(np.arange(records.visits), np.diff(records.visit_offsets))]
     patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))
@@ -44,20 +50,27 @@ def draw(records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: 
     context = _drawn(
         records.context, patient, names=names, decoder=decoder, rng=numpy_stream(seed, "decode", "context")
     )
-    opening = len(vocabulary.names)  # then DISCHARGE//alive, DISCHARGE//died
+    opening = len(vocabulary.names)  # then DISCHARGE//alive, DISCHARGE//died, LABEL//0
     closing = np.full(len(visits.patient), opening + 1)
-    closing[visits.last] += records.label
+    closing[visits.last] += records.label * deadly
     rng = numpy_stream(seed, "decode", "visits")
+    said = _one_each(context, "LABEL", pl.col("source"), number=len(records))
     return Drawn(
         codes=codes.rename({"owner": "visit"}),
         sex=_one_each(context, "SEX", pl.col("source"), number=len(records)),
         group=_one_each(context, "GROUP", pl.col("source"), number=len(records)),
-        outcome=_one_each(context, "LABEL", pl.col("source"), number=len(records)),
         admission=decoder.draw(np.full(len(visits.patient), opening), rng=rng).source,
         discharge=decoder.draw(closing, rng=rng).source,
-        intervals=_intervals(codes, context, records=records, visits=visits),
-        undecodable=_undecodable(codes, context),
+        outcome=_either(said, decoder.draw(np.full(len(records), opening + 3), rng=rng).source, label=records.label),
+        died=pl.Series((records.label == 1) & deadly),
+        intervals=_intervals(codes, context, records=records, visits=visits, seed=seed),
+        undecodable=_undecodable(codes, context, followed={"LABEL"} if len(visits.readmission) else set()),
     )
+
+
+def _either(positive: pl.Series, negative: pl.Series, *, label: IntArray) -> pl.Series:
+    """(B,) what is said of a label of 1 or of 0, whichever the patient has."""
+    return pl.select(pl.when(pl.Series(label) == 1).then(positive).otherwise(negative)).to_series()
 
 
 def _drawn(
@@ -81,13 +94,16 @@ def _drawn(
     )
 
 
-def _intervals(codes: pl.DataFrame, context: pl.DataFrame, *, records: Records, visits: Visits) -> Intervals:
+def _intervals(codes: pl.DataFrame, context: pl.DataFrame, *, records: Records, visits: Visits, seed: int) -> Intervals:
     """Days before, in and up to visits. A birth is at midnight, up to a day before the drawn moment, hence `- 1`."""
     width = pl.col("high") - pl.col("low")
     age = pl.col("low") + (pl.col("value") - pl.col("low")) * (width - 1).clip(0) / width
     number = len(visits.patient)
+    gap = _days(_one_each(codes, "GAP", pl.col("value"), number=number)).copy()
+    rng = numpy_stream(seed, "decode", "readmission")
+    gap[visits.readmission] = rng.uniform(*READMITTED_AFTER, size=len(visits.readmission))
     return Intervals(
-        gap=_days(_one_each(codes, "GAP", pl.col("value"), number=number)),
+        gap=gap,
         length=_days(_one_each(codes, "LOS", pl.col("value"), number=number)),
         age=_days(_one_each(context, "AGE", age, number=len(records))),
         aged_at=visits.of_record[records.patient_offsets[1:] - 1],
@@ -105,8 +121,8 @@ def _days(values: pl.Series) -> FloatArray:
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _undecodable(codes: pl.DataFrame, context: pl.DataFrame) -> dict[str, int]:
-    """Tokens without a source code, by kind."""
+def _undecodable(codes: pl.DataFrame, context: pl.DataFrame, *, followed: set[str]) -> dict[str, int]:
+    """Tokens without a source code, by kind; `followed` are kinds that a visit says instead."""
     tokens = pl.concat([frame.select("kind", "source") for frame in (codes, context)])
-    lost = tokens.filter(pl.col("source").is_null(), pl.col("kind") != _FOLLOWS)
+    lost = tokens.filter(pl.col("source").is_null(), ~pl.col("kind").is_in([_FOLLOWS, *followed]))
     return dict(lost.group_by("kind").len().sort("kind").iter_rows())

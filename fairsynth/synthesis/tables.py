@@ -1,70 +1,89 @@
 """MEDS events -> tables in the source's own format, by inverting `rules.yaml`.
 
-In:  an `events/` artefact and a site configuration.   Out: `tables/`, an artefact with one CSV file a table: the
+In:  an `events/` artefact and a site configuration.   Out: `tables/`, an artefact with one text file a table: the
 source's header, order and code system, so that whatever reads the source's tables reads these.
-Never: a rule of its own about a source; a cell that a spreadsheet would run as a formula.
+Never: a rule of its own about a source; a cell that a spreadsheet would run as a formula; a loss that is not counted
+(`unwritable` among the facts of the manifest).
 """
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from fairsynth import artefacts
+from fairsynth.config import SiteConfig
 from fairsynth.errors import ArtefactError
-from fairsynth.extraction.event_rules import EventRule
-from fairsynth.extraction.rules import DictionaryRule, FileRule, Rules, TableRule, read_rules
+from fairsynth.extraction.cells import holds, holds_any
+from fairsynth.extraction.event_rules import EventRule, first_cells
+from fairsynth.extraction.meds_rules import MedsRules
+from fairsynth.extraction.rules import DictionaryRule, Rules, TableRule, TextFormat, read_source
+from fairsynth.synthesis.inverse import guard, moment
+from fairsynth.synthesis.rows import Source, made_name, table_rows
 
 KIND = "tables"
 NOTICE = "README.txt"
 
-# A spreadsheet runs a cell that begins with one of these; an apostrophe before it keeps the cell text.
-FORMULA = r"^[=+\-@\t\r]"
-_NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
-_CONTROL = r"[\x00-\x1f\x7f]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """The events, and when each visit starts and ends."""
-
-    rules: Rules
-    events: pl.DataFrame
-    visits: pl.DataFrame  # visit_id, start, end
+__all__ = ["KIND", "guard", "write_tables"]
 
 
 def write_tables(events: Path, *, config: Path, out: Path) -> Path:
     """Write `out/tables/` from the events artefact at `events` by the rules in folder `config`, and return its path.
 
+    Facts of the manifest: `rows` of each file; `unwritable`, kind of code -> events that the format has no room for;
+    `retimed`, events whose time it does not tell; `implied`, events that it tells and nobody asked for.
     Raises ConfigError when the rules are wrong, ArtefactError when events are missing or no table makes one of them.
     """
     manifest = artefacts.read_manifest(events, kind="events")
-    rules = read_rules(config)
-    frame = pl.read_parquet(events / "data" / "*.parquet")
-    _check_writable(rules, frame, where=events)
-    source = _Source(rules=rules, events=frame, visits=_visit_times(rules, frame))
-    described = pl.read_parquet(events / "metadata" / "codes.parquet")
-    facts: dict[str, Any] = {"synthetic": manifest["facts"].get("synthetic", False), "rows": {}}
+    site, rules = read_source(config)
+    facts: dict[str, Any] = {"synthetic": manifest["facts"].get("synthetic", False)}
     inputs = {"events": manifest["content"], "rules": artefacts.sha256_json(rules.model_dump(mode="json"))}
+    source = None if isinstance(rules, MedsRules) else _read(events, rules)
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
-        for table in rules.tables:
-            _write(folder, table, _table(table, source), facts=facts)
-        for dictionary in rules.dictionaries:
-            _write(folder, dictionary, _dictionary(dictionary, described), facts=facts)
+        facts |= _copied(events, folder) if source is None else _written(folder, source, events=events, site=site)
         if facts["synthetic"]:
             artefacts.write_text(folder / NOTICE, "Synthetic patients made by FairSynth. No row is a real person.\n")
     return out / KIND
 
 
-def guard(column: pl.Expr) -> pl.Expr:
-    """`column` without control characters, and with an apostrophe before text that a spreadsheet would run."""
-    text = column.str.replace_all(_CONTROL, " ")
-    runs = text.str.contains(FORMULA) & ~text.str.contains(_NUMBER)
-    return pl.when(runs).then(pl.lit("'") + text).otherwise(text)
+def _read(events: Path, rules: Rules) -> Source:
+    """The events beside their visits and patients. Raises ArtefactError when no table makes one of them."""
+    frame = pl.read_parquet(events / "data" / "*.parquet")
+    _check_writable(rules, frame, where=events)
+    return Source.of(frame, rules)
+
+
+def _written(folder: Path, source: Source, *, events: Path, site: SiteConfig) -> dict[str, Any]:
+    """Write every table and dictionary into `folder`; what the manifest says of them."""
+    rules = source.rules
+    rows: dict[str, int] = {}
+    unwritable, implied, retimed = Counter[str](), Counter[str](), 0
+    for table in rules.tables:
+        found = table_rows(table, source)
+        unwritable.update(found.unwritable)
+        retimed += found.retimed
+        complete = _complete(table, found.rows, source=source, site=site)
+        implied.update(_implied(table, complete))
+        rows[table.file] = _write(folder / f"{table.file}.csv", complete.select(table.columns), text=rules.text)
+    described = pl.read_parquet(events / "metadata" / "codes.parquet")
+    for name, entries in _dictionaries(rules.dictionaries, described).items():
+        rows[name] = _write(folder / f"{name}.csv", entries, text=rules.text)
+    counted = {"unwritable": unwritable, "implied": implied}
+    return {"rows": rows, "retimed": retimed, **{name: dict(sorted(found.items())) for name, found in counted.items()}}
+
+
+def _copied(events: Path, folder: Path) -> dict[str, Any]:
+    """The source's own format is MEDS: its data set is the events themselves, under the codes that they have here."""
+    for name in ("data", "metadata"):
+        shutil.copytree(events / name, folder / name)
+    rows = sum(pq.read_metadata(path).num_rows for path in sorted((folder / "data").glob("*.parquet")))
+    return {"rows": {"data": rows}, "retimed": 0, "unwritable": {}, "implied": {}}
 
 
 def _check_writable(rules: Rules, events: pl.DataFrame, *, where: Path) -> None:
@@ -80,101 +99,117 @@ def _check_writable(rules: Rules, events: pl.DataFrame, *, where: Path) -> None:
         )
 
 
-def _visit_times(rules: Rules, events: pl.DataFrame) -> pl.DataFrame:
-    """visit_id, start, end: from the events of the visits table that happen at a visit's start or end."""
-    table = rules.table(rules.visits.table)
-    start = [rule for rule in table.events if rule.time == rules.visits.start]
-    end = [rule for rule in table.events if rule.time == rules.visits.end]
-    return (
-        events.filter(pl.col("visit_id").is_not_null())
-        .group_by("visit_id")
-        .agg(
-            pl.coalesce(pl.col("time").filter(_any(start)).min(), pl.col("time").min()).alias("start"),
-            pl.coalesce(pl.col("time").filter(_any(end)).max(), pl.col("time").max()).alias("end"),
-        )
-    )
+# --- what rows hold beside their events ------------------------------------------------------------------------------
 
 
-def _any(rules: Iterable[EventRule]) -> pl.Expr:
-    """Whether one of `rules` makes the event."""
-    return pl.any_horizontal(pl.lit(value=False), *(_made_by(rule) for rule in rules))
-
-
-def _made_by(rule: EventRule) -> pl.Expr:
-    """Whether `rule` makes the event: the vectorised `Template.invert(code) is not None`."""
-    template = rule.template
-    if template.column is None:
-        return pl.col("code") == template.literal
-    return pl.col("code").str.starts_with(template.literal) & (pl.col("code").str.len_chars() > len(template.literal))
-
-
-def _table(table: TableRule, source: _Source) -> pl.DataFrame:
-    """The rows of `table`, all columns as text, in file order."""
-    parts = [_cells(table, rule, source) for rule in table.events]
-    rows = pl.concat(parts, how="diagonal")
-    key = {"patient": ["subject_id"], "visit": ["subject_id", "visit_id"]}.get(table.write.row)
-    if key is not None:
-        rows = rows.group_by(key).agg(pl.all().drop_nulls().first())
-    rows = rows.join(source.visits, on="visit_id", how="left").sort("subject_id", "visit_id", "time", nulls_last=False)
-    return _complete(table, rows, rules=source.rules)
-
-
-def _cells(table: TableRule, rule: EventRule, source: _Source) -> pl.DataFrame:
-    """subject_id, visit_id, time, and the text cells that `rule` gives for each of its events."""
-    cells: dict[str, pl.Expr] = {column: pl.lit(text) for column, text in {**rule.sets, **rule.where}.items()}
-    if rule.time is not None:
-        cells[rule.time] = _moment(pl.col("time"), source.rules)
-    if rule.value is not None:
-        cells[rule.value] = pl.col("numeric_value").cast(pl.String)
-    if rule.unit is not None:
-        cells[rule.unit] = guard(pl.col("unit"))
-    if rule.template.column is not None:
-        cells[rule.template.column] = guard(pl.col("code").str.slice(len(rule.template.literal)))
-    if table.subject is not None:
-        cells[table.subject] = pl.col("subject_id").cast(pl.String)
-    if table.visit is not None:
-        cells[table.visit] = pl.col("visit_id").cast(pl.String)
-    return source.events.filter(_made_by(rule)).select(
-        "subject_id", "visit_id", "time", *(cell.cast(pl.String).alias(name) for name, cell in cells.items())
-    )
-
-
-def _complete(table: TableRule, rows: pl.DataFrame, *, rules: Rules) -> pl.DataFrame:
-    """Add running numbers, constants, visit times and copies; leave the other columns of the file empty."""
-    write = table.write
-    for name in table.columns:
-        if name not in rows.columns:
-            rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias(name))
+def _complete(table: TableRule, rows: pl.DataFrame, *, source: Source, site: SiteConfig) -> pl.DataFrame:
+    """Identifiers, the visit's times and order, constants, running numbers and copies; in file order."""
+    rules, write = source.rules, table.write
+    rows = rows.sort("subject_id", "start", "visit_id", "time", nulls_last=False)
+    rows = rows.with_columns(**_identifiers(table, source))
+    if table.file == rules.visits.table:
+        rows = _as_visits(rows, table, rules=rules, site=site)
     rows = rows.with_columns(pl.col(name).fill_null(text) for name, text in write.constants.items())
-    rows = rows.with_columns(_moment(pl.col(edge), rules).alias(name) for name, edge in write.visit_times.items())
+    rows = rows.with_columns(moment(pl.col(edge), rules).alias(name) for name, edge in write.visit_times.items())
     for name, scope in write.sequences.items():
         number = pl.int_range(1, pl.len() + 1)
-        running = number if scope == "table" else number.over("visit_id")
-        rows = rows.with_columns(running.cast(pl.String).alias(name))
-    rows = rows.with_columns(pl.col(origin).alias(name) for name, origin in write.copies.items())
-    return rows.select(table.columns)
+        within = {"table": number, "visit": number.over("visit_id"), "patient": number.over("subject_id")}
+        rows = rows.with_columns(within[scope].cast(pl.String).alias(name))
+    return rows.with_columns(pl.col(origin).alias(name) for name, origin in write.copies.items())
 
 
-def _dictionary(rule: DictionaryRule, codes: pl.DataFrame) -> pl.DataFrame:
-    """The dictionary's rows for the codes that the events know, as text, in file order."""
-    rows = []
+def _implied(table: TableRule, rows: pl.DataFrame) -> Counter[str]:
+    """Kind of code -> events that the rows tell although they were not written for one: a discharge that is a death, a
+    constant that is an answer. Whether a row outside visits tells an event of visits only, the row does not say."""
+    found = Counter[str]()
+    for number, rule in enumerate(table.events):
+        if rule.in_visit:
+            continue
+        told = _some_cell(rule.columns) & (_some_cell(_time_columns(rule)) if rule.at is None else True)
+        told &= ~pl.col(made_name(number)).fill_null(value=False) & holds(rule.where) & ~holds_any(rule.unless)
+        if implied := rows.filter(told).height:
+            found[rule.template.literal.split("//")[0]] += implied
+    return found
+
+
+def _identifiers(table: TableRule, source: Source) -> dict[str, pl.Expr]:
+    """The columns that say whose row it is. Text is padded, so that sorted texts are in the order of the numbers."""
+    kinds = source.rules.identifiers
+    found = {}
+    for column, name, kind, known in (
+        (table.subject, "subject_id", kinds.subject, source.patients),
+        (table.visit, "visit_id", kinds.visit, source.visits),
+    ):
+        if column is not None:
+            text = pl.col(name).cast(pl.String)
+            width = len(str(known[name].max() or 0))
+            found[column] = text.str.zfill(width) if kind == "text" else text
+    return found
+
+
+def _as_visits(rows: pl.DataFrame, table: TableRule, *, rules: Rules, site: SiteConfig) -> pl.DataFrame:
+    """Start, end and order of visits where no event has told them, and the cell that makes the patients the site's."""
+    edges = {rules.visits.start: "start", rules.visits.end: "end"}
+    cells = {name: moment(pl.col(edge), rules) for name, edge in edges.items() if name is not None}
+    order = () if rules.visits.clock is None else rules.visits.clock.order
+    running = pl.int_range(1, pl.len() + 1).over("subject_id").cast(pl.String)
+    cells |= {name: running for name in order if name not in (table.visit, *table.write.sequences)}
+    if site.first_visit is not None and site.first_visit.cells[0]:
+        cells[site.first_visit.column] = pl.lit(site.first_visit.cells[0])
+    constants = table.write.constants
+    return rows.with_columns(pl.col(name).fill_null(cell) for name, cell in cells.items() if name not in constants)
+
+
+def _time_columns(rule: EventRule) -> tuple[str, ...]:
+    """The columns of which one at least must be filled for the event to have its own time."""
+    age = () if rule.age is None else (rule.age.column,)
+    return (*rule.times, *age, *(() if rule.date is None else (rule.date.year,)))
+
+
+def _some_cell(columns: tuple[str, ...]) -> pl.Expr:
+    """Whether one of `columns` is filled; with none of them, nothing is missing."""
+    return pl.any_horizontal(pl.lit(not columns), *(pl.col(column).is_not_null() for column in columns))
+
+
+# --- dictionaries ----------------------------------------------------------------------------------------------------
+
+
+def _dictionaries(rules: Iterable[DictionaryRule], codes: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The rows of each dictionary file for the codes that the events know, as text, in file order."""
+    files: dict[str, list[DictionaryRule]] = {}
+    for rule in rules:
+        files.setdefault(rule.file, []).append(rule)
+    return {name: _dictionary(same, codes) for name, same in files.items()}
+
+
+def _dictionary(rules: list[DictionaryRule], codes: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one file, read by one rule or several."""
+    first, rows = rules[0], []
     for code, description, parents in codes.select("code", "description", "parent_codes").sort("code").iter_rows():
-        cells = rule.cells(code, description=description or "", parents=parents or ())
-        if cells is not None:
-            rows.append({**rule.write.constants, **cells})
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(rule.columns, pl.String))
-    for name in rule.write.sequences:
+        for rule in rules:
+            cells = rule.cells(code, description=description or "", parents=parents or ())
+            if cells is not None:
+                rows.append({**rule.write.constants, **first_cells(rule.where), **cells})
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(first.columns, pl.String)).unique(maintain_order=True)
+    for name in first.write.sequences:
         frame = frame.with_columns(pl.int_range(1, pl.len() + 1).cast(pl.String).alias(name))
-    frame = frame.with_columns(pl.col(origin).alias(name) for name, origin in rule.write.copies.items())
+    frame = frame.with_columns(pl.col(origin).alias(name) for name, origin in first.write.copies.items())
     return frame.with_columns(guard(pl.col(name)).alias(name) for name in frame.columns)
 
 
-def _moment(column: pl.Expr, rules: Rules) -> pl.Expr:
-    """A time as the source writes it."""
-    return column.dt.strftime(rules.date_formats[0])
+def _write(path: Path, rows: pl.DataFrame, *, text: TextFormat) -> int:
+    """Write one text file, as the source writes them; its number of rows."""
+    nothing = text.missing[0] if text.missing else ""
+    rows.write_csv(path, line_terminator="\n", separator=text.delimiter, null_value=nothing)
+    if text.encoding != "utf-8":
+        path.write_bytes(_encoded(path, text.encoding))
+    return rows.height
 
 
-def _write(folder: Path, rule: FileRule, rows: pl.DataFrame, *, facts: dict[str, Any]) -> None:
-    """One CSV file, and its number of rows among the facts."""
-    rows.write_csv(folder / f"{rule.file}.csv", line_terminator="\n")
-    facts["rows"][rule.file] = rows.height
+def _encoded(path: Path, encoding: str) -> bytes:
+    """The file in another encoding. Raises ArtefactError when it has no place for a character."""
+    try:
+        return path.read_text(encoding="utf-8").encode(encoding)
+    except UnicodeEncodeError:
+        where, expected = path.name, f"characters of {encoding}"
+        raise ArtefactError.of("cells that the source's encoding cannot hold", where=where, expected=expected) from None

@@ -2,7 +2,10 @@
 
 In:  visits of each patient, and the drawn gap, length and age in days (NaN where the generator sampled none).
 Out: admission and discharge of each visit, and the date of birth.
-Never: a real date; randomness that is not passed in.
+Never: a real date; randomness that is not passed in; a visit before the patient's birth.
+
+A generated record may contradict itself: visits years apart of a patient who is some months old. The age counts then,
+because it is told of every patient; the gaps between the visits are shortened, and their lengths if that is not enough.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ YEARS = 20
 
 # In days; drawn where the generator sampled no bin, and for the visit whose outcome is predicted: it has no length.
 DEFAULT_GAP = (30.0, 365.0)
+ARTIFICIAL_GAP = (1.0, 2.0)  # where the source has no calendar, and gaps mean nothing
 DEFAULT_LENGTH = (3.0, 10.0)
 DEFAULT_AGE = (40.0 * 365.25, 80.0 * 365.25)
 
@@ -31,11 +35,15 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """start, end (V,) of each visit, whole seconds; birth (B,), a midnight. All datetime64[us]."""
+    """start, end (V,) of each visit, whole seconds; birth (B,), a midnight. All datetime64[us].
+
+    `contradictory`: patients whose visits had to be brought closer together to fit into their age.
+    """
 
     start: Times
     end: Times
     birth: Times
+    contradictory: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +57,42 @@ class Intervals:
     aged_at: IntArray
 
 
-def timeline(intervals: Intervals, *, patient_offsets: IntArray, rng: np.random.Generator) -> Timeline:
-    """Lay every patient's visits one after the other, from a first admission in the synthetic calendar."""
+def timeline(
+    intervals: Intervals, *, patient_offsets: IntArray, rng: np.random.Generator, artificial: bool = False
+) -> Timeline:
+    """Lay every patient's visits one after the other, from a first admission in the synthetic calendar.
+
+    `artificial` says that the source has no calendar, so that unknown gaps are as short as extraction makes them.
+    """
     patients = len(intervals.age)
-    gap = _known(intervals.gap, DEFAULT_GAP, rng)
+    gap = _known(intervals.gap, ARTIFICIAL_GAP if artificial else DEFAULT_GAP, rng)
     length = np.maximum(_known(intervals.length, DEFAULT_LENGTH, rng), 1 / 24)
     age = _known(intervals.age, DEFAULT_AGE, rng)
     first = patient_offsets[:-1]
     gap[first] = 0.0
     owner = np.repeat(np.arange(patients), np.diff(patient_offsets))
+    earlier = np.arange(len(gap)) < intervals.aged_at[owner]  # the visits before that in which the age is told
+    gaps = gap * (np.arange(len(gap)) <= intervals.aged_at[owner])
+    spent, away = _summed(length * earlier, owner, patients), _summed(gaps, owner, patients)
+    gap = gap * _share(away, of=np.maximum(age - spent, 0))[owner]
+    length = length * np.where(earlier, _share(spent, of=age)[owner], 1)
     elapsed = np.cumsum(gap + length) - length  # days from an arbitrary origin to each admission
     base = rng.uniform(0.0, YEARS * 365.25, size=patients)
     admitted = base[owner] + elapsed - elapsed[first][owner]
     start = _moments(admitted)
     end = _moments(admitted + length)
     birth = (start[intervals.aged_at] - _seconds(age)).astype("datetime64[D]").astype("datetime64[us]")
-    return Timeline(start=start, end=end, birth=birth)
+    return Timeline(start=start, end=end, birth=birth, contradictory=int((spent + away > age).sum()))
+
+
+def _summed(values: FloatArray, owner: IntArray, patients: int) -> FloatArray:
+    """(B,) the sum of each patient's `values`."""
+    return np.bincount(owner, weights=values, minlength=patients).astype(np.float64)
+
+
+def _share(days: FloatArray, *, of: FloatArray) -> FloatArray:
+    """By how much `days` are to be multiplied to be no more than `of`."""
+    return np.where(days > of, of / np.where(days > 0, days, 1.0), 1.0)
 
 
 def _known(values: FloatArray, bounds: tuple[float, float], rng: np.random.Generator) -> FloatArray:

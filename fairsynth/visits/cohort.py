@@ -31,6 +31,7 @@ from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.phenotypes import phenotypes
 from fairsynth.visits.prepare import VISITS, Proposal, count_cells, plan_sha256, prepare
 from fairsynth.visits.records import Records
+from fairsynth.visits.tasks import Outcome, outcome_of
 
 __all__ = [
     "Cohort",
@@ -81,7 +82,12 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
         raise ArtefactError.of("visits of another study", where=str(root / VISITS), do="prepare the cohort again")
     names = ("patients", "tokens", "phenotypes", "sources")
     patients, tokens, named, sources = (pl.read_parquet(root / VISITS / f"{name}.parquet") for name in names)
-    rows = decoding.decoder(sources, tokens=vocabulary.names, minimum_patients=plan.vocabulary.minimum_patients)
+    rows = decoding.decoder(
+        sources,
+        tokens=vocabulary.names,
+        label=_label_code(plan, says_readmission=bool(manifest["facts"].get("readmission_events"))),
+        minimum_patients=plan.vocabulary.minimum_patients,
+    )
     facts = {
         "plan_sha256": plan_sha256(plan),
         "vocabulary_sha256": vocabulary.sha256,
@@ -98,6 +104,14 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
         cells=np.stack([count_cells(patients.filter(split=name), plan=plan) for name in SPLITS]),
         mapped_share=known_share(tokens.join(training, on="subject_id", how="semi"), vocabulary=vocabulary),
     )
+
+
+def _label_code(plan: StudyPlan, *, says_readmission: bool) -> str | None:
+    """The event that a label of 1 is in the source, None where no one event is."""
+    outcome = outcome_of(plan.task.name)
+    if outcome is Outcome.readmission:
+        return "READMISSION//30D" if says_readmission else None
+    return "DEATH//HOSPITAL" if outcome is Outcome.death else None
 
 
 def load_cohort(root: Path) -> Cohort:

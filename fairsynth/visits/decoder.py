@@ -19,10 +19,12 @@ Columns:
     LOS//<bin>            days from admission to discharge, low <= days < high
     SEX//<sex>            `GENDER//F`, `GENDER//M`
     GROUP//<group>        `<attribute>//<raw string>`, e.g. `ETHNICITY//WHITE`
-    LABEL                 `DEATH//HOSPITAL`
+    LABEL                 `DEATH//HOSPITAL` where the task predicts death; `READMISSION//30D` where it predicts
+                          readmission and the source has such events; else no row
     PHENOTYPE//<name>     no row: phenotypes follow from the diagnoses of the visits
     ADMISSION             structural: the event that opens a visit
     DISCHARGE//alive, DISCHARGE//died   structural: the event that closes it
+    LABEL//0              structural: what the source says of a label of 0, `READMISSION//LATER` or `//NONE`
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ DECODER_SCHEMA = {
     "high": pl.Float64,
     "weight": pl.Float64,
 }
-STRUCTURAL = ("ADMISSION", "DISCHARGE//alive", "DISCHARGE//died")
+STRUCTURAL = ("ADMISSION", "DISCHARGE//alive", "DISCHARGE//died", "LABEL//0")
+
+
+_VISIT = ["subject_id", "visit_id"]
 
 
 def group_sources(patients: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
@@ -61,26 +66,38 @@ def group_sources(patients: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
 def structural_sources(events: pl.DataFrame, *, visits: pl.DataFrame) -> pl.DataFrame:
     """Codes that open and close the visits in `visits` (subject_id, visit_id, died), as `group_sources` has them."""
     code = pl.col("code")
+    opens, closes = code.str.starts_with("ADMISSION//"), code.str.starts_with("DISCHARGE//")
     ending = pl.when("died").then(pl.lit("DISCHARGE//died")).otherwise(pl.lit("DISCHARGE//alive"))
+    found = events.filter(opens | closes).join(visits.select(*_VISIT, "died"), on=_VISIT, how="inner")
+    return _counted(found.with_columns(pl.when(opens).then(pl.lit("ADMISSION")).otherwise(ending).alias("token")))
+
+
+def readmission_sources(events: pl.DataFrame, *, visits: pl.DataFrame) -> pl.DataFrame:
+    """What the source says of a label of 0 in `visits` (subject_id, visit_id, order, last_order, label)."""
+    negative = visits.filter(pl.col("order") == pl.col("last_order"), pl.col("label") == 0).select(_VISIT)
+    said = events.filter(pl.col("code").str.starts_with("READMISSION//"))
+    return _counted(said.join(negative, on=_VISIT, how="inner").with_columns(token=pl.lit("LABEL//0")))
+
+
+def _counted(found: pl.DataFrame) -> pl.DataFrame:
+    """Events (subject_id, token, code) as `group_sources` has them."""
     return (
-        events.filter(code.str.starts_with("ADMISSION//") | code.str.starts_with("DISCHARGE//"))
-        .join(visits.select("subject_id", "visit_id", "died"), on=["subject_id", "visit_id"], how="inner")
-        .with_columns(
-            pl.when(code.str.starts_with("ADMISSION//")).then(pl.lit("ADMISSION")).otherwise(ending).alias("token")
-        )
-        .group_by("token", "code")
+        found.group_by("token", "code")
         .agg(pl.len().cast(pl.Int64).alias("events"), pl.col("subject_id").n_unique().cast(pl.Int64).alias("patients"))
         .select("token", "code", pl.lit(None, dtype=pl.String).alias("unit"), "events", "patients")
         .sort("token", "code")
     )
 
 
-def decoder(sources: pl.DataFrame, *, tokens: Iterable[str], minimum_patients: int) -> pl.DataFrame:
-    """The rows of `decoder.parquet` for the vocabulary's `tokens`; see the head of this module."""
+def decoder(sources: pl.DataFrame, *, tokens: Iterable[str], label: str | None, minimum_patients: int) -> pl.DataFrame:
+    """The rows of `decoder.parquet` for the vocabulary's `tokens`; see the head of this module.
+
+    `label` is the source's code for a label of 1, None where it has none.
+    """
     wanted = [*tokens, *STRUCTURAL]
     kept = sources.filter(pl.col("patients") >= minimum_patients, pl.col("token").is_in(wanted))
     rows = [_row(source) for source in kept.iter_rows(named=True)]
-    rows += [row for row in _fixed_rows() if row["token"] in set(wanted)]
+    rows += [row for row in _fixed_rows(label) if row["token"] in set(wanted)]
     return pl.DataFrame(rows, schema=DECODER_SCHEMA).sort("token", "source_code", "unit")
 
 
@@ -103,7 +120,7 @@ def _row(source: dict[str, object]) -> dict[str, object]:
     return {**row, "unit": unit, "low": low / factor, "high": high / factor}
 
 
-def _fixed_rows() -> list[dict[str, object]]:
+def _fixed_rows(label: str | None) -> list[dict[str, object]]:
     """Rows that are the same at every site."""
     kinds = {"AGE": AGE_BINS, "GAP": GAP_BINS, "LOS": LOS_BINS}
     intervals: list[dict[str, object]] = [
@@ -111,5 +128,5 @@ def _fixed_rows() -> list[dict[str, object]]:
         for kind, bins in kinds.items()
         for name, (low, high) in bins.items()
     ]
-    codes = {f"SEX//{sex}": code for code, sex in SEX_OF_GENDER.items()} | {"LABEL": "DEATH//HOSPITAL"}
+    codes = {f"SEX//{sex}": code for code, sex in SEX_OF_GENDER.items()} | ({"LABEL": label} if label else {})
     return intervals + [{"token": token, "source_code": code, "weight": 1.0} for token, code in codes.items()]

@@ -93,8 +93,8 @@ def labs() -> tuple[Lab, ...]:
 
 @cache
 def labs_by_loinc() -> dict[str, Lab]:
-    """The LOINC code that names an analyte's tokens -> the analyte."""
-    return {lab.loinc: lab for lab in labs()}
+    """LOINC code, `also` codes included -> its analyte: the one that it names, where two analytes have it."""
+    return {code: lab for lab in labs() for code in lab.also} | {lab.loinc: lab for lab in labs()}
 
 
 @cache
@@ -108,9 +108,11 @@ def find_lab(loinc: str | None, unit: str | None) -> Lab | None:
 
 
 def plain_unit(unit: str | None) -> str:
-    """A unit as the table writes it: lower case, no blanks, `u` for micro; "" for none."""
-    text = "".join((unit or "").split()).lower().replace("µ", "u").replace("μ", "u")
-    return text.rstrip(".")
+    """A unit as the table writes it: lower case, no blanks, `u` for micro and for units; "" for none."""
+    text = "".join((unit or "").split()).lower().replace("µ", "u").replace("μ", "u").rstrip(".")
+    for written, plain in (("mcg", "ug"), ("mcl", "ul"), ("mcu", "uu"), ("units/", "u/"), ("kgh2o", "kg")):
+        text = text.replace(written, plain)
+    return text
 
 
 def conversions(pairs: pl.DataFrame) -> pl.DataFrame:

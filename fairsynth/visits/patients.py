@@ -13,14 +13,24 @@ from fairsynth.visits.bins import DAYS_PER_YEAR, age_days
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.shards import VISIT_CODES, starts_with_any
 
+READMISSION_DAYS = 30
 SEX_OF_GENDER = {"GENDER//F": "female", "GENDER//M": "male"}
 
 
-def read_visits(events: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
-    """Every visit that has an admission: subject_id, visit_id, admitted, discharged, died, raw, units.
+def read_visits(events: pl.DataFrame, *, attribute: str, artificial: bool = False) -> pl.DataFrame:
+    """Every visit that has an admission: subject_id, visit_id, admitted, discharged, died, hospice, readmission, raw,
+    units.
 
-    `raw` is the string of the sensitive attribute (events `<attribute>//...`), null if the visit has none. A visit
-    without discharge ends with its last event.
+    `hospice`: discharged to one. `readmission` is 30D, LATER or NONE: what the source says (events `READMISSION//...`),
+    else what the patient's next admission says, else null, where the calendar is `artificial`. `raw` is the string of
+<<<<<<< HEAD
+    the sensitive attribute (events `<attribute>//...`), null if the visit has none; of a patient none of whose visits
+    has one, what is told outside visits. A visit without discharge ends with its last event.
+=======
+    the sensitive attribute (events `<attribute>//...`), null if the visit has none; where no visit of a patient has
+    one, the string that the source tells of the patient, outside any visit. A visit without discharge ends with its
+    last event.
+>>>>>>> 00b7c0994fe5e191a7e90f264c3e16280d0f3977
     """
     code, time = pl.col("code"), pl.col("time")
     prefix = f"{attribute}//"
@@ -32,14 +42,57 @@ def read_visits(events: pl.DataFrame, *, attribute: str) -> pl.DataFrame:
             time.filter(code.str.starts_with("DISCHARGE//")).max().alias("discharged"),
             time.max().alias("last_event"),
             code.str.starts_with("DEATH//HOSPITAL").any().alias("died"),
+            ((code == "HOSPICE") | _to_hospice(code)).any().alias("hospice"),
+            code.filter(code.str.starts_with("READMISSION//")).sort().first().str.strip_prefix("READMISSION//"),
             code.filter(code.str.starts_with(prefix)).sort().first().str.strip_prefix(prefix).alias("raw"),
             code.filter(code.str.starts_with("UNIT//")).str.strip_prefix("UNIT//").unique().sort().alias("units"),
         )
         .filter(pl.col("admitted").is_not_null())
         .with_columns(pl.coalesce("discharged", "last_event").alias("discharged"))
-        .drop("last_event")
+        .rename({"code": "readmission"})
+        .join(_own_strings(events, prefix), on="subject_id", how="left")
+        .with_columns(
+            pl.when(pl.col("raw").is_null().all().over("subject_id")).then("own").otherwise("raw").alias("raw")
+        )
+        .drop("last_event", "own")
+        .sort("subject_id", "admitted", "visit_id")
+        .join(_static_strings(events, prefix), on="subject_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(pl.col("raw").is_null().all().over("subject_id")).then("static").otherwise("raw").alias("raw")
+        )
+        .drop("static")
     )
-    return visits.sort("subject_id", "admitted", "visit_id")
+    return visits if artificial else visits.with_columns(pl.coalesce("readmission", _next_admission()))
+
+
+def _static_strings(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    """The string of the sensitive attribute that is told of a patient, not of a visit (OMOP): subject_id, static."""
+    told = events.filter(pl.col("visit_id").is_null(), pl.col("code").str.starts_with(prefix))
+    return told.group_by("subject_id").agg(pl.col("code").min().str.strip_prefix(prefix).alias("static"))
+
+
+def _to_hospice(code: pl.Expr) -> pl.Expr:
+    """Whether an event is a discharge to a hospice."""
+    return code.str.starts_with("DISCHARGE//") & code.str.to_uppercase().str.contains("HOSPICE", literal=True)
+
+
+def _next_admission() -> pl.Expr:
+    """30D, LATER or NONE, from the patient's next admission; one before the discharge counts as on the same day."""
+    days = (pl.col("admitted").shift(-1).over("subject_id") - pl.col("discharged")).dt.total_seconds() / 86_400
+    return (
+        pl.when(days.is_null())
+        .then(pl.lit("NONE"))
+        .when(days <= READMISSION_DAYS)
+        .then(pl.lit("30D"))
+        .otherwise(pl.lit("LATER"))
+    )
+
+
+def _own_strings(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    """The string of the sensitive attribute that is told of the patient, outside any visit: subject_id, own."""
+    code = pl.col("code")
+    own = events.filter(pl.col("visit_id").is_null(), code.str.starts_with(prefix)).group_by("subject_id")
+    return own.agg(code.sort().first().str.strip_prefix(prefix).alias("own"))
 
 
 def read_people(events: pl.DataFrame) -> pl.DataFrame:
@@ -58,10 +111,13 @@ def read_people(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def select(visits: pl.DataFrame, *, people: pl.DataFrame, cohort: CohortConfig, flow: Flow) -> pl.DataFrame:
+def select(
+    visits: pl.DataFrame, *, people: pl.DataFrame, cohort: CohortConfig, flow: Flow, artificial: bool = False
+) -> pl.DataFrame:
     """The cohort's visits, with columns birth, sex, age_days (at admission), order (0 = first), gap_days, los_days.
 
-    `gap_days` counts from the discharge of the patient's previous visit in the cohort (null on the first; at least 0).
+    `gap_days` counts from the discharge of the patient's previous visit in the cohort (at least 0; null on the first,
+    and everywhere where the calendar is `artificial`).
     """
     flow.note("patients_in_events", visits["subject_id"].n_unique())
     flow.note("visits_in_events", len(visits))
@@ -76,7 +132,8 @@ def select(visits: pl.DataFrame, *, people: pl.DataFrame, cohort: CohortConfig, 
         flow.note("visits_in_required_units", len(visits))
     visits = visits.filter(pl.len().over("subject_id") >= cohort.minimum_visits)
     flow.note("patients_with_enough_visits", visits["subject_id"].n_unique())
-    return with_intervals(visits)
+    visits = with_intervals(visits)
+    return visits.with_columns(gap_days=pl.lit(None, pl.Float64)) if artificial else visits
 
 
 def with_intervals(visits: pl.DataFrame) -> pl.DataFrame:

@@ -25,7 +25,7 @@ from fairsynth.visits.groups import GroupRules, assign, check_known, read_groups
 from fairsynth.visits.patients import first_strings, read_people, read_visits, select
 from fairsynth.visits.shards import Shards, few_events, inventory, open_shards
 from fairsynth.visits.split import split
-from fairsynth.visits.tasks import load_task
+from fairsynth.visits.tasks import Outcome, load_task, outcome_of
 from fairsynth.visits.tokens import Tokens, read_tokens, record_visits
 
 VISITS = "visits"
@@ -52,6 +52,7 @@ class _Site:
     shards: Shards
     few: pl.DataFrame  # the events that say who the patients are and when their visits are
     codes: pl.DataFrame
+    artificial: bool  # the source has no calendar: what lies between visits means nothing
     flow: Flow = field(default_factory=Flow)
 
 
@@ -77,6 +78,7 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
         "plan_sha256": plan_sha256(plan),
         "task": plan.task.name,
         "groups_without_patients": absent,
+        "readmission_events": bool(site.few["code"].str.starts_with("READMISSION//").any()),
     }
     inputs = {"events": manifest["content"], "config": artefacts.sha256_folder(config)}
     with artefacts.new(root, kind=VISITS, inputs=inputs, facts=facts) as folder:
@@ -91,6 +93,11 @@ def prepare(root: Path, *, config: Path, plan: StudyPlan) -> Proposal:
         visits=int(training["visits"].sum()),
         flow=dict(site.flow.counts),
     )
+
+
+def read_records(root: Path, *, config: Path, plan: StudyPlan) -> pl.DataFrame:
+    """The visits of every record as `prepare` takes them, in order: position, predicted_at, open, label, group, ..."""
+    return _records(_open(root, config=config, plan=plan))
 
 
 def proposed_codes(tokens: pl.DataFrame, *, training: pl.Series, plan: StudyPlan) -> dict[str, int]:
@@ -124,6 +131,7 @@ def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
     settings = read_site(config)
     rules_path = config / settings.groups
     events = root / "events"
+    facts = artefacts.read_manifest(events, kind="events")["facts"]
     rules, shards = read_groups(rules_path), open_shards(events)
     return _Site(
         config=settings,
@@ -133,6 +141,7 @@ def _open(root: Path, *, config: Path, plan: StudyPlan) -> _Site:
         shards=shards,
         few=few_events(shards, attribute=rules.attribute),
         codes=pl.read_parquet(events / "metadata" / "codes.parquet"),
+        artificial=facts.get("calendar") == "artificial",
     )
 
 
@@ -145,8 +154,9 @@ def _catalogue(site: _Site) -> Catalogue:
 def _records(site: _Site) -> pl.DataFrame:
     """The visits of every record, with group and raw string of the patient, prediction time and label."""
     flow, plan = site.flow, site.plan
-    visits = read_visits(site.few, attribute=site.rules.attribute)
-    visits = select(visits, people=read_people(site.few), cohort=site.config.cohort, flow=flow)
+    visits = read_visits(site.few, attribute=site.rules.attribute, artificial=site.artificial)
+    people, cohort = read_people(site.few), site.config.cohort
+    visits = select(visits, people=people, cohort=cohort, flow=flow, artificial=site.artificial)
     if visits.is_empty():
         raise flow.error(
             "empty cohort",
@@ -195,12 +205,13 @@ def _patients(records: pl.DataFrame, site: _Site) -> pl.DataFrame:
 
 def _sources(tokens: Tokens, records: pl.DataFrame, *, training: pl.DataFrame, site: _Site) -> pl.DataFrame:
     """Source codes of the training patients, for the decoder."""
-    attribute = site.rules.attribute
-    ids = training.select("subject_id")
+    visits = records.join(training.select("subject_id"), on="subject_id", how="semi")
+    readmission = outcome_of(site.plan.task.name) is Outcome.readmission
     return pl.concat(
         [
             tokens.sources,
-            decoding.group_sources(training, attribute=attribute),
-            decoding.structural_sources(site.few, visits=records.join(ids, on="subject_id", how="semi")),
+            decoding.group_sources(training, attribute=site.rules.attribute),
+            decoding.structural_sources(site.few, visits=visits.filter(~pl.col("hospice")) if readmission else visits),
+            decoding.readmission_sources(site.few, visits=visits if readmission else visits.clear()),
         ]
     )

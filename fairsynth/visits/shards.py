@@ -14,7 +14,7 @@ import polars as pl
 Shards = Sequence[pl.LazyFrame]
 
 PATIENT_CODES = ("MEDS_BIRTH", "GENDER//")
-VISIT_CODES = ("ADMISSION//", "DISCHARGE//", "DEATH//HOSPITAL", "UNIT//")
+VISIT_CODES = ("ADMISSION//", "DISCHARGE//", "DEATH//HOSPITAL", "UNIT//", "READMISSION//", "HOSPICE")
 
 
 def open_shards(events: Path) -> Shards:

@@ -154,8 +154,11 @@ def _lab_tokens(labs: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def _interval_tokens(rows: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """GAP on every visit of a record but its first, LOS on every visit that is complete at the prediction time."""
-    later, complete = pl.col("position") > 0, ~pl.col("open") & (pl.col("discharged") <= pl.col("predicted_at"))
+    """GAP on every visit of a record but its first (none where the source has no calendar), LOS on every visit that is
+    complete at the prediction time.
+    """
+    later = (pl.col("position") > 0) & pl.col("gap_days").is_not_null()
+    complete = ~pl.col("open") & (pl.col("discharged") <= pl.col("predicted_at"))
     gap = rows.filter(later).select("row", token=pl.format("GAP//{}", binned(pl.col("gap_days"), GAP_BINS)))
     stay = rows.filter(complete).select("row", token=pl.format("LOS//{}", binned(pl.col("los_days"), LOS_BINS)))
     return pl.concat([gap, stay]).cast({"token": catalogue.token_type})

@@ -10,12 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairsynth import artefacts
-from fairsynth.extraction import check_tables, extract
+from fairsynth.config import read_site, read_study
+from fairsynth.extraction import check_tables, extract, read_rules
 from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.visits.groups import read_groups
+from fairsynth.visits.labs import labs
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
+STUDIES = CONFIGS.parent / "studies"
 DATA = Path(__file__).parent / "data"
+DIABETES_130 = Path(__file__).resolve().parents[3] / "shared" / "data" / "diabetes-130"
 SOURCES = ("mimic4", "eicu", "omop")
 SITES_OF_DIABETES130 = {"medicare": 11, "unrecorded": 12, "public": 13, "private": 14}  # and the patient of each
 
@@ -43,6 +47,30 @@ def test_a_site_of_diabetes130_has_the_patients_whose_first_encounter_its_payer_
     events = extract(DATA / "diabetes130", config=CONFIGS / "diabetes130" / site, root=tmp_path)
     own = expected("diabetes130").filter(subject_id=SITES_OF_DIABETES130[site])
     assert in_order(pl.read_parquet(events / "data/*.parquet")) == in_order(own)
+
+
+@pytest.mark.skipif(not DIABETES_130.is_dir(), reason="needs shared/data/diabetes-130")
+def test_the_four_sites_share_out_the_real_patients_as_the_docs_say():
+    cells = {site: read_site(CONFIGS / "diabetes130" / site).first_visit.cells for site in SITES_OF_DIABETES130}
+    owner = {cell: site for site, listed in cells.items() for cell in listed}
+    assert len(owner) == sum(map(len, cells.values()))  # no payer has two sites
+    columns = ["encounter_id", "patient_nbr", "payer_code"]
+    rows = pl.read_csv(DIABETES_130 / "diabetic_data.csv.gz", infer_schema=False, null_values="?", columns=columns)
+    first = rows.sort(pl.col("encounter_id").cast(pl.Int64)).group_by("patient_nbr", maintain_order=True).first()
+    sites = first["payer_code"].fill_null("").replace_strict(owner)  # every payer has one
+    assert dict(sites.value_counts().iter_rows()) == {
+        "medicare": 20_414,
+        "private": 13_368,
+        "public": 6_693,
+        "unrecorded": 31_043,
+    }
+
+
+def test_the_study_of_diabetes130_has_its_four_sites_and_its_groups():
+    study = read_study(STUDIES / "diabetes130.yaml")
+    assert {entry.site for entry in study.sites} == set(SITES_OF_DIABETES130)
+    groups = {rule.group for rule in read_groups(CONFIGS / "diabetes130" / "groups.yaml").rules}
+    assert groups == set(study.groups.names)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -102,6 +130,16 @@ def test_laboratory_tests_of_eicu_have_loinc_codes(tmp_path):
     found = codes(extract(DATA / "eicu", config=CONFIGS / "eicu", root=tmp_path))
     assert found["LAB//-polys"] == (None, ["LOINC/770-8"])
     assert found["LAB//troponin - I"] == (None, [])  # not one of the tests that become tokens
+
+
+@pytest.mark.parametrize("source", ["mimic4", "eicu"])
+def test_inline_parents_name_laboratory_tests_that_become_tokens(source):
+    """Most of the table's analytes, by a code that it knows."""
+    known = {code for lab in labs() for code in lab.codes}
+    named = [parent.removeprefix("LOINC/") for parent in read_rules(CONFIGS / source).parents.values()]
+    assert set(named) <= known
+    analytes = {lab.name for lab in labs() if set(lab.codes) & set(named)}
+    assert len(analytes) >= 70
 
 
 MIMIC4_RACES = {

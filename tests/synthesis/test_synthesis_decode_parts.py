@@ -84,7 +84,7 @@ def test_the_calendar_keeps_gaps_lengths_and_ages(counts: list[int], seed: int) 
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     visits, last = int(offsets[-1]), offsets[1:] - 1
     gap, length = rng.uniform(0, 400, visits), rng.uniform(0.1, 40, visits)
-    age = rng.uniform(0, 100 * 365.25, len(counts))
+    age = rng.uniform(5 * 365.25, 100 * 365.25, len(counts))  # old enough for four visits
     times = timeline(Intervals(gap=gap.copy(), length=length, age=age, aged_at=last), patient_offsets=offsets, rng=rng)
     day = np.timedelta64(86_400, "s")
     assert np.allclose((times.end - times.start) / day, length, atol=2e-5)
@@ -94,6 +94,33 @@ def test_the_calendar_keeps_gaps_lengths_and_ages(counts: list[int], seed: int) 
     assert ((lived >= age - 2e-5) & (lived < age + 1 + 2e-5)).all()  # born at midnight of the same day
     assert (times.birth == times.birth.astype("datetime64[D]")).all()
     assert times.start.min() >= np.datetime64(f"{FIRST_YEAR}-01-01")
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**32))
+def test_nobody_is_admitted_before_birth_however_long_the_gaps(counts: list[int], seed: int) -> None:
+    rng = numpy_stream(seed, "intervals")
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    visits, last = int(offsets[-1]), offsets[1:] - 1
+    gap, length = rng.uniform(0, 4000, visits), rng.uniform(0.1, 400, visits)
+    age = rng.uniform(0, 3650, len(counts))
+    times = timeline(Intervals(gap=gap, length=length, age=age, aged_at=last), patient_offsets=offsets, rng=rng)
+    day = np.timedelta64(86_400, "s")
+    assert (times.start[offsets[:-1]] >= times.birth).all()
+    assert (times.start < times.end).all()
+    later = np.setdiff1d(np.arange(visits), offsets[:-1])
+    assert (times.start[later] >= times.end[later - 1]).all()
+    lived = (times.start[last] - times.birth) / day
+    assert ((lived >= age - 2e-5) & (lived < age + 1 + 2e-5)).all()
+    assert times.contradictory <= len(counts)
+
+
+def test_where_there_is_no_calendar_visits_follow_each_other_as_extraction_lays_them() -> None:
+    unknown = np.full(4, np.nan)
+    days = Intervals(gap=unknown, length=np.ones(4), age=np.array([9000.0]), aged_at=np.array([3]))
+    offsets = np.array([0, 4], dtype=np.int64)
+    times = timeline(days, patient_offsets=offsets, rng=numpy_stream(1, "calendar"), artificial=True)
+    gaps = (times.start[1:] - times.end[:-1]) / np.timedelta64(1, "D")
+    assert ((gaps >= 1) & (gaps < 2)).all()
 
 
 def test_unknown_intervals_are_drawn_and_move_no_known_one() -> None:
@@ -127,6 +154,10 @@ def test_unknown_intervals_are_drawn_and_move_no_known_one() -> None:
         ("-3.5", "-3.5"),
         ("+1e5", "+1e5"),
         ("Aspirin 5% -", "Aspirin 5% -"),
+        ("-polys", "-polys"),
+        ("+/-", "+/-"),
+        ("-cmd(1)", "'-cmd(1)"),
+        ("-A1", "'-A1"),
         ("two\nlines", "two lines"),
         ("", ""),
         (None, None),

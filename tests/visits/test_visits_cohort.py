@@ -363,7 +363,7 @@ def test_a_value_drawn_from_a_decoder_row_falls_back_into_its_bin(share):
     codes = [f"LAB//{index}" for index in range(len(cases))]
     units = [unit for *_, unit in cases]
     sources = pl.DataFrame({"token": tokens, "code": codes, "unit": units, "events": 1, "patients": 1})
-    rows = decoder(sources, tokens=set(tokens), minimum_patients=1)
+    rows = decoder(sources, tokens=set(tokens), label=None, minimum_patients=1)
     pairs = pl.DataFrame({"code": codes, "unit": units, "loinc": [loinc for loinc, *_ in cases]})
     value = (pl.col("low") + share * (pl.col("high") - pl.col("low"))).cast(pl.Float32)
     back = (

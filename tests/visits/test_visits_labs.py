@@ -204,6 +204,11 @@ def test_units_are_read_whatever_their_blanks_case_and_micro_sign():
     ]
 
 
+def test_eicu_s_spelling_of_units_is_read():
+    written = ("Units/L", "K/mcL", "mcg/dL", "mcU/ml", "mOsm/kg H2O")
+    assert [plain_unit(unit) for unit in written] == ["u/l", "k/ul", "ug/dl", "uu/ml", "mosm/kg"]
+
+
 @pytest.mark.parametrize("cuts", [(None, 5, 4, None), (1, None, 3, 4), (None, None, None, 4), (1, 2, 3, 99)])
 def test_a_table_entry_with_impossible_cuts_is_refused(cuts):
     with pytest.raises(ValidationError):

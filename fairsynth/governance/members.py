@@ -1,4 +1,4 @@
-"""Which counts of people a page may print, so that no hidden one can be computed from the others.
+"""Which counts of people may be printed side by side, so that no hidden one can be computed from the others.
 
 In:  counts by group, small ones already hidden.   Out: counts as they are printed.
 Never: a count between 1 and the minimum cell, in clear or by subtraction from a printed total.

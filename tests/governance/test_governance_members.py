@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairsynth.governance.disclosure import Count
-from fairsynth.report.disclosure import Members, members, pooled
+from fairsynth.governance.members import Members, members, pooled
 
 MINIMUM = 11
 
