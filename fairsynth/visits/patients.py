@@ -23,14 +23,9 @@ def read_visits(events: pl.DataFrame, *, attribute: str, artificial: bool = Fals
 
     `hospice`: discharged to one. `readmission` is 30D, LATER or NONE: what the source says (events `READMISSION//...`),
     else what the patient's next admission says, else null, where the calendar is `artificial`. `raw` is the string of
-<<<<<<< HEAD
-    the sensitive attribute (events `<attribute>//...`), null if the visit has none; of a patient none of whose visits
-    has one, what is told outside visits. A visit without discharge ends with its last event.
-=======
     the sensitive attribute (events `<attribute>//...`), null if the visit has none; where no visit of a patient has
     one, the string that the source tells of the patient, outside any visit. A visit without discharge ends with its
     last event.
->>>>>>> 00b7c0994fe5e191a7e90f264c3e16280d0f3977
     """
     code, time = pl.col("code"), pl.col("time")
     prefix = f"{attribute}//"
@@ -56,19 +51,8 @@ def read_visits(events: pl.DataFrame, *, attribute: str, artificial: bool = Fals
         )
         .drop("last_event", "own")
         .sort("subject_id", "admitted", "visit_id")
-        .join(_static_strings(events, prefix), on="subject_id", how="left", maintain_order="left")
-        .with_columns(
-            pl.when(pl.col("raw").is_null().all().over("subject_id")).then("static").otherwise("raw").alias("raw")
-        )
-        .drop("static")
     )
     return visits if artificial else visits.with_columns(pl.coalesce("readmission", _next_admission()))
-
-
-def _static_strings(events: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """The string of the sensitive attribute that is told of a patient, not of a visit (OMOP): subject_id, static."""
-    told = events.filter(pl.col("visit_id").is_null(), pl.col("code").str.starts_with(prefix))
-    return told.group_by("subject_id").agg(pl.col("code").min().str.strip_prefix(prefix).alias("static"))
 
 
 def _to_hospice(code: pl.Expr) -> pl.Expr:
