@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo study test lint format bench soak coverage clean install
+.PHONY: help demo study test lint format bench soak fuzz coverage clean install
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -59,6 +59,11 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/dev.stamp         ## extract randomly damaged tables: make fuzz FUZZ=2000
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest -m slow tests/extraction/test_extraction_fuzz.py
+
+FUZZ ?= 1000
 
 clean:                          ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage *.egg-info

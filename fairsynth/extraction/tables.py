@@ -31,7 +31,7 @@ from fairsynth.extraction.rules import FileRule, Rules, TextFormat
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 ROW = "__row__"  # 0-based number of a record in its file
 BLOCK_BYTES = 2**23  # of text that becomes one batch
-_CELL = re.compile(r"[-+.\d]|$")  # how cells begin, and column names do not
+_CELL = re.compile(r'[-+.\d]|$|.*(?:\d{3}|")')  # cells, or names with a cell in them
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 

@@ -19,8 +19,13 @@ THRESHOLDS = {"half": "score of at least 0.5", "tuned": "tuned on validation pat
 TASKS = {
     "in_hospital_mortality": "death in hospital during the last visit",
     "mortality_next_visit": "death in hospital during the next visit",
+    "readmission_30d": "readmission within 30 days of the discharge",
 }
-POSITIVES = {"in_hospital_mortality": "deaths", "mortality_next_visit": "deaths"}
+POSITIVES = {
+    "in_hospital_mortality": "deaths",
+    "mortality_next_visit": "deaths",
+    "readmission_30d": "readmissions",
+}
 METRICS = {
     "disparate_impact": "Disparate impact",
     "worst_tpr": "Worst TPR",

@@ -46,15 +46,14 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     source = artefacts.read_manifest(root / KIND, kind=KIND)
     prepared = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]
     outcome, follows = outcome_of(prepared["task"]), label_visit_follows(prepared["task"])
-    dated = source["facts"].get("calendar") != "artificial"
-    readmitted = outcome is Outcome.readmission and dated and not prepared["readmission_events"]
+    artificial = source["facts"].get("calendar") == "artificial"
+    readmitted = outcome is Outcome.readmission and not (artificial or prepared["readmission_events"])
     vocabulary = _vocabulary(root)
     decoder = Decoder.read(root / COHORT / "decoder.parquet", names=(*vocabulary.names, *STRUCTURAL))
     visits = visits_of(records, label_visit_follows=follows, readmission_follows=readmitted)
     deadly = outcome is Outcome.death
     drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, deadly=deadly, seed=seed)
     calendar = numpy_stream(seed, "decode", "calendar")
-    artificial = source["facts"].get("calendar") == "artificial"
     offsets = visits.patient_offsets
     times = timeline(drawn.intervals, patient_offsets=offsets, rng=calendar, artificial=artificial)
     events = assemble(drawn, visits=visits, times=times, rng=numpy_stream(seed, "decode", "hours"))

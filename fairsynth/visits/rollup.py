@@ -20,13 +20,14 @@ At the default levels:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 
 from fairsynth.config import LevelsConfig
-from fairsynth.visits.ccs import icd9_to_ccs, icd10_to_ccs
+from fairsynth.visits.ccs import icd9_to_ccs, icd10_to_ccs, plain_icd9
 from fairsynth.visits.drugs import normalise
 from fairsynth.visits.procedures import System, procedure_class
 
@@ -45,12 +46,12 @@ ROLLUP_SCHEMA = {
 }
 
 # A vocabulary, as codes and parents name it -> what its codes are.
-_DIAGNOSES = {"ICD9CM": "ICD9", "ICD10": "ICD10", "ICD10CM": "ICD10", "ICD10CN": "ICD10"}
+_DIAGNOSES = {"ICD9CM": "ICD9", **dict.fromkeys(("ICD10", "ICD10CM", "ICD10CN", "ICD10GM", "KCD7", "CIM10"), "ICD10")}
 _PROCEDURES: dict[str, System] = {
     **{"ICD9PROC": "icd9", "ICD10PCS": "icd10pcs"},
     **{"CPT": "cpt", "CPT4": "cpt"},
 }
-_OWN_CODES = "OMOP"  # only its parents say what a concept is
+_CONCEPT = "OMOP"  # a drug's name is the concept's description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +112,22 @@ def _split(parent: str) -> tuple[str, str]:
 
 
 def _standard_diagnosis(source: Source) -> tuple[str, str] | None:
-    """(ICD9 or ICD10, code): of a national ICD-10 through the WHO's code, of OMOP through its parents alone."""
-    found = None if source.system == "ICD9CM" else source.parent("ICD10", "ICD10CM", "ICD10CN", "ICD9CM")
+    """(ICD9 or ICD10, code): of a national ICD-10 through the WHO's code, of OMOP through its parents alone.
+
+    A code that can only be one of ICD-10 is, although the source (eICU) has it in a column for ICD-9.
+    """
+    found = None if source.system == "ICD9CM" else source.parent(*_DIAGNOSES)
     if found is None and source.system in _DIAGNOSES:
         found = (source.system, source.code)
-    return (_DIAGNOSES[found[0]], found[1]) if found else None
+    if found is None:
+        return None
+    system, code = _DIAGNOSES[found[0]], found[1]
+    return ("ICD10" if system == "ICD9" and _can_only_be_icd10(code) else system), code
+
+
+def _can_only_be_icd10(code: str) -> bool:
+    """Whether a code begins as none of ICD-9-CM does: E needs three digits before its dot, V two."""
+    return re.match(r"[A-DF-U]\d|[W-Z]\d|E\d\d\.", code.strip().upper()) is not None
 
 
 def _diagnosis(source: Source, levels: LevelsConfig) -> Rolled:
@@ -129,7 +141,7 @@ def _diagnosis(source: Source, levels: LevelsConfig) -> Rolled:
         return Rolled(token=own, standard=True, ccs=ccs)
     if levels.diagnoses == "ccs" and ccs is not None:
         return Rolled(token=f"DX//CCS//{ccs}", standard=True, ccs=ccs)
-    plain = code.replace(".", "").strip().upper()
+    plain = plain_icd9(code) if system == "ICD9" else code.replace(".", "").strip().upper()
     stem = plain[: 4 if system == "ICD9" and plain.startswith("E") else 3]
     token = f"DX//{system}//{stem}" if stem else None
     return Rolled(token=token, standard=bool(stem) and levels.diagnoses == "category", ccs=ccs)
@@ -137,8 +149,8 @@ def _diagnosis(source: Source, levels: LevelsConfig) -> Rolled:
 
 def _procedure(source: Source, levels: LevelsConfig) -> Rolled:
     own = f"PX//{source.rest}" if source.code else None
-    found = source.parent(*_PROCEDURES) if source.system == _OWN_CODES else (source.system, source.code)
-    if found is None or found[0] not in _PROCEDURES:
+    found = (source.system, source.code) if source.system in _PROCEDURES else source.parent(*_PROCEDURES)
+    if found is None:
         return Rolled(token=own)
     system = _PROCEDURES[found[0]]
     name = procedure_class(found[1], system=system)
@@ -151,11 +163,11 @@ def _procedure(source: Source, levels: LevelsConfig) -> Rolled:
 
 
 def _drug(source: Source, levels: LevelsConfig) -> Rolled:
-    written = source.description if source.system == _OWN_CODES else source.system
+    written = source.description if source.system == _CONCEPT else source.system
     name = written.strip() if levels.drugs == "source" else normalise(written)
     if name:
         return Rolled(token=f"RX//{name}", standard=True)
-    concept = source.parent("RXNORM") if source.system == _OWN_CODES else None
+    concept = source.parent("RXNORM") if source.system == _CONCEPT else None
     return Rolled(token=f"RX//RXNORM//{concept[1]}", standard=True) if concept else Rolled()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from extraction_accounts import assert_nobody_is_lost, flow_of
 from extraction_mutations import ADMISSIONS, COUNTED, REFUSED, SAME, Files
 from extraction_tables import TABLES
 
@@ -58,22 +59,6 @@ def cells_of(files: Files) -> set[str]:
     found = {cell.strip(' "') for text in texts for cell in re.split(r"[,;|\t\r\n\0]", text)}
     names = {name for line in header for name in line.split(",")}
     return {cell for cell in found - names if len(cell) > 3 and re.search(r"\d|-", cell)} | {"Heparin", "Aspirin"}
-
-
-def flow_of(out: Path) -> dict[str, int]:
-    return json.loads((out / "flow.json").read_text())
-
-
-def assert_nobody_is_lost(out: Path) -> None:
-    """Every row has one fate, and every patient of the tables is among the events or counted as having none."""
-    flow = flow_of(out)
-    for table in {step.split(": ")[0] for step in flow if step.endswith(": rows")}:
-        fates = [number for step, number in flow.items() if step.startswith(f"{table}: rows left out, ")]
-        assert flow[f"{table}: rows"] == flow[f"{table}: rows kept"] + sum(fates)
-        assert min([flow[f"{table}: rows kept"], *fates]) >= 0
-    events = pl.read_parquet(out / "data")
-    assert flow["patients"] == events["subject_id"].n_unique() + flow.get("patients without an event", 0)
-    assert flow["events"] == events.height
 
 
 @pytest.fixture(scope="module")

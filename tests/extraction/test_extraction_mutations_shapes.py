@@ -7,62 +7,23 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from extraction_offsets import LABS, OFFSET_RULES, OFFSET_TABLES, SITE, STAYS
 
 from fairsynth.errors import ExtractionError
 from fairsynth.extraction import check_tables, extract
-
-SITE = "schema: fairsynth.site/1\nsource: made-up\n"
-RULES = """\
-schema: fairsynth.rules/1
-text: {delimiter: ";", encoding: gb18030, missing: ["?"]}
-identifiers: {subject: text, visit: text}
-patients: STAY
-visits: {table: STAY, start: null, end: LEFT, clock: {unit: minutes, order: [NUMBER]}}
-tables:
-  - file: STAY
-    columns: [WHO, STAY, NUMBER, LEFT, AGE, SEX, BORN, MONTH, KIND]
-    subject: WHO
-    visit: STAY
-    where: {KIND: ["", ward]}
-    events:
-      - {code: "GENDER//{SEX}"}
-      - {code: "MEDS_BIRTH", age: {column: AGE, cells: {"> 89": 91}}}
-      - {code: "REGISTERED", date: {year: BORN, month: MONTH}, optional: true}
-      - {code: "ADMISSION//STAY", at: start}
-  - file: LAB
-    columns: [STAY, NAME, MINUTE, RESULT]
-    subject: null
-    visit: STAY
-    events:
-      - {code: "LAB//{NAME}", time: MINUTE, value: RESULT}
-"""
-STAYS = """\
-WHO;STAY;NUMBER;LEFT;AGE;SEX;BORN;MONTH;KIND
-p1;s-1;1;600;64;女;1950;3;ward
-p1;s-2;2;90.5;> 89;女;;;
-p2;s-3;1;1440;0.5;男;?;?;ward
-p3;s-4;1;60;30;女;;;theatre
-"""
-LABS = """\
-STAY;NAME;MINUTE;RESULT
-s-1;血糖;-15;5.6
-s-2;血糖;30;7.1
-s-3;钾;0;?
-"""
-TABLES = {"STAY": STAYS, "LAB": LABS}
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("config")
     (folder / "site.yaml").write_text(SITE, encoding="utf-8")
-    (folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+    (folder / "rules.yaml").write_text(OFFSET_RULES, encoding="utf-8")
     return folder
 
 
 def place(data: Path, **tables: str | bytes) -> Path:
     data.mkdir()
-    for name, content in (TABLES | tables).items():
+    for name, content in (OFFSET_TABLES | tables).items():
         (data / f"{name}.csv").write_bytes(content.encode("gb18030") if isinstance(content, str) else content)
     return data
 
@@ -106,8 +67,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_fault_is_told_with_file_line_and_column(name, config, tmp_path):
     table, old, new, told = REFUSED[name]
-    assert old in TABLES[table]
-    data = place(tmp_path / "data", **{table: TABLES[table].replace(old, new)})
+    assert old in OFFSET_TABLES[table]
+    data = place(tmp_path / "data", **{table: OFFSET_TABLES[table].replace(old, new)})
     with pytest.raises(ExtractionError) as caught:
         extract(data, config=config, root=tmp_path / "site")
     text = str(caught.value).replace(str(tmp_path), "")
@@ -126,7 +87,7 @@ def test_a_repeated_header_is_no_patient_where_such_rows_are_tolerated(config, t
     lenient = tmp_path / "config"
     lenient.mkdir()
     (lenient / "site.yaml").write_text(f"{SITE}maximum_unreadable_share: 0.5\n", encoding="utf-8")
-    (lenient / "rules.yaml").write_text(RULES, encoding="utf-8")
+    (lenient / "rules.yaml").write_text(OFFSET_RULES, encoding="utf-8")
     header = STAYS.split("\n")[0].replace("KIND", "ward")
     report = check_tables(place(tmp_path / "data", STAY=f"{STAYS}{header}\n"), config=lenient)
     assert report.patients == 2

@@ -73,7 +73,12 @@ class Story:
 
 
 def write_events(
-    root: Path, rows: Iterable[Row], *, parents: Mapping[str, list[str]] = PARENTS, shards: int = 1
+    root: Path,
+    rows: Iterable[Row],
+    *,
+    parents: Mapping[str, list[str]] = PARENTS,
+    shards: int = 1,
+    calendar: str = "real",
 ) -> Path:
     """`root/events` as extraction writes it: whole patients in each of `shards` files."""
     frame = pl.DataFrame(list(rows), schema=EVENT_SCHEMA, orient="row", strict=False)
@@ -83,7 +88,7 @@ def write_events(
         {"code": codes, "description": [""] * len(codes), "parent_codes": [parents.get(code, []) for code in codes]},
         schema={"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)},
     )
-    with artefacts.new(root, kind="events", inputs={}) as folder:
+    with artefacts.new(root, kind="events", inputs={}, facts={"calendar": calendar}) as folder:
         for name in ("data", "metadata"):
             (folder / name).mkdir()
         shard = (pl.col("subject_id").rank("dense") - 1) * shards // frame["subject_id"].n_unique()
