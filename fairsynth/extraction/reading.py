@@ -22,6 +22,7 @@ from fairsynth.extraction.event_rules import EventRule
 from fairsynth.extraction.events import (
     SUBJECT,
     VISIT,
+    Maker,
     Names,
     Sink,
     age_name,
@@ -85,7 +86,7 @@ class Reader:
         self._names = Names()
         self._parsers: dict[frozenset[str], dict[str, pl.Expr]] = {}  # by the columns that come as times
         self._stays = stays(frame.visits) if frame is not None and rule.attach_by_time else None
-        self._in_visit = [event.template.literal for event in rule.events if event.in_visit]
+        self._in_visit = any(event.in_visit for event in rule.events)
 
     def read(self, sink: Sink | None, *, names: Names) -> Reading:
         """Read the whole table; events go to `sink`, their codes and units numbered by `names`.
@@ -129,11 +130,13 @@ class Reader:
         rows = self._placed(rows, self.frame)
         rows = rows.with_columns(maker.made.alias(made_name(index)) for index, maker in enumerate(self._makers))
         self._count_misses(rows)
-        events = [
-            events_of(rows.filter(made_name(index)), maker, names=self._names)
-            for index, maker in enumerate(self._makers)
-        ]
+        events = [self._made(rows.filter(made_name(index)), maker) for index, maker in enumerate(self._makers)]
         self._emit(pl.concat(events), sink)
+
+    def _made(self, rows: pl.DataFrame, maker: Maker) -> pl.DataFrame:
+        """The events that `maker` makes; where some are given in a visit only, with their row and whether they are."""
+        events = events_of(rows, maker, names=self._names)
+        return events.with_columns(rows[ROW], in_visit=maker.rule.in_visit) if self._in_visit else events
 
     def _parsed(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         typed = frozenset(column for column in self.table.columns if schema[column] == pl.Datetime("us"))
@@ -207,27 +210,24 @@ class Reader:
 
     def _emit(self, events: pl.DataFrame, sink: Sink | None) -> None:
         found = self.found
-        named = self.rule.visit is not None or self._stays is not None
-        outside = events["visit_id"].null_count() if named else 0
-        found.events += events.height
-        found.events_without_visit += outside
+        outside = events["visit_id"].null_count()
         if self._stays is not None:
-            before = events["visit_id"].null_count()
             events = attached(events, self._stays, by_day=self.rule.attach_by_time == "day")
-            found.events_attached += before - events["visit_id"].null_count()
+            found.events_attached += outside - events["visit_id"].null_count()
         if self._in_visit:
-            events = self._without_outsiders(events)
+            events, left = self._without_outsiders(events)
+            outside -= left
+        found.events += events.height
+        found.events_without_visit += outside if self.rule.visit is not None or self._stays is not None else 0
         if sink is not None and events.height:
             sink(events)
 
-    def _without_outsiders(self, events: pl.DataFrame) -> pl.DataFrame:
-        """The events but those outside any visit that their rule gives in a visit only."""
-        code = pl.col("code").cast(pl.String)
-        bound = pl.any_horizontal(code.str.starts_with(literal) for literal in self._in_visit)
-        inside = events.filter(pl.col("visit_id").is_not_null() | ~bound)
-        self.found.events -= events.height - inside.height
-        self.found.events_without_visit -= (events.height - inside.height) if self.rule.visit is not None else 0
-        return inside
+    def _without_outsiders(self, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """The events but those outside any visit that their rule gives in a visit only; how many those are. Rows that
+        give no other event are counted."""
+        inside = events.filter(pl.col("visit_id").is_not_null() | ~pl.col("in_visit"))
+        self.found.fates[NO_EVENT] += events[ROW].n_unique() - inside[ROW].n_unique()
+        return inside.drop(ROW, "in_visit"), events.height - inside.height
 
 
 # --- what is parsed, what must hold ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Spool:
 
     def close(self) -> None:
         """Finish the files. Nothing can be added any more."""
-        if self._writers:
+        if self._writers and self._held:
             self._flush()
         for frame in self._held:
             self.events.update(dict(frame["bucket"].value_counts().iter_rows()))

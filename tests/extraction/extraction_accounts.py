@@ -18,6 +18,7 @@ def assert_nobody_is_lost(out: Path) -> None:
         fates = [number for step, number in flow.items() if step.startswith(f"{table}: rows left out, ")]
         assert flow[f"{table}: rows"] == flow[f"{table}: rows kept"] + sum(fates)
         assert min([flow[f"{table}: rows kept"], *fates]) >= 0
+        assert flow[f"{table}: events"] >= flow[f"{table}: rows kept"]
     events = pl.read_parquet(out / "data")
     assert flow["patients"] == events["subject_id"].n_unique() + flow.get("patients without an event", 0)
     assert flow["events"] == events.height
