@@ -24,9 +24,7 @@ from fairsynth.visits.groups import read_groups
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-TASKS = dict.fromkeys(("mimic4", "eicu", "omop"), "in_hospital_mortality") | {
-    "diabetes130/medicare": "readmission_30d"
-}
+TASKS = dict.fromkeys(("mimic4", "eicu", "omop"), "in_hospital_mortality") | {"diabetes130/medicare": "readmission_30d"}
 PATIENTS = 60
 
 
