@@ -50,8 +50,10 @@ class Template:
 
     def overlaps(self, other: Template) -> bool:
         """Whether some code could come from both."""
-        if self.column is None or other.column is None:
-            return self.invert(other.literal) is not None or other.invert(self.literal) is not None
+        if self.column is None:
+            return other.invert(self.literal) is not None
+        if other.column is None:
+            return self.invert(other.literal) is not None
         return self.literal.startswith(other.literal) or other.literal.startswith(self.literal)
 
 
