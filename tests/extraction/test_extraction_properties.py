@@ -1,10 +1,9 @@
 """Laws of extraction: codes lead back, every row has the fate that a row-by-row oracle gives it, order and format of
-files do not matter, an artificial calendar keeps a patient's visits apart, sites made of one source share no patient."""
+files do not matter, an artificial calendar keeps visits apart, sites made of one source share no patient."""
 
 import json
 import tempfile
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
