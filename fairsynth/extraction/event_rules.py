@@ -133,9 +133,7 @@ class EventRule(Strict):
         if len(set(self.cells.values())) != len(self.cells):
             raise ValueError(f"{self.code}: two `cells` become the same, so that the code could not be turned back")
         if "" in self.cells.values():
-            raise ValueError(
-                f"{self.code}: one of `cells` becomes nothing, and a code needs something after its literal"
-            )
+            raise ValueError(f"{self.code}: one of `cells` becomes nothing, so that the code could not be turned back")
         if sum(kind is not None for kind in (self.time, self.age, self.date)) > 1:
             raise ValueError(f"{self.code}: give one of `time`, `age` and `date`")
         if self.or_time and self.time is None:

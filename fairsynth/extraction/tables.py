@@ -231,7 +231,7 @@ class _Bytes(io.RawIOBase):
         data = self._source.read(size)
         if b"\0" in data:
             raise _NotText
-        self.may_be_hexadecimal |= b"0x" in data or b"0X" in data
+        self.may_be_hexadecimal |= any(mark in data or mark == self._tail[-1:] + data[:1] for mark in (b"0x", b"0X"))
         values = np.frombuffer(data, dtype=np.uint8)
         self._lines += int(np.count_nonzero(values == ord("\n")))
         if quotes := int(np.count_nonzero(values == ord('"'))):

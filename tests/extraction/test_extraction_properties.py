@@ -4,20 +4,26 @@ files do not matter, an artificial calendar keeps visits apart, sites made of on
 import json
 import tempfile
 from contextlib import ExitStack
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
 import polars as pl
+import pyarrow as pa
 import pytest
-from extraction_worlds import SITE, World, look, oracle, rules, worlds
+from extraction_worlds import COLUMNS, SITE, ZERO, World, look, oracle, place, rules, worlds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fairsynth.artefacts import MANIFEST
-from fairsynth.extraction import engine, extract, shards, tables
+from fairsynth.config import FirstVisit
+from fairsynth.extraction import cells, engine, extract, frame, shards, tables
+from fairsynth.extraction.casts import Casts, time_lengths
 from fairsynth.extraction.event_rules import EventRule
-from fairsynth.extraction.events import makers
+from fairsynth.extraction.events import attached, makers, stays
+from fairsynth.extraction.frame import ARTIFICIAL_GAP
 from fairsynth.extraction.rules import DictionaryRule, Rules, TableRule
 from fairsynth.extraction.templates import Parent, Template
 
@@ -144,6 +150,15 @@ def test_where_keeps_the_rows_that_fit_in_every_column_and_unless_those_that_fit
 # --- every row has its fate ------------------------------------------------------------------------------------------
 
 
+VISIT_SCHEMA = {
+    "subject_id": pl.Int64,
+    "visit_id": pl.Int64,
+    "start": pl.Datetime("us"),
+    "end": pl.Datetime("us"),
+}
+MOMENT_SCHEMA = {"number": pl.Int64, "subject_id": pl.Int64, "time": pl.Datetime("us"), "visit_id": pl.Int64}
+
+
 @settings(max_examples=50, deadline=None)
 @given(world=worlds(), attach=st.sampled_from([True, False, "day"]))
 def test_rows_and_events_are_those_of_an_oracle_that_reads_row_by_row(folder, world, attach):
@@ -160,26 +175,45 @@ def test_rows_and_events_are_those_of_an_oracle_that_reads_row_by_row(folder, wo
     assert sum(table.events_without_visit - table.events_attached for table in report.tables) == outside
 
 
+HOURS = st.integers(0, 10).map(lambda step: ZERO + timedelta(hours=4 * step))
+STAY = st.tuples(st.integers(1, 2), HOURS, st.integers(-1, 8))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    drawn=st.lists(STAY, max_size=5),
+    moments=st.lists(st.tuples(st.integers(1, 3), st.none() | HOURS), min_size=1, max_size=8),
+    by_day=st.booleans(),
+)
+def test_an_event_is_attached_to_the_visit_that_a_search_through_all_finds(drawn, moments, by_day):
+    known = [(who, 10 + i, start, start + timedelta(hours=4 * steps)) for i, (who, start, steps) in enumerate(drawn)]
+    visits = pl.DataFrame(known, schema=VISIT_SCHEMA, orient="row")
+    rows = [(number, who, time, None) for number, (who, time) in enumerate(moments)]
+    events = pl.DataFrame(rows, schema=MOMENT_SCHEMA, orient="row")
+    found = attached(events, stays(visits), by_day=by_day).sort("number")
+    expected = [None if time is None else place(who, time, known, by_day=by_day) for who, time in moments]
+    assert found["visit_id"].to_list() == expected
+    assert found.drop("visit_id").equals(events.drop("visit_id"))
+
+
 @settings(max_examples=12, deadline=None)
 @given(world=worlds(), data=st.data())
 def test_order_of_rows_and_columns_format_and_size_of_batches_do_not_matter(folder, world, data):
-    place = fresh(folder)
+    here = fresh(folder)
     turned = World({name: data.draw(st.permutations(rows)) for name, rows in world.tables.items()})
     order = {name: data.draw(st.permutations(rows)) for name, rows in _columns(world).items()}
     ending = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]))
     block = data.draw(st.sampled_from([tables.BLOCK_BYTES, 300]))
     held = data.draw(st.sampled_from([shards.HELD_EVENTS, 0, 1, 3]))
-    one = _content(world.write(place / "one"), place / "one site")
+    one = _content(world.write(here / "one"), here / "one site")
     with ExitStack() as stack:
         stack.enter_context(patch.object(tables, "BLOCK_BYTES", block))
         stack.enter_context(patch.object(shards, "HELD_EVENTS", held))
-        other = _content(turned.write(place / "other", ending=ending, order=order), place / "other site")
+        other = _content(turned.write(here / "other", ending=ending, order=order), here / "other site")
     assert one == other
 
 
 def _columns(world: World) -> dict[str, list[str]]:
-    from extraction_worlds import COLUMNS
-
     return {name: list(COLUMNS[name]) for name in world.tables}
 
 
@@ -189,3 +223,157 @@ def _content(data: Path, root: Path) -> tuple[str, dict[str, int]]:
         (data / "rules.yaml").touch()
         out = extract(data, config=data, root=root)
     return json.loads((out / MANIFEST).read_text())["content"], json.loads((out / "flow.json").read_text())
+
+
+@settings(max_examples=25, deadline=None)
+@given(world=worlds(), size=st.integers(1, 20))
+def test_shards_hold_whole_patients_in_order_and_together_what_one_shard_holds(folder, world, size):
+    data = world.write(fresh(folder) / "data")
+    (whole, parts) = (_shards(data, shard_events=number) for number in (10**6, size))
+    assert pl.concat(parts).equals(pl.concat(whole))
+    patients = [who for part in parts for who in sorted(set(part["subject_id"]))]
+    assert patients == sorted(set(patients))
+
+
+def _shards(data: Path, *, shard_events: int) -> list[pl.DataFrame]:
+    """The events, shard by shard, of a source whose every patient is a bucket."""
+    with patch.object(shards, "SHARD_EVENTS", shard_events), patch.object(frame, "PATIENTS_A_BUCKET", 1):
+        _content(data, data.parent / f"site {shard_events}")
+    return [pl.read_parquet(path) for path in sorted((data.parent / f"site {shard_events}" / "events/data").iterdir())]
+
+
+# --- sources without dates, and several sites of one source -----------------------------------------------------------
+
+CLOCK = Rules.model_validate(
+    {
+        "schema": "fairsynth.rules/1",
+        "identifiers": {"subject": "text", "visit": "text"},
+        "patients": "STAYS",
+        "visits": {
+            "table": "STAYS",
+            "start": "IN",
+            "end": "OUT",
+            "clock": {"unit": "minutes", "order": ["YEAR", "NUMBER"]},
+        },
+        "tables": [
+            {
+                "file": "STAYS",
+                "columns": ["WHO", "STAY", "YEAR", "NUMBER", "IN", "OUT", "PLACE"],
+                "subject": "WHO",
+                "visit": "STAY",
+                "events": [{"code": "ADMISSION//X", "at": "start"}, {"code": "LEFT", "time": "OUT"}],
+            }
+        ],
+    }
+)
+OFFSET = st.integers(-10_000_000, 10_000_000)  # minutes: 19 years
+TIMELESS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "WHO": st.sampled_from(["p", "q", "Ω"]),
+            "YEAR": st.sampled_from(["2014", "2015", ""]),
+            "NUMBER": st.sampled_from(["1", "2", "10", "16777217", ""]),
+            "IN": OFFSET,
+            "OUT": OFFSET,
+            "PLACE": st.sampled_from(["a", "b", "c", ""]),
+        }
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def timeless(folder: Path, drawn: list[dict]) -> tuple[Path, list[dict]]:
+    """Write stays, numbered in the order drawn."""
+    rows = [{**row, "STAY": f"s{number}"} for number, row in enumerate(drawn)]
+    data = fresh(folder)
+    pl.DataFrame(rows).select(CLOCK.table("STAYS").columns).write_csv(data / "STAYS.csv")
+    return data, rows
+
+
+def when(row: dict) -> tuple:
+    """What puts a patient's stays in order; a number that is not given comes last."""
+    return (*((cell == "", float(cell or 0)) for cell in (row["YEAR"], row["NUMBER"])), row["STAY"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=TIMELESS)
+def test_an_artificial_calendar_keeps_visits_apart_in_order_and_exact_inside(folder, drawn):
+    data, rows = timeless(folder, drawn)
+    seen, events = look(data, CLOCK)
+    found = {row["visit_key"]: row for row in seen.checked()[0].visits.iter_rows(named=True)}
+    assert len(found) == len(rows)
+    for row in rows:
+        visit = found[row["STAY"]]
+        assert visit["start"] - visit["zero"] == timedelta(minutes=row["IN"])
+        assert visit["end"] - visit["zero"] == timedelta(minutes=row["OUT"])
+        assert visit["zero"] + timedelta(minutes=row["OUT"]) in {event[1] for event in events if event[2] == "LEFT"}
+    for who in {row["WHO"] for row in rows}:
+        own = [found[row["STAY"]] for row in sorted((row for row in rows if row["WHO"] == who), key=when)]
+        for before, after in pairwise(own):
+            assert max(before["start"], before["end"]) + ARTIFICIAL_GAP <= after["start"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=TIMELESS)
+def test_sites_made_of_one_source_share_no_patient_and_lose_none(folder, drawn):
+    data, rows = timeless(folder, drawn)
+    patients: list[str] = []
+    for cell in ("a", "b", "c", ""):
+        site = SITE.model_copy(update={"first_visit": FirstVisit(column="PLACE", cells=(cell,))})
+        seen, _ = look(data, CLOCK, site=site)
+        known, report = seen.checked()
+        here = known.patients.filter(~pl.col("elsewhere"))["subject_key"].to_list()
+        first = {who: min((row for row in rows if row["WHO"] == who), key=when) for who in {row["WHO"] for row in rows}}
+        assert sorted(here) == sorted(who for who, row in first.items() if row["PLACE"] == cell)
+        assert report.tables[0].left_out.get("another site's patient", 0) == sum(row["WHO"] not in here for row in rows)
+        patients += here
+    assert sorted(patients) == sorted({row["WHO"] for row in rows})
+
+
+# --- fast and slow parsing --------------------------------------------------------------------------------------------
+
+DIGITS = st.text("0123456789", min_size=1, max_size=4)
+ODD = st.sampled_from(
+    ["", " ", "+1", "-0", "007", "0x1F", "0X1f", "1e5", "1e400", "nan", "inf", "-Infinity", "1_0", ".5", "5."]
+)
+WHOLE = st.one_of(DIGITS, ODD, st.integers(-(2**70), 2**70).map(str), st.text("0123456789+-.eExX nai", max_size=6))
+PLACE = st.sampled_from(["2020", "0000", "1699", "2500", "9999", "20"]), st.sampled_from(["01", "02", "13", "1"])
+TIME = st.one_of(
+    st.builds(
+        "{}-{}-{}{}{}:{}:{}".format,
+        *PLACE,
+        st.sampled_from(["01", "29", "30", "31", "1"]),
+        st.sampled_from([" ", "T", "  "]),
+        *(st.sampled_from(["00", "23", "24", "7"]), *[st.sampled_from(["00", "59", "60"])] * 2),
+    ),
+    st.builds("{}-{}-{}".format, *PLACE, st.sampled_from(["01", "29", "30"])),
+    st.text("0123456789-: TZ+.", max_size=20),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(kind=st.sampled_from(["integer", "real", "time"]), data=st.data(), days=st.booleans())
+def test_what_the_fast_parser_makes_of_cells_is_what_the_exact_one_makes(kind, data, days):
+    drawn = data.draw(st.lists(TIME if kind == "time" else WHOLE, min_size=1, max_size=3))
+    formats = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d") if days else ("%Y-%m-%d %H:%M:%S",)
+    text = pa.array([cell or None for cell in drawn], pa.string())
+    batch = pa.RecordBatch.from_arrays([text], names=["X"])
+    casts = Casts(kinds={"X": kind}, time_lengths=time_lengths(formats))
+    hexadecimal = any("x" in cell.lower() for cell in drawn)
+    typed = pl.DataFrame(casts.apply(batch, may_be_hexadecimal=hexadecimal))
+    frames = (_trimmed(frame) for frame in (pl.DataFrame(batch), typed))
+    slow, fast = (frame.select(_parsed(kind, frame.schema["X"], formats)).to_series() for frame in frames)
+    assert fast.equals(slow, null_equal=True)
+
+
+def _trimmed(frame: pl.DataFrame) -> pl.DataFrame:
+    text = pl.col(pl.String).str.strip_chars()
+    return frame.with_columns(pl.when(text != "").then(text))
+
+
+def _parsed(kind: str, dtype: pl.DataType, formats: tuple[str, ...]) -> pl.Expr:
+    if kind == "time":
+        known = rules().model_copy(update={"date_formats": formats})
+        return cells.time("X", known) if dtype == pl.String else cells.known_time("X")
+    return cells.real("X") if kind == "real" else cells.identifier("X", "number", title="X")
