@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-PATIENTS = 900
-ORIGINS = ["Northerner"] * 60 + ["Southerner"] * 25 + ["Islander"] * 14 + ["Traveller"]
+PATIENTS = 1_500
+ORIGINS = ["Northerner"] * 120 + ["Southerner"] * 50 + ["Islander"] * 28 + ["Traveller"]
 ILLNESSES = {  # ICD-10 code -> chance of having it, and what it adds to the chance of dying
     "I50.1": (0.25, 0.10),
     "J18.9": (0.30, 0.05),
@@ -25,11 +25,11 @@ ILLNESSES = {  # ICD-10 code -> chance of having it, and what it adds to the cha
     "F05": (0.10, 0.05),
 }
 TESTS = {  # test -> unit, mean and spread of the healthy, factor for the dying
-    "Creatinine": ("umol/L", 85, 20, 2.2),
-    "Glucose": ("mmol/L", 6.5, 1.5, 1.3),
-    "Potassium": ("mmol/L", 4.2, 0.4, 1.2),
-    "Haemoglobin": ("g/L", 135, 15, 0.75),
-    "Lactate": ("mmol/L", 1.3, 0.4, 3.0),
+    "Creatinine": ("umol/L", 85, 25, 1.4),
+    "Glucose": ("mmol/L", 6.5, 1.5, 1.1),
+    "Potassium": ("mmol/L", 4.2, 0.4, 1.05),
+    "Haemoglobin": ("g/L", 135, 15, 0.9),
+    "Lactate": ("mmol/L", 1.3, 0.5, 1.5),
     "Frothiness": ("bubbles", 12, 4, 1.0),
 }
 DRUGS = (

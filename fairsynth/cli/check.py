@@ -45,6 +45,9 @@ def run(
 
     Example: `fairsynth check site_configs/pic --data raw/pic`
     """
+    if not target.exists():
+        expected = "a study file, or a folder with site.yaml"
+        raise ConfigError.of("missing file or folder", where=str(target), expected=expected, do="check the path")
     if target.is_dir():
         _check_site(target, data=data, study=study, out=out, as_json=as_json)
     elif study or out:

@@ -30,11 +30,15 @@ def run(
 
     Example: `fairsynth init-site raw/myhospital --out site_configs/myhospital`
     """
+    shipped = _shipped()
     with errors.status("looking at headers and first rows"):
-        outcome = init_site(data, out=out, name=name, shipped=_shipped())
+        outcome = init_site(data, out=out, name=name, shipped=shipped)
     if as_json:
         typer.echo(outcome.model_dump_json())
         return
+    for config in map(Path, outcome.looks_like):
+        known = config.relative_to(shipped) if shipped is not None else config
+        output.print(Text(f"this looks like {known}: use {_from_here(config)}"), soft_wrap=True)
     _show(outcome, data)
 
 
@@ -50,8 +54,6 @@ def _from_here(path: Path) -> Path:
 
 
 def _show(outcome: Outcome, data: Path) -> None:
-    for config in outcome.looks_like:
-        output.print(Text(f"this looks like {Path(config).name}: use {_from_here(Path(config))}"), soft_wrap=True)
     table = Table("file", "read as", "codes", title="what the tables were taken for", title_justify="left")
     for found in outcome.tables:
         table.add_row(Text(found.file), Text(found.what), Text("\n".join(found.codes)))

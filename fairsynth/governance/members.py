@@ -4,9 +4,9 @@ In:  counts by group, small ones already hidden.   Out: counts as they are print
 Never: a count between 1 and the minimum cell, in clear or by subtraction from a printed total.
 
 Three rules. A small count is printed as `<k`. Where the patients without the outcome are few, the number with it is
-only bounded (`≥k`). Column totals are printed, so the hidden counts of a column must be at least two and add up to at
-least k: where they do not, the smallest other count is bounded too. Over all sites, a group is bounded as soon as one
-site hides it.
+only bounded (`≥k`; of fewer than 2 k patients, `≥1`). Column totals are printed, so the hidden counts of a column must
+be at least two and add up to at least k: where they do not, the smallest other count is bounded too. Over all sites, a
+group is bounded as soon as one site hides it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ def pooled(everyone: Members, sites: Sequence[Members], *, totals: tuple[Count, 
 
 
 def _positives(patients: Count, positives: Count, minimum: int) -> Count:
-    """The positives, bounded where patients - positives would be a small count."""
+    """The positives, bounded where patients - positives would be a small count.
+
+    Of fewer than 2 k patients any part is only `≥1`: `<k` and `≥k` would leave too few numbers to choose from.
+    """
+    if isinstance(patients, int) and patients < 2 * minimum and positives not in (0, patients):
+        return "≥1"
     if isinstance(patients, int) and isinstance(positives, int) and 0 < patients - positives < minimum <= positives:
         return f"≥{minimum}"
     return positives

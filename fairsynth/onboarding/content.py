@@ -25,6 +25,7 @@ from fairsynth.onboarding.keys import named
 
 Columns = Mapping[str, Column]
 
+EITHER_ICD = re.compile(f"(?:{ICD9.pattern})|(?:{ICD10.pattern})")
 AT_CODING: dict[str, object] = {"at": "end"}  # codes stand at the end of the visit, when they are coded
 
 
@@ -49,12 +50,17 @@ def diagnoses(place: Place) -> Guess:
         return Guess()
     found = list(_of_pattern(place, words.DIAGNOSIS, {"ICD10": ICD10, "ICD9CM": ICD9}))
     version = _version(place.columns)
-    if version is not None and found:
+    mixed = [column for _, column in _of_pattern(place, words.DIAGNOSIS, {"either": EITHER_ICD})]
+    if mixed and version is not None:
         events = tuple(
-            Event(rule=_code(f"DIAG//{system}", [found[0][1]]) | AT_CODING | {"where": {version.name: cell}})
+            Event(rule=_code(f"DIAG//{system}", mixed) | AT_CODING | {"where": {version.name: cell}})
             for cell, system in (("9", "ICD9CM"), ("10", "ICD10CM"))
         )
         return Guess(events=events)
+    if mixed and not found:
+        text = f"{mixed[0].name} holds ICD-9 and ICD-10 codes: which column tells them apart (`where`)?"
+        event = Event(rule=_code("DIAG//ICD10", mixed) | AT_CODING, open=True)
+        return Guess(events=(event,), questions=(Question(text=text),))
     guess = Guess()
     for system in dict.fromkeys(system for system, _ in found):
         columns = [column for name, column in found if name == system]

@@ -70,9 +70,9 @@ def groups_yaml(draft: SiteDraft) -> str:
             *(f"  - {{match: {_quoted(_pattern(one.raw))}, group: {scalar(one.group)}}}" for one in _once(draft)),
         ]
     if draft.rare_strings:
-        more = "1 more string" if draft.rare_strings == 1 else f"{draft.rare_strings} more strings"
+        more = "1 more string" if draft.rare_strings == 1 else f"each of {draft.rare_strings} more strings"
         lines += [
-            f"  # TODO: a rule for each of {more} that fewer than 11 patients carry, not written here,",
+            f"  # TODO: a rule for {more} that fewer than 11 patients carry (not written here)",
             "  # or one rule that takes the rest:",
             "  # - {match: '.', group: other}",
         ]

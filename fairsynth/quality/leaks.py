@@ -113,7 +113,7 @@ def describe_leaks(
     leaky = [
         _describe(row, strength, judged, description=description, status=state, minimum=minimum)
         for row in near.sort("ppv", "n", "code", descending=[True, True, False]).iter_rows(named=True)
-        if (strength := judged.strength(row["n"], row["k"])) is not None
+        if (strength := _told(judged.strength(row["n"], row["k"]), row, minimum)) is not None
         and not (strength == "suspect" and _is_value(row["code"]))
         for description, state in [status.get(row["code"], (None, "enters records"))]
     ]
@@ -184,8 +184,14 @@ def leak_findings(found: LeaksQuality) -> Iterator[Finding]:
         what = "entries of `exclude_codes` that no code of this site begins with"
         yield note(what, where=_named(found.exclusions_without_code), do="check their spelling; else leave them")
     if found.too_rare:
-        what = f"{found.too_rare:,} codes and tokens are carried by too few patients to be judged"
+        what = f"codes and tokens that too few patients carry to be judged: {found.too_rare:,}"
         yield note(what, where="leak check", do="exclude codes that are known to give the outcome away all the same")
+
+
+def _told(strength: Strength | None, row: dict[str, Any], minimum: int) -> Strength | None:
+    """The strength as it is told: of few carriers, "gives away" would tell how few of them lack the outcome."""
+    mixed = 0 < row["k"] < row["n"] < 2 * minimum
+    return "suspect" if strength is not None and mixed else strength
 
 
 def _is_value(code: str) -> bool:

@@ -28,18 +28,19 @@ class Part(Strict):
 
 
 def part(count: int, total: int, *, minimum: int) -> Part:
-    """`count` of `total` people: hidden below the minimum, and bounded where fewer than the minimum are left over."""
+    """`count` of `total` people, so that at least minimum - 1 counts could have been printed alike.
+
+    A small count is `<k`; one that leaves few over is bounded. Of fewer than 2 k, any part is only `≥1`: there the two
+    would overlap, and tell each other apart.
+    """
     printed = shown(count, minimum_cell=minimum)
-    if isinstance(printed, int) and 0 < total - count < minimum:
-        printed = f"≥{max(minimum, total - minimum + 1)}"
-    if 0 < total < minimum:
-        printed = printed if count == 0 else f"<{minimum}"
+    if 0 < count < total < 2 * minimum or (0 < total < minimum and count):
+        printed = "≥1"
+    elif 0 < total - count < minimum:
+        printed = f"≥{total - minimum + 1}"
     exact = isinstance(printed, int) and not 0 < total < minimum
-    return Part(
-        count=printed,
-        total=shown(total, minimum_cell=minimum),
-        share=round(count / total, 6) if exact and total else None,
-    )
+    share = round(count / total, 6) if exact and total else None
+    return Part(count=printed, total=shown(total, minimum_cell=minimum), share=share)
 
 
 def number(count: Count) -> str:

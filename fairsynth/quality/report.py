@@ -142,14 +142,15 @@ def _open(root: Path, *, config: Path, study: StudyConfig | None) -> _Site:
     rules = read_groups(config / settings.groups)
     shards = open_shards(root / "events")
     few = few_events(shards, attribute=rules.attribute)
-    visits = read_visits(few, attribute=rules.attribute)
+    calendar = str(artefacts.read_manifest(root / "events", kind="events")["facts"]["calendar"])
+    visits = read_visits(few, attribute=rules.attribute, artificial=calendar != "real")
     return _Site(
         folder=config,
         config=settings,
         rules=rules,
         root=root,
         plan=study.plan() if study else default_plan(rules, strings=first_strings(visits)),
-        calendar=str(artefacts.read_manifest(root / "events", kind="events")["facts"]["calendar"]),
+        calendar=calendar,
         shards=shards,
         codes=pl.read_parquet(root / "events" / "metadata" / "codes.parquet"),
         visits=visits,

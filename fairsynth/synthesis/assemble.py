@@ -55,11 +55,17 @@ class Drawn:
     undecodable: dict[str, int]  # kind -> tokens without a source code
 
 
-def assemble(drawn: Drawn, *, visits: Visits, times: Timeline, rng: np.random.Generator) -> pl.DataFrame:
-    """All events in the columns of EVENT_SCHEMA, sorted by patient and time, undated ones first."""
+def assemble(
+    drawn: Drawn, *, visits: Visits, times: Timeline, rng: np.random.Generator, group_once: bool = False
+) -> pl.DataFrame:
+    """All events in the columns of EVENT_SCHEMA, sorted by patient and time, undated ones first.
+
+    The group is told at every visit, or, with `group_once`, of the patient, outside any visit.
+    """
     frames = [
         *_of_patients(drawn, visits=visits, times=times),
         *_of_visits(drawn, visits=visits, times=times),
+        _of_groups(drawn.group, visits=visits, times=times, once=group_once),
         _of_codes(drawn.codes, visits=visits, times=times, rng=rng),
     ]
     events = pl.concat([_typed(frame) for frame in frames]).drop_nulls("code")
@@ -76,12 +82,11 @@ def _of_patients(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[p
 
 
 def _of_visits(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.DataFrame]:
-    """Admission, group, discharge, and the outcome in the last visit."""
+    """Admission, discharge, and the outcome in the last visit."""
     ids = {"subject_id": FIRST_ID + visits.patient, "visit_id": FIRST_ID + np.arange(len(visits.patient))}
     admission = drawn.admission.fill_null(f"ADMISSION//{SYNTHETIC}")
     discharge = drawn.discharge.fill_null(f"DISCHARGE//{SYNTHETIC}")
     yield pl.DataFrame({**ids, "time": times.start, "code": admission})
-    yield pl.DataFrame({**ids, "time": times.start, "code": drawn.group.gather(visits.patient)})
     yield pl.DataFrame({**ids, "time": times.end, "code": discharge})
     yield pl.DataFrame(
         {
@@ -91,6 +96,14 @@ def _of_visits(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.
             "code": drawn.outcome,
         }
     )
+
+
+def _of_groups(group: pl.Series, *, visits: Visits, times: Timeline, once: bool) -> pl.DataFrame:
+    """The group of every patient."""
+    if once:
+        return pl.DataFrame({"subject_id": FIRST_ID + np.arange(len(group)), "code": group})
+    ids = {"subject_id": FIRST_ID + visits.patient, "visit_id": FIRST_ID + np.arange(len(visits.patient))}
+    return pl.DataFrame({**ids, "time": times.start, "code": group.gather(visits.patient)})
 
 
 def _of_codes(codes: pl.DataFrame, *, visits: Visits, times: Timeline, rng: np.random.Generator) -> pl.DataFrame:

@@ -56,7 +56,8 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     calendar = numpy_stream(seed, "decode", "calendar")
     offsets = visits.patient_offsets
     times = timeline(drawn.intervals, patient_offsets=offsets, rng=calendar, artificial=artificial)
-    events = assemble(drawn, visits=visits, times=times, rng=numpy_stream(seed, "decode", "hours"))
+    hours, once = numpy_stream(seed, "decode", "hours"), _told_once(drawn.group, events=root / KIND)
+    events = assemble(drawn, visits=visits, times=times, rng=hours, group_once=once)
     facts = {
         "synthetic": True,
         "seed": seed,
@@ -71,6 +72,14 @@ def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
         _write(folder, events, known=root / KIND / CODES, facts=facts)
     return out / KIND
+
+
+def _told_once(group: pl.Series, *, events: Path) -> bool:
+    """Whether the source tells these strings of patients, outside any visit, and never at one (OMOP)."""
+    strings = group.drop_nulls().unique()
+    told = pl.scan_parquet(events / DATA / "*.parquet").filter(pl.col("code").is_in(strings.implode()))
+    at_visits = told.filter(pl.col("visit_id").is_not_null()).head(1).collect()
+    return at_visits.is_empty() and not told.head(1).collect().is_empty()
 
 
 def _vocabulary(root: Path) -> Vocabulary:

@@ -26,7 +26,7 @@ from fairsynth.errors import ArtefactError
 from fairsynth.schemas import SPLITS, IntArray
 from fairsynth.visits import decoder as decoding
 from fairsynth.visits.bins import AGE_BINS
-from fairsynth.visits.encode import encode_patients, known_share
+from fairsynth.visits.encode import encode_patients, known_share, token_ids
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.phenotypes import phenotypes
 from fairsynth.visits.prepare import VISITS, Proposal, count_cells, plan_sha256, prepare
@@ -80,8 +80,9 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
     manifest = artefacts.read_manifest(root / VISITS, kind=VISITS)
     if manifest["facts"].get("plan_sha256") != plan_sha256(plan):
         raise ArtefactError.of("visits of another study", where=str(root / VISITS), do="prepare the cohort again")
-    names = ("patients", "tokens", "phenotypes", "sources")
-    patients, tokens, named, sources = (pl.read_parquet(root / VISITS / f"{name}.parquet") for name in names)
+    names = ("patients", "phenotypes", "sources")
+    patients, named, sources = (pl.read_parquet(root / VISITS / f"{name}.parquet") for name in names)
+    tokens = token_ids(pl.scan_parquet(root / VISITS / "tokens.parquet"), vocabulary=vocabulary)
     rows = decoding.decoder(
         sources,
         tokens=vocabulary.names,
@@ -102,7 +103,7 @@ def encode(root: Path, *, vocabulary: Vocabulary, plan: StudyPlan) -> Encoded:
     training = patients.filter(split="train").select("subject_id")
     return Encoded(
         cells=np.stack([count_cells(patients.filter(split=name), plan=plan) for name in SPLITS]),
-        mapped_share=known_share(tokens.join(training, on="subject_id", how="semi"), vocabulary=vocabulary),
+        mapped_share=known_share(tokens.join(training, on="subject_id", how="semi")),
     )
 
 

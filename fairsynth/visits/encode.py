@@ -17,11 +17,11 @@ from fairsynth.visits.records import Records
 def encode_patients(
     patients: pl.DataFrame, tokens: pl.DataFrame, *, phenotypes: pl.DataFrame, vocabulary: Vocabulary
 ) -> Records:
-    """The records of `patients`. Tokens outside the vocabulary are left out; their visits stay."""
+    """The records of `patients`, with `tokens` as of `token_ids`; those without an id are left out, their visits stay."""
     patients = patients.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
     patient_offsets = _offsets(patients["visits"].to_numpy())
     rows = tokens.join(patients.select("subject_id", "row"), on="subject_id", how="inner")
-    codes, visit_offsets = _codes(rows, patient_offsets=patient_offsets, vocabulary=vocabulary)
+    codes, visit_offsets = _codes(rows, patient_offsets=patient_offsets)
     context, context_offsets = _context(patients, phenotypes, vocabulary=vocabulary)
     return Records(
         codes=codes,
@@ -34,18 +34,26 @@ def encode_patients(
     )
 
 
-def known_share(tokens: pl.DataFrame, *, vocabulary: Vocabulary) -> float:
-    """Share of the token occurrences that the vocabulary has; 0 when there are none."""
-    known = tokens["token"].is_in(list(vocabulary.codes)).sum()
-    return float(known) / len(tokens) if len(tokens) else 0.0
+def token_ids(tokens: pl.LazyFrame, *, vocabulary: Vocabulary) -> pl.DataFrame:
+    """subject_id, position, id of every token occurrence; null where the vocabulary does not have the token.
+
+    Numbers, because the tokens of all patients as text are most of what encoding would hold.
+    """
+    table = _table("token", "id", list(vocabulary.codes), start=vocabulary.layout.codes.start).lazy()
+    found = tokens.join(table, on="token", how="left").select("subject_id", pl.col("position").cast(pl.Int32), "id")
+    return found.collect(engine="streaming")
 
 
-def _codes(rows: pl.DataFrame, *, patient_offsets: IntArray, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
+def known_share(tokens: pl.DataFrame) -> float:
+    """Share of the token occurrences (`token_ids`) that the vocabulary has; 0 when there are none."""
+    return (len(tokens) - tokens["id"].null_count()) / len(tokens) if len(tokens) else 0.0
+
+
+def _codes(rows: pl.DataFrame, *, patient_offsets: IntArray) -> tuple[IntArray, IntArray]:
     """Token ids of all visits in order, sorted within a visit, and the visits' offsets."""
-    table = _table("token", "id", list(vocabulary.codes), start=vocabulary.layout.codes.start)
-    found = rows.join(table, on="token", how="inner").select("row", "position", "id").unique()
+    found = rows.drop_nulls("id").select("row", "position", "id").unique()
     visit = patient_offsets[found["row"].to_numpy()] + found["position"].to_numpy()
-    ids = found["id"].to_numpy()
+    ids = found["id"].to_numpy().astype(np.int64)
     order = np.lexsort((ids, visit))
     counts = np.bincount(visit, minlength=patient_offsets[-1])
     return ids[order], _offsets(counts)
@@ -74,7 +82,7 @@ def _ids(names: tuple[str, ...]) -> dict[str, int]:
 
 def _table(key: str, value: str, names: list[str], *, start: int) -> pl.DataFrame:
     """A lookup table name -> start + index."""
-    ids = pl.Series(value, range(start, start + len(names)), dtype=pl.Int64)
+    ids = pl.Series(value, range(start, start + len(names)), dtype=pl.Int32)
     return pl.DataFrame([pl.Series(key, names, dtype=pl.String), ids])
 
 

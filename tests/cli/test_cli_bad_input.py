@@ -213,7 +213,9 @@ def test_a_path_that_leads_nowhere_is_named(arguments, expected, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", ["demo", "simulate", "extract", "study", "generate", "audit", "report", "check"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "simulate", "extract", "study", "generate", "audit", "report", "check", "init-site", "vocabulary"]
+)
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,14 @@ def test_few_negatives_hide_behind_a_bounded_number_of_positives(rows: list[tupl
     for (negatives, _), patients, positives in zip(rows, printed.patients, printed.positives, strict=True):
         if isinstance(patients, int) and isinstance(positives, int) and positives:
             assert negatives == 0 or negatives >= MINIMUM
+
+
+@pytest.mark.parametrize("patients", range(MINIMUM, 60))
+def test_no_small_number_with_or_without_the_outcome_can_be_told_from_its_neighbours(patients: int) -> None:
+    alone = [members(np.array([[patients - n, n]]), minimum=MINIMUM).positives[0] for n in range(patients + 1)]
+    for positives, text in enumerate(alone):
+        if 0 < positives < MINIMUM or 0 < patients - positives < MINIMUM:
+            assert alone.count(text) >= MINIMUM - 1
 
 
 def test_a_group_that_one_site_hides_is_bounded_over_all_sites() -> None:

@@ -45,6 +45,16 @@ def test_a_diagnosis_that_keeps_its_own_code_is_not_mapped():
     assert [code.code for code in found.unmapped] == ["DIAG//ICD9CM//XYZ"]
 
 
+def test_codes_of_kinds_without_tokens_stay_and_enter_nothing():
+    rows = [("DISCHARGE//HOME", None, 5, 5), ("UNIT//MICU", None, 5, 5), ("LAB//2", None, 5, 5)]
+    found = place(counted(*rows), codes=CODES, levels=LevelsConfig())
+    assert dict(found.select("code", "enters").iter_rows()) == {
+        "DISCHARGE//HOME": False,
+        "UNIT//MICU": True,
+        "LAB//2": False,
+    }
+
+
 def test_a_code_that_few_carry_is_counted_and_not_named():
     found = kinds(("DRUG//()", None, 500, 10), ("DRUG//[]", None, 20, 11))["DRUG"]
     assert [code.code for code in found.unmapped] == ["DRUG//[]"]

@@ -105,7 +105,8 @@ def test_without_a_cohort_the_report_tells_why_and_all_the_rest(site, capsys):
         (["config", "--data", "raw", "--data", "raw"], "--data"),
         (["config", "--data", "nowhere"], "FS-200 missing folder"),
         (["raw", "--data", "raw"], "missing file: .*site.yaml"),
-        (["study.yaml", "--out", "x"], "a folder with site.yaml"),
+        (["nowhere", "--data", "raw"], "missing file or folder: nowhere"),
+        (["config/site.yaml", "--out", "x"], "a folder with site.yaml"),
     ],
 )
 def test_a_call_that_cannot_work_is_told(arguments, expected, site, capsys, monkeypatch):

@@ -55,16 +55,6 @@ def tokens_of(
     return result
 
 
-def test_a_string_told_of_a_patient_and_not_of_a_visit_counts_where_no_visit_has_one():
-    """OMOP has race among the persons."""
-    told, silent = Story(1, ethnicity="WHITE").visit(11, day=0), Story(2, ethnicity="WHITE").visit(21, day=0)
-    silent.rows = [row for row in silent.rows if not row[2].startswith("ETHNICITY")]
-    for story in (told, silent):
-        story.rows.append((story.subject, None, "ETHNICITY//ASIAN", None, None, None))
-    _, visits = cohort_visits([told, silent])
-    assert visits["raw"].to_list() == ["WHITE", "ASIAN"]
-
-
 drug_days = st.lists(
     st.sampled_from([10.0, 12.0]) | st.floats(-1, 30), max_size=12
 )  # 10, 12: the very prediction times
