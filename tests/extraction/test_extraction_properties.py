@@ -159,7 +159,7 @@ VISIT_SCHEMA = {
 MOMENT_SCHEMA = {"number": pl.Int64, "subject_id": pl.Int64, "time": pl.Datetime("us"), "visit_id": pl.Int64}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(world=worlds(), attach=st.sampled_from([True, False, "day"]))
 def test_rows_and_events_are_those_of_an_oracle_that_reads_row_by_row(folder, world, attach):
     seen, events = look(world.write(fresh(folder) / "data"), rules(attach))
@@ -196,7 +196,7 @@ def test_an_event_is_attached_to_the_visit_that_a_search_through_all_finds(drawn
     assert found.drop("visit_id").equals(events.drop("visit_id"))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(world=worlds(), data=st.data())
 def test_order_of_rows_and_columns_format_and_size_of_batches_do_not_matter(folder, world, data):
     here = fresh(folder)
@@ -225,7 +225,7 @@ def _content(data: Path, root: Path) -> tuple[str, dict[str, int]]:
     return json.loads((out / MANIFEST).read_text())["content"], json.loads((out / "flow.json").read_text())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(world=worlds(), size=st.integers(1, 20))
 def test_shards_hold_whole_patients_in_order_and_together_what_one_shard_holds(folder, world, size):
     data = world.write(fresh(folder) / "data")
@@ -296,7 +296,7 @@ def when(row: dict) -> tuple:
     return (*((cell == "", float(cell or 0)) for cell in (row["YEAR"], row["NUMBER"])), row["STAY"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(drawn=TIMELESS)
 def test_an_artificial_calendar_keeps_visits_apart_in_order_and_exact_inside(folder, drawn):
     data, rows = timeless(folder, drawn)
@@ -314,7 +314,7 @@ def test_an_artificial_calendar_keeps_visits_apart_in_order_and_exact_inside(fol
             assert max(before["start"], before["end"]) + ARTIFICIAL_GAP <= after["start"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(drawn=TIMELESS)
 def test_sites_made_of_one_source_share_no_patient_and_lose_none(folder, drawn):
     data, rows = timeless(folder, drawn)
