@@ -10,9 +10,9 @@ import re
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fairsynth.config import Strict
+from fairsynth.config import Pattern, Strict
 
 
 class Renamed(NamedTuple):
@@ -28,18 +28,9 @@ class CodeRule(Strict):
     A code may become several (a discharge that tells a death), or none (`to: []`): then its events are left out.
     """
 
-    match: str = Field(min_length=1)
+    match: Pattern
     to: str | tuple[str, ...]
     unit: str | None = None  # e.g. "{2}" where the code ends in the unit
-
-    @field_validator("match")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
 
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from fairsynth.config import Strict, read_yaml
+from fairsynth.config import Pattern, Strict, read_yaml
 from fairsynth.errors import CohortError, Problem
 from fairsynth.schemas import Group
 
@@ -22,17 +22,8 @@ from fairsynth.schemas import Group
 class GroupRule(Strict):
     """Strings (upper-cased) in which the regular expression `match` is found belong to `group`."""
 
-    match: str = Field(min_length=1)
+    match: Pattern
     group: Group
-
-    @field_validator("match")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
 
 
 class GroupRules(Strict):
