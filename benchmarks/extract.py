@@ -103,7 +103,8 @@ def parse_only(raw: Path) -> dict[str, float]:
     start = time.perf_counter()
     for path in sorted(raw.glob("*.csv")):
         artefacts.sha256_file(path)
-        names = path.open(encoding="utf-8").readline().strip().split(",")
+        with path.open(encoding="utf-8") as handle:
+            names = handle.readline().strip().split(",")
         pc.read_csv(path, convert_options=pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string())))
     return {"hash and parse": time.perf_counter() - start}
 

@@ -17,7 +17,7 @@ from fairsynth.visits.records import Records
 def encode_patients(
     patients: pl.DataFrame, tokens: pl.DataFrame, *, phenotypes: pl.DataFrame, vocabulary: Vocabulary
 ) -> Records:
-    """The records of `patients`, with `tokens` as of `token_ids`; those without an id are left out, their visits stay."""
+    """The records of `patients`, with `tokens` as of `token_ids`; those without id are left out, their visits stay."""
     patients = patients.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
     patient_offsets = _offsets(patients["visits"].to_numpy())
     rows = tokens.join(patients.select("subject_id", "row"), on="subject_id", how="inner")
