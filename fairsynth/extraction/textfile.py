@@ -21,6 +21,7 @@ from fairsynth.errors import ExtractionError, Problem
 from fairsynth.extraction.rules import TextFormat
 
 SHOWN_LINES = 5  # how many line numbers an error names
+LONGEST_ROW = 2**23  # bytes; the fast parser takes no more
 LONGEST_CELL = 2**24  # characters; a longer cell is an open quote, not a cell
 DAMAGED = (csv.Error, EOFError, OSError, zlib.error)  # OSError: no permission, not gzip, a wrong checksum
 
@@ -136,6 +137,8 @@ def _fault(cells: list[str], *, names: tuple[str, ...], text: TextFormat) -> tup
             return kind, names[index] if len(cells) == len(names) else ""
     if len(cells) != len(names):
         return "length", ""
+    if 4 * sum(map(len, cells)) > LONGEST_ROW and sum(len(cell.encode()) for cell in cells) > LONGEST_ROW:
+        return "size", names[max(range(len(cells)), key=lambda index: len(cells[index]))]
     swallowing = next((index for index in range(len(cells)) if _holds_rows(cells, index, text=text)), None)
     return None if swallowing is None else ("rows", names[swallowing])
 
@@ -147,6 +150,9 @@ def _told(path: Path, text: TextFormat, fault: tuple[str, str], lines: _Lines, *
     if kind == "length":
         do = "export the table again; a cell with a delimiter, a quote or a line end in it needs quotes around it"
         return Problem(what="rows of another length", where=where, expected=f"{width} cells, as in the header", do=do)
+    if kind == "size":
+        expected, do = f"at most {LONGEST_ROW:,} bytes in a row", "shorten its longest cell, or leave the column out"
+        return Problem(what="rows too long", where=where, expected=expected, do=do)
     if kind == "rows":
         expected = "no rows between an opening and a closing quote"
         do = "export the table again; a quote inside a cell is written twice"
@@ -179,6 +185,8 @@ def _damage(error: Exception, *, path: Path, line: int) -> Problem:
     where, what = f"{path}  near line {line}", "damaged file"
     if isinstance(error, csv.Error):
         expected = "quotes in pairs, around whole cells"
+        if "field larger" in str(error):
+            expected = f"cells of at most {LONGEST_CELL:,} characters, {expected}"
         do = "export the table again; a quote inside a cell is written twice"
         return Problem(what=what, where=where, expected=expected, do=do)
     expected = "a whole gzip archive" if path.suffix.lower() == ".gz" else "a readable file"

@@ -160,6 +160,14 @@ REFUSED: dict[str, tuple[Files, tuple[str, ...]]] = {
         drugs("Aspirin", LONG),
         ("too long for a code", "PRESCRIPTIONS.csv  DRUG  line 3", "500 characters"),
     ),
+    "twenty million characters in a column nobody reads": (
+        drugs("BY-MOUTH", "x" * 20_000_000),
+        ("PRESCRIPTIONS.csv  near line 3", "16,777,216 characters"),
+    ),
+    "twelve million characters each in two columns": (
+        {"PRESCRIPTIONS.csv": DRUGS.replace("BY-MOUTH", "x" * 12_000_000).replace("Aspirin", "x" * 12_000_001)},
+        ("rows too long", "PRESCRIPTIONS.csv  DRUG  line 3"),
+    ),
     "a million characters in a unit": (
         changed("LABEVENTS", "240,mg/dL", f"240,{LONG}"),
         ("too long for a unit", "LABEVENTS.csv  VALUEUOM  line 5"),

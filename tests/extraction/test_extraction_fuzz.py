@@ -17,7 +17,7 @@ from extraction_offsets import OFFSET_RULES, OFFSET_TABLES, SITE
 from extraction_tables import TABLES
 
 from fairsynth.errors import ExtractionError
-from fairsynth.extraction import engine, extract
+from fairsynth.extraction import engine, extract, shards, tables
 from fairsynth.extraction.rules import read_source
 
 pytestmark = pytest.mark.slow
@@ -150,6 +150,8 @@ def test_random_damage_ends_in_an_error_or_in_events_that_account_for_every_row(
     rng = random.Random(seed)
     source = sources[rng.random() < 0.3]
     monkeypatch.setattr(engine, "read_source", rng.choice([_read_once, lenient]))
+    monkeypatch.setattr(tables, "BLOCK_BYTES", rng.choice([tables.BLOCK_BYTES, 250]))
+    monkeypatch.setattr(shards, "HELD_EVENTS", rng.choice([shards.HELD_EVENTS, 0, 5]))
     hurt = damaged(tmp_path / "data", source, rng)
     try:
         out = extract(tmp_path / "data", config=source.config, root=tmp_path / "site")
