@@ -10,7 +10,7 @@ time, and an event belongs to the visit that its time falls in. Where the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairsynth.errors import Problem
-from fairsynth.extraction import parquetfile
+from fairsynth.extraction import cells, parquetfile
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.meds_rules import MedsRules
+from fairsynth.extraction.tables import ROW
 
-_REQUIRED = {"subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string()}
+_REQUIRED = ("subject_id", "time", "code")
+FLAWS = {  # column -> what a row must have in it to be read
+    "subject_id": "a number",
+    "code": f"a code of at most {cells.LONGEST_CODE} characters",
+    "time": f"a time in the years {cells.EARLIEST} to {cells.LATEST}, or none",
+    "numeric_value": "a finite number, or none",
+}
 ADMISSION, DISCHARGE = "ADMISSION//", "DISCHARGE//"
 
 
@@ -53,21 +60,25 @@ class MedsSource:
         return self.rules.visit is not None and all(self.rules.visit in file.columns for file in self.files)
 
     def batches(self) -> Iterator[tuple[MedsFile, pl.DataFrame]]:
-        """Every file's events: subject_id, time, code (the source's), numeric_value, visit_key, unit."""
-        visit, unit = self.rules.visit, self.rules.unit
+        """Every file's events: ROW, subject_id, time, code (the source's), numeric_value, visit_key, unit; and `flaw`,
+        the first of FLAWS that a row has (null: none)."""
         for file in self.files:
+            first = 0
             for batch in file.batches():
-                yield (
-                    file,
-                    batch.select(
-                        "subject_id",
-                        "time",
-                        pl.col("code").cast(pl.String),
-                        numeric_value=_or_nothing(batch, "numeric_value", pl.Float32()),
-                        visit_key=_or_nothing(batch, visit if self.has_visits else None, pl.Int64()),
-                        unit=_or_nothing(batch, unit, pl.String()),
-                    ),
-                )
+                rows = self._read(batch).with_row_index(ROW, offset=first)
+                yield file, rows.with_columns(numeric_value=cells.number("numeric_value"), flaw=_flaw())
+                first += batch.height
+
+    def _read(self, batch: pl.DataFrame) -> pl.DataFrame:
+        visit = self.rules.visit if self.has_visits else None
+        return batch.select(
+            "subject_id",
+            "time",
+            pl.col("code").cast(pl.String),
+            numeric_value=_or_nothing(batch, "numeric_value", pl.Float64()).fill_nan(None),
+            visit_key=_or_nothing(batch, visit, pl.Int64()),
+            unit=_or_nothing(batch, self.rules.unit, pl.String()),
+        )
 
     def renamed(self, codes: list[str]) -> pl.DataFrame:
         """code, name, named_unit: what each of the source's codes becomes; a code may have several rows, or none."""
@@ -125,10 +136,14 @@ def open_meds(data: Path, rules: MedsRules) -> tuple[MedsSource, list[Problem]]:
         except parquetfile.DAMAGED as error:
             problems += parquetfile.damaged(path, error).problems
             continue
-        problems += _schema_problems(path, schema)
-        wanted = [*_REQUIRED, "numeric_value", rules.visit, rules.unit]
-        columns = tuple(name for name in wanted if name is not None and name in schema.names)
-        files.append(MedsFile(path=path, columns=columns))
+        kinds = {
+            **_EVENTS,
+            **({rules.visit: "whole"} if rules.visit else {}),
+            **({rules.unit: "text"} if rules.unit else {}),
+        }
+        problems += _schema_problems(path, schema, kinds=kinds, required=_REQUIRED)
+        files.append(MedsFile(path=path, columns=tuple(name for name in kinds if name in schema.names)))
+    problems += _code_problems(data / "metadata" / "codes.parquet")
     return MedsSource(root=data, rules=rules, files=tuple(files)), problems
 
 
@@ -150,7 +165,7 @@ def read_visits(source: MedsSource) -> pl.DataFrame:
     edges = names.filter(pl.col("name").str.contains(f"^(?:{ADMISSION}|{DISCHARGE})"))
     found = [pl.DataFrame(schema=_EDGES)]
     for _, batch in source.batches():
-        edge = batch.join(edges, on="code").drop_nulls(["subject_id", "time"])
+        edge = batch.filter(pl.col("flaw").is_null()).join(edges, on="code").drop_nulls("time")
         opens = pl.col("name").str.starts_with(ADMISSION)
         found.append(edge.select("subject_id", "visit_key", "time", opens=opens))
     moments = pl.concat(found)
@@ -198,19 +213,64 @@ def _or_nothing(frame: pl.DataFrame, name: str | None, dtype: pl.DataType) -> pl
     return pl.col(str(name)).cast(dtype) if present else pl.lit(None, dtype=dtype)
 
 
-def _schema_problems(path: Path, schema: pa.Schema) -> Iterator[Problem]:
-    """Columns that MEDS 0.4 asks for and that are missing or of another type."""
-    for name, dtype in _REQUIRED.items():
-        if name not in schema.names:
-            expected = f"a MEDS event table (found: {', '.join(schema.names)[:400]})"
-            yield Problem(what=f"missing column {name}", where=str(path), expected=expected, do="export as MEDS 0.4")
-        elif not _fits(schema.field(name).type, dtype):
+def _flaw() -> pl.Expr:
+    """The first of FLAWS that a row has."""
+    size = pl.col("code").str.len_chars()
+    return (
+        pl.when(pl.col("subject_id").is_null())
+        .then(pl.lit("subject_id"))
+        .when(~size.is_between(1, cells.LONGEST_CODE).fill_null(value=False))
+        .then(pl.lit("code"))
+        .when(cells.unparsed("time", cells.known_time("time")))
+        .then(pl.lit("time"))
+        .when(cells.unparsed("numeric_value", cells.number("numeric_value")))
+        .then(pl.lit("numeric_value"))
+    )
+
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+_EVENTS = {"subject_id": "id", "time": "time", "code": "text", "numeric_value": "number"}
+_CODES = {"code": "text", "description": "text", "parent_codes": "texts"}
+_KINDS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+    "id": ("int64", lambda kind: kind == pa.int64()),
+    "time": ("timestamp[us]", lambda kind: kind == pa.timestamp("us")),
+    "text": ("string", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)),
+    "number": ("a number", lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind)),
+    "whole": ("int64", lambda kind: pa.types.is_integer(kind) and kind != pa.uint64()),
+    "texts": ("list<string>", lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind)),
+}
+
+
+def _schema_problems(
+    path: Path, schema: pa.Schema, *, kinds: Mapping[str, str], required: tuple[str, ...]
+) -> Iterator[Problem]:
+    """Columns that are missing or of another type than MEDS 0.4 has."""
+    for name, kind in kinds.items():
+        expected, fits = _KINDS[kind]
+        empty = name not in required and name in schema.names and pa.types.is_null(schema.field(name).type)
+        if empty:  # not one value: no type
+            continue
+        if name in required and name not in schema.names:
+            found = ", ".join(schema.names)[:400]
+            what, wanted = f"missing column {name}", f"a MEDS 0.4 file (found: {found})"
+            yield Problem(what=what, where=str(path), expected=wanted, do="export as MEDS 0.4")
+        elif name in schema.names and not fits(_type(schema, name)):
             what = f"column of type {schema.field(name).type}"
-            yield Problem(what=what, where=f"{path}  {name}", expected=str(dtype), do="export as MEDS 0.4")
+            yield Problem(what=what, where=f"{path}  {name}", expected=expected, do="export as MEDS 0.4")
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    text = pa.types.is_string(found) or pa.types.is_large_string(found)
-    return bool(found == wanted or (wanted == pa.string() and text))
+def _code_problems(path: Path) -> list[Problem]:
+    """What is wrong with the schema of `codes.parquet`, where there is one."""
+    if not path.is_file():
+        return []
+    try:
+        return list(_schema_problems(path, pq.read_schema(path), kinds=_CODES, required=("code",)))
+    except parquetfile.DAMAGED as error:
+        return list(parquetfile.damaged(path, error).problems)
+
+
+def _type(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column's values."""
+    kind = schema.field(name).type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

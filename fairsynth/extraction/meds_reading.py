@@ -17,9 +17,11 @@ from fairsynth.errors import ConfigError, ExtractionError, Problem
 from fairsynth.extraction.events import Names, Sink, attached, stays
 from fairsynth.extraction.fates import BY_RULE, NO_VISIT, UNREADABLE
 from fairsynth.extraction.frame import Frame, framed
-from fairsynth.extraction.meds import MedsSource, open_meds, read_visits
+from fairsynth.extraction.meds import FLAWS, MedsFile, MedsSource, open_meds, read_visits
 from fairsynth.extraction.meds_rules import MedsRules
 from fairsynth.extraction.reports import Survey, TableReport, TablesReport, check_dropped
+from fairsynth.extraction.tables import ROW
+from fairsynth.extraction.textfile import SHOWN_LINES, shown_lines
 
 TABLE = "MEDS"
 
@@ -36,6 +38,8 @@ class _Found:
     outside: int = 0  # events that name no visit
     attached: int = 0  # of these, events in a visit by their time
     years: list[int] = field(default_factory=list)
+    flaws: Counter[tuple[Path, str]] = field(default_factory=Counter)  # file and column -> rows
+    first_rows: dict[tuple[Path, str], list[int]] = field(default_factory=dict)
 
 
 def survey_meds(data: Path, *, site: SiteConfig, rules: MedsRules, sink: Sink | None, names: Names) -> Survey:
@@ -73,9 +77,10 @@ def _read(source: MedsSource, frame: Frame, *, sink: Sink | None, names: Names) 
     places = frame.patients.select("subject_id", "bucket")
     known = frame.visits.select("subject_id", "visit_key", "visit_id")
     open_to = None if source.has_visits else stays(frame.visits)
-    for _, batch in source.batches():
+    for file, batch in source.batches():
         found.rows += batch.height
-        rows = _kept(batch, known, found)
+        _note_flaws(batch, file, found)
+        rows = _kept(batch.filter(pl.col("flaw").is_null()), known, found)
         renamed = source.renamed(rows["code"].unique().to_list())
         named = rows.join(renamed, on="code", how="inner", maintain_order="left")
         found.kept += rows.join(renamed, on="code", how="semi").height
@@ -93,10 +98,18 @@ def _read(source: MedsSource, frame: Frame, *, sink: Sink | None, names: Names) 
     return found
 
 
-def _kept(batch: pl.DataFrame, known: pl.DataFrame, found: _Found) -> pl.DataFrame:
-    """The rows that have a patient, a code and, if they name one, a known visit; with visit_id."""
-    rows = batch.drop_nulls(["subject_id", "code"])
-    found.fates[UNREADABLE] += batch.height - rows.height
+def _note_flaws(batch: pl.DataFrame, file: MedsFile, found: _Found) -> None:
+    """Count the rows that cannot be read, and remember the first of each kind."""
+    flawed = batch.filter(pl.col("flaw").is_not_null())
+    found.fates[UNREADABLE] += flawed.height
+    for (flaw,), rows in flawed.partition_by("flaw", as_dict=True).items():
+        found.flaws[file.path, flaw] += rows.height
+        first = found.first_rows.setdefault((file.path, flaw), [])
+        first += (rows[ROW].head(SHOWN_LINES + 1 - len(first)) + 1).to_list()
+
+
+def _kept(rows: pl.DataFrame, known: pl.DataFrame, found: _Found) -> pl.DataFrame:
+    """The rows that name no visit, or a known one; with visit_id."""
     rows = rows.join(known, on=["subject_id", "visit_key"], how="left", maintain_order="left")
     found.with_visit += rows.height - rows["visit_key"].null_count()
     lost = pl.col("visit_key").is_not_null() & pl.col("visit_id").is_null()
@@ -149,13 +162,19 @@ def _report(found: _Found, source: MedsSource, *, frame: Frame, site: SiteConfig
 def _problems(found: _Found, report: TablesReport, *, source: MedsSource, site: SiteConfig) -> list[Problem]:
     where = str(source.root / "data")
     if not found.rows:
-        return [Problem(what="empty data set", where=where, expected="at least one event")]
+        return [Problem(what="empty data set", where=where, expected="at least one event", do="export it again")]
     problems = check_dropped(list(report.tables), site)
     if found.fates[UNREADABLE] > site.maximum_unreadable_share * found.rows:
-        what = f"rows without a subject_id or a code: {found.fates[UNREADABLE]:,}"
-        problems.append(Problem(what=what, where=where, expected="MEDS 0.4", do="export the data set again"))
+        problems += [_flaw_problem(found, path, column) for path, column in found.flaws]
     if not report.visits:
         expected = "events whose codes become ADMISSION//... and DISCHARGE//..."
         do = "name them under `codes` in rules.yaml"
         problems.append(Problem(what="no visit found", where=where, expected=expected, do=do))
     return problems
+
+
+def _flaw_problem(found: _Found, path: Path, column: str) -> Problem:
+    lines = shown_lines(found.first_rows[path, column], word="row")
+    where = f"{path}  {column}  {lines}  ({found.flaws[path, column]:,} in all)"
+    do = "correct them; or let such rows be left out and counted: `maximum_unreadable_share` in site.yaml"
+    return Problem(what="rows that cannot be read", where=where, expected=FLAWS[column], do=do)

@@ -100,7 +100,7 @@ def test_every_row_is_accounted_for(tmp_path):
         (lambda frame: frame.drop("code"), "missing column code"),
         (lambda frame: frame.with_columns(pl.col("subject_id").cast(pl.String)), "subject_id"),
         (lambda frame: frame.with_columns(pl.col("time").dt.cast_time_unit("ns")), "timestamp[us]"),
-        (lambda frame: frame.with_columns(subject_id=pl.lit(None, dtype=pl.Int64)), "without a subject_id"),
+        (lambda frame: frame.with_columns(subject_id=pl.lit(None, dtype=pl.Int64)), "subject_id  row"),
         (lambda frame: frame.filter(~pl.col("code").str.contains("HOSPITAL_ADMISSION")), "no visit found"),
         (lambda frame: frame.head(0), "empty data set"),
     ],

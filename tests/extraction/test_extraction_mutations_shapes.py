@@ -111,41 +111,71 @@ MEDS = {
 
 @pytest.fixture
 def meds(tmp_path):
-    """A function that writes a MEDS data set with columns changed, and gives its folder and configuration."""
+    """A function that writes a MEDS data set with columns replaced, and gives its folder and configuration."""
     config = tmp_path / "config"
     config.mkdir()
     (config / "site.yaml").write_text(f"{SITE}layout: meds\n", encoding="utf-8")
-    (config / "rules.yaml").write_text("schema: fairsynth.meds/1\n", encoding="utf-8")
+    (config / "rules.yaml").write_text("schema: fairsynth.meds/1\nvisit: visit_id\n", encoding="utf-8")
 
     def make(**columns) -> tuple[Path, Path]:
         shard = tmp_path / "data" / "data" / "0.parquet"
         shard.parent.mkdir(parents=True)
         frame = pl.DataFrame(MEDS | columns, schema_overrides={"time": pl.Datetime("us"), "numeric_value": pl.Float32})
-        frame.select(name for name in frame.columns if columns.get(name, "") is not None).write_parquet(shard)
+        frame.write_parquet(shard)
         return tmp_path / "data", config
 
     return make
 
 
-@pytest.mark.parametrize("change", ["truncated", "text", "lists", "times of a day"])
-def test_a_damaged_meds_file_is_told(meds, tmp_path, change):
+CHANGES = {
+    "numbers as text": ({"numeric_value": pl.lit("1")}, "0.parquet  numeric_value\n  expected a number"),
+    "visits as text": ({"visit_id": pl.lit("v")}, "0.parquet  visit_id\n  expected int64"),
+    "visits beyond int64": ({"visit_id": pl.lit(2**64 - 1, dtype=pl.UInt64)}, "column of type uint64"),
+    "lists of codes": ({"code": pl.concat_list("code")}, "0.parquet  code\n  expected string"),
+    "days for times": ({"time": pl.col("time").cast(pl.Date)}, "0.parquet  time\n  expected timestamp[us]"),
+    "a patient missing": ({"subject_id": pl.lit(None, pl.Int64)}, "0.parquet  subject_id  rows 1, 2, 3, 4"),
+    "a code of nothing": ({"code": pl.lit("")}, "0.parquet  code  rows 1, 2, 3, 4"),
+    "a code too long": ({"code": pl.lit("x" * 501)}, "0.parquet  code  rows 1, 2, 3, 4"),
+    "the year 9999": ({"time": pl.lit(datetime(9999, 12, 31))}, "0.parquet  time  rows 1, 2, 3, 4"),
+    "a number beyond float32": ({"numeric_value": pl.lit(1e300)}, "0.parquet  numeric_value  rows 1, 2, 3, 4"),
+    "an infinite number": ({"numeric_value": pl.lit(float("inf"))}, "0.parquet  numeric_value  rows 1, 2, 3, 4"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_fault_of_a_meds_data_set_is_told_by_file_and_column(meds, tmp_path, name):
     data, config = meds()
+    columns, told = CHANGES[name]
     shard = data / "data" / "0.parquet"
-    if change == "truncated":
-        shard.write_bytes(shard.read_bytes()[:-20])
-    elif change == "text":
-        shard.write_text("subject_id,time,code\n")
-    else:
-        value = pl.concat_list("code") if change == "lists" else pl.col("time").dt.time().alias("code")
-        pl.read_parquet(shard).with_columns(value).write_parquet(shard)
-    with pytest.raises(ExtractionError, match=r"0\.parquet"):
+    pl.read_parquet(shard).with_columns(**columns).write_parquet(shard)
+    with pytest.raises(ExtractionError) as caught:
         extract(data, config=config, root=tmp_path / "site")
+    assert told in str(caught.value)
     assert list((tmp_path / "site").iterdir()) == []
 
 
-def test_every_meds_row_and_patient_is_accounted_for(meds, tmp_path):
+@pytest.mark.parametrize("change", ["truncated", "text"])
+def test_a_damaged_meds_file_is_told(meds, tmp_path, change):
     data, config = meds()
+    shard = data / "data" / "0.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20] if change == "truncated" else b"subject_id,time,code\n")
+    with pytest.raises(ExtractionError, match=r"damaged file: .*0\.parquet"):
+        extract(data, config=config, root=tmp_path / "site")
+
+
+def test_a_dictionary_that_is_not_medss_is_told(meds, tmp_path):
+    data, config = meds()
+    (data / "metadata").mkdir()
+    pl.DataFrame({"code": ["A"], "parent_codes": ["B"]}).write_parquet(data / "metadata" / "codes.parquet")
+    with pytest.raises(ExtractionError, match=r"codes\.parquet  parent_codes\n  expected list<string>"):
+        extract(data, config=config, root=tmp_path / "site")
+
+
+def test_meds_numbers_that_are_nan_are_missing_and_every_row_and_patient_is_accounted_for(meds, tmp_path):
+    data, config = meds(numeric_value=[float("nan"), 1.5, None, None])
     out = extract(data, config=config, root=tmp_path / "site")
     flow = json.loads((out / "flow.json").read_text())
+    events = pl.read_parquet(out / "data")
     assert flow["MEDS: rows"] == flow["MEDS: rows kept"] == flow["events"] == 4
-    assert pl.read_parquet(out / "data")["subject_id"].n_unique() == flow["patients"] == 2
+    assert events["subject_id"].n_unique() == flow["patients"] == 2
+    assert events["numeric_value"].drop_nulls().to_list() == [1.5]
