@@ -19,6 +19,7 @@ only where its uniform lies within rounding (about 1e-6) of its probability.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,10 +93,21 @@ def sample(
 @torch.inference_mode()
 def draw(model: Halo, *, layout: TokenLayout, conditions: Conditions, seed: int, batch_size: int = 256) -> Sampled:
     """One patient for each of `conditions`, in their order, from a model in memory."""
-    sampler = _Sampler(model=model, layout=layout, seed=seed)
+    parts = list(stream_patients(model, layout=layout, conditions=conditions, seed=seed, batch_size=batch_size))
+    records = [part.records for part in parts] or [_Sampler(model=model, layout=layout, seed=seed).records(0)]
+    return Sampled(records=Records.concatenate(records), capped=sum(part.capped for part in parts))
+
+
+@torch.inference_mode()
+def stream_patients(
+    model: Halo, *, layout: TokenLayout, conditions: Conditions, seed: int, batch_size: int = 256
+) -> Iterator[Sampled]:
+    """The patients of `conditions` in their order, batch by batch: memory does not grow with their number."""
     for start in range(0, len(conditions), batch_size):
-        sampler.run(first=start, conditions=conditions.part(slice(start, start + batch_size)))
-    return Sampled(records=sampler.records(len(conditions)), capped=sampler.capped)
+        sampler = _Sampler(model=model, layout=layout, seed=seed)
+        part = conditions.part(slice(start, start + batch_size))
+        sampler.run(first=start, conditions=part)
+        yield Sampled(records=sampler.records(len(part)), capped=sampler.capped)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -125,10 +137,10 @@ class _Sampler:
             head = _VisitHead(model=self.model, base=base, high=high, uniform=uniform)
             if position == 0:
                 visit = label_visit(head, layout=self.layout, conditions=conditions)
-                self._keep(visit, patients=first + alive, position=position)
+                self._keep(visit, patients=alive, position=position)
                 continue
             visit, ended = code_visit(head, layout=self.layout)
-            self._keep(visit, patients=first + alive, position=position)
+            self._keep(visit, patients=alive, position=position)
             counts[alive[ended].numpy()] = position
             alive, visit, prefix = alive[~ended], visit[~ended], [part[~ended] for part in prefix]
             if not len(alive):

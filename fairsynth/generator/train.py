@@ -19,16 +19,15 @@ from torch import Tensor
 
 from fairsynth.config import ObjectiveConfig, StudyPlan
 from fairsynth.generator import loss
-from fairsynth.generator.batch import Batch, Sequences
+from fairsynth.generator.batch import Sequences
+from fairsynth.generator.descent import MEASURE_STEPS, Descent, Fairness, Objective, adam
 from fairsynth.generator.model import Halo, build, check_weights, weights_of
-from fairsynth.schemas import Arrays, FloatArray
+from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-CLIP_NORM = 1.0
 _LONG_AGO = 1e6  # steps after which Adam's bias corrections are 1
-MEASURE_STEPS = 1024  # predicted positions in one batch of `measure`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,33 +90,24 @@ def train(
     sequences = _sequences(records, study)
     slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
     rate = plan.training.learning_rate if study.learning_rate is None else study.learning_rate
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    optimiser = adam(model, learning_rate=rate)
     if study.moments is not None:
         _continue(optimiser, model, study.moments)
+    objective = objective_of(study, slopes=slopes)
+    descent = Descent(model=model, optimiser=optimiser, sequences=sequences, objective=objective)
     order = numpy_stream(seed, "train", "order")
     with threads(plan.training.threads):
         for _ in range(epochs):
-            for batch in _shuffled(sequences, size=plan.training.batch_size, order=order):
-                optimiser.zero_grad()
-                training_loss(model, batch, study=study, slopes=slopes).backward()  # type: ignore[no-untyped-call]  # torch
-                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-                optimiser.step()
+            for rows in shuffled(len(sequences), size=plan.training.batch_size, order=order):
+                descent.step(rows)
     return Trained(weights=weights_of(model), bounded=bounded, moments=_moments(optimiser, model))
 
 
-def training_loss(model: Halo, batch: Batch, *, study: Study, slopes: Tensor | None) -> Tensor:
-    """The training loss of a batch (see `loss`): the mean over its patients. `slopes` (G, 2) is n * c."""
-    layout = study.vocabulary.layout
-    logits = model(batch)
-    target = batch.dense(layout, logits.dtype)
-    scale = layout.size * study.totals.positions
-    plain = loss.cross_entropy(logits, target) / (scale * len(batch))
-    if slopes is None:
-        return plain
+def objective_of(study: Study, *, slopes: Tensor | None) -> Objective:
+    """The study's training loss; `slopes` (G, 2) is n * c, None without a fairness term."""
     fairness = study.plan.objective
-    counts = loss.patient_counts(loss.soft(logits), target, batch=batch, over=fairness.target, layout=layout)
-    term = loss.fairness_term(counts, group=batch.group, slopes=slopes.to(logits.dtype))
-    return plain + fairness.weight / scale * term
+    term = None if slopes is None else Fairness(slopes=slopes, target=fairness.target, weight=fairness.weight)
+    return Objective(layout=study.vocabulary.layout, positions=study.totals.positions, fairness=term)
 
 
 @torch.no_grad()
@@ -188,11 +178,11 @@ def _sequences(records: Records, study: Study) -> Sequences:
     return Sequences.of(records, vocabulary=study.vocabulary, maximum_visits=maximum)
 
 
-def _shuffled(sequences: Sequences, *, size: int, order: np.random.Generator) -> Iterator[Batch]:
-    """One pass over all patients in a new random order."""
-    rows = order.permutation(len(sequences))
+def shuffled(patients: int, *, size: int, order: np.random.Generator) -> Iterator[IntArray]:
+    """The rows of each batch of one pass over all patients, in a new random order."""
+    rows = order.permutation(patients)
     for start in range(0, len(rows), size):
-        yield sequences.batch(rows[start : start + size])
+        yield rows[start : start + size]
 
 
 def _slopes(

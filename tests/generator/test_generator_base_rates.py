@@ -17,7 +17,7 @@ from fairsynth.generator import loss
 from fairsynth.generator.base_rates import BIAS, at_home, base_rates, to_share
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.model import build, initial_weights
-from fairsynth.generator.train import Moments, measure, train, training_loss
+from fairsynth.generator.train import Moments, measure, objective_of, train
 from fairsynth.visits.records import Records
 
 LAYOUT = WORDS.layout
@@ -149,7 +149,7 @@ def test_the_sites_gradients_still_sum_to_the_pooled_gradient_each_with_its_own_
         home = build(weights, vocabulary=WORDS, config=SMALL).double()
         with torch.no_grad():
             dict(home.named_parameters())[BIAS].add_(torch.from_numpy(RATES[site]))
-        training_loss(home, batch, study=study, slopes=torch.from_numpy(everyone * values)).backward()
+        objective_of(study, slopes=torch.from_numpy(everyone * values)).of(home, batch).backward()
         for name, parameter in home.named_parameters():
             summed[name] += PATIENTS[site] / everyone * parameter.grad
     model.zero_grad()

@@ -10,7 +10,7 @@ from fairsynth.errors import CohortError, ProtocolError
 from fairsynth.generator import triangular
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.model import build, initial_weights
-from fairsynth.generator.train import training_loss
+from fairsynth.generator.train import objective_of
 from fairsynth.visits.records import Records
 
 LAYOUT = SMALL_VOCABULARY.layout
@@ -79,7 +79,7 @@ def test_the_plain_loss_is_the_naive_mean_over_real_cells():
     expected = cells[naive_mask(records, length=rows.shape[1])].mean()
     batch = sequences(records).batch(np.arange(len(records)))
     model = build(ROUGH, vocabulary=SMALL_VOCABULARY, config=SMALL)
-    assert float(training_loss(model, batch, study=study, slopes=None).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(objective_of(study, slopes=None).of(model, batch).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_of_equal_and_unequal_lengths_gives_each_patient_its_own_logits():

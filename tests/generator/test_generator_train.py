@@ -10,7 +10,7 @@ from fairsynth.fairness.objectives import load_objective
 from fairsynth.generator import loss
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.model import build, initial_weights
-from fairsynth.generator.train import measure, train, training_loss
+from fairsynth.generator.train import measure, objective_of, train
 
 LAYOUT = SMALL_VOCABULARY.layout
 REFERENCE = np.array([True, False, False])
@@ -123,7 +123,7 @@ def full_gradient(model, records, *, study, slopes):
         np.arange(len(records))
     )
     model.zero_grad()
-    training_loss(model, batch, study=study, slopes=slopes).backward()
+    objective_of(study, slopes=slopes).of(model, batch).backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 

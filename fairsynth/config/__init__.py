@@ -1,0 +1,54 @@
+"""Typed configuration: one model per file kind, read once, unknown keys refused, then passed as values.
+
+In:  YAML files (study, site, rules, groups).   Out: frozen pydantic models, or a ConfigError that names file, line,
+key, value and mend.   Never: a default that weakens privacy; a value read from the environment.
+"""
+
+from fairsynth.config.base import Fraction, Name, Pattern, Strict
+from fairsynth.config.plan import (
+    AuditConfig,
+    AugmentationConfig,
+    GeneratorConfig,
+    GroupsConfig,
+    LevelsConfig,
+    ObjectiveConfig,
+    SplitConfig,
+    StudyPlan,
+    TaskConfig,
+    TrainingConfig,
+    VocabularyConfig,
+)
+from fairsynth.config.reading import MAXIMUM_YAML_BYTES, Model, checked, read_site, read_study, read_yaml
+from fairsynth.config.site import CohortConfig, FirstVisit, SiteConfig
+from fairsynth.config.study import BiasConfig, SimulationConfig, SiteEntry, StudyConfig
+
+__all__ = [
+    "MAXIMUM_YAML_BYTES",
+    "AuditConfig",
+    "AugmentationConfig",
+    "BiasConfig",
+    "CohortConfig",
+    "FirstVisit",
+    "Fraction",
+    "GeneratorConfig",
+    "GroupsConfig",
+    "LevelsConfig",
+    "Model",
+    "Name",
+    "ObjectiveConfig",
+    "Pattern",
+    "SimulationConfig",
+    "SiteConfig",
+    "SiteEntry",
+    "SplitConfig",
+    "Strict",
+    "StudyConfig",
+    "StudyPlan",
+    "TaskConfig",
+    "TrainingConfig",
+    "VocabularyConfig",
+    "checked",
+    "read_site",
+    "read_study",
+    "read_yaml",
+]

@@ -1,0 +1,96 @@
+"""A study file: the plan, and where each site of a local run finds its tables.
+
+In:  YAML.   Out: `StudyConfig`, and the `StudyPlan` in it.   Never: what a deployed site keeps to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from fairsynth.config.base import Name, Strict
+from fairsynth.config.plan import (
+    AuditConfig,
+    AugmentationConfig,
+    GeneratorConfig,
+    GroupsConfig,
+    ObjectiveConfig,
+    SplitConfig,
+    StudyPlan,
+    TaskConfig,
+    TrainingConfig,
+    VocabularyConfig,
+)
+from fairsynth.schemas import SiteId
+
+
+class BiasConfig(Strict):
+    """The simulator's bias knobs, see docs/simulator.md; the defaults add nothing to the calibrated process."""
+
+    under_representation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of non-reference patients left out
+    under_documentation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # chance that a non-reference patient's code is lost
+    outcome_shift: Annotated[float, Field(ge=0, le=1)] = 0.0  # how far the non-reference outcome model is rotated
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)] = (
+        0.0  # chance that a non-reference death is recorded as survival
+    )
+
+
+class SimulationConfig(Strict):
+    """Raw tables drawn from a known process instead of a hospital's."""
+
+    source: Literal["mimic3", "pic"]
+    patients: PositiveInt = 1000
+    seed: int = Field(default=1, ge=0)
+    mix: Literal["natural", "study"] = "natural"
+    detail: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the calibrated lab and drug rows that is written
+    bias: BiasConfig = BiasConfig()
+
+
+class SiteEntry(Strict):
+    """One site of a study file: where its configuration and its tables are."""
+
+    site: SiteId = Field(pattern=r"^[a-z][a-z0-9_-]{0,47}$")
+    config: str  # folder with site.yaml, relative to the study file
+    data: str | None = None  # folder with the raw tables, relative to the study file
+    simulate: SimulationConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.data is None) == (self.simulate is None):
+            raise ValueError("give exactly one of `data` and `simulate`")
+        return self
+
+
+class StudyConfig(Strict):
+    """A study file: the plan that the sites share, and where each site of a local run finds its tables."""
+
+    schema_: Literal["fairsynth.study/1"] = Field(alias="schema")
+    name: Name
+    seed: int = Field(ge=0, lt=2**53)
+    sites: tuple[SiteEntry, ...] = Field(min_length=1)
+    quorum: PositiveInt | None = None  # default: every site
+    groups: GroupsConfig
+    task: TaskConfig = TaskConfig()
+    split: SplitConfig = SplitConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    training: TrainingConfig = TrainingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    audit: AuditConfig = AuditConfig()
+
+    @model_validator(mode="after")
+    def _roster(self) -> Self:
+        names = [entry.site for entry in self.sites]
+        if len(set(names)) != len(names):
+            raise ValueError("a site is named twice")
+        if self.quorum is not None and self.quorum > len(names):
+            raise ValueError(f"quorum {self.quorum} is larger than the number of sites, {len(names)}")
+        return self
+
+    def plan(self) -> StudyPlan:
+        """The part that all sites share; the roster is sorted."""
+        shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum"})
+        roster = tuple(sorted(entry.site for entry in self.sites))
+        return StudyPlan(**shared, roster=roster, quorum=self.quorum or len(roster))

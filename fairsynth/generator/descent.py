@@ -1,0 +1,111 @@
+"""One optimisation step: patients in, weights moved.
+
+In:  a model, an optimiser, the data set, the rows of the step's patients.   Out: their loss.
+Never: an order of patients, an epoch, a file.
+
+Gradients are clipped to norm 1. A patient's loss does not depend on another's, so a step may be formed from parts; a
+machine whose memory runs out halves them and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairsynth.generator import loss
+from fairsynth.generator.batch import Batch, Sequences
+from fairsynth.generator.model import Halo
+from fairsynth.schemas import IntArray
+from fairsynth.visits.layout import TokenLayout
+
+CLIP_NORM = 1.0
+MEASURE_STEPS = 1024  # predicted visits in one batch without a gradient
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fairness:
+    """The fairness term: (G, 2) bounded `slopes` n * c, over which tokens, and lambda."""
+
+    slopes: Tensor
+    target: loss.Target
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objective:
+    """What a step minimises (see `loss`): its patients' mean; `positions` is predicted visits a patient, pooled."""
+
+    layout: TokenLayout
+    positions: float
+    fairness: Fairness | None = None
+
+    def of(self, model: Halo, batch: Batch) -> Tensor:
+        """The loss of `batch`, with its gradient."""
+        logits = model(batch)
+        target = batch.dense(self.layout, logits.dtype)
+        scale = self.layout.size * self.positions
+        plain = loss.cross_entropy(logits, target) / (scale * len(batch))
+        if self.fairness is None:
+            return plain
+        term = self.fairness
+        counts = loss.patient_counts(loss.soft(logits), target, batch=batch, over=term.target, layout=self.layout)
+        added = loss.fairness_term(counts, group=batch.group, slopes=term.slopes.to(logits.dtype))
+        return plain + term.weight / scale * added
+
+
+@dataclass(kw_only=True, eq=False)
+class Descent:
+    """A model on its way down. `part` is how many patients' gradients are formed at once; None: all of a step's."""
+
+    model: Halo
+    optimiser: torch.optim.Optimizer
+    sequences: Sequences
+    objective: Objective
+    part: int | None = None
+
+    def step(self, rows: IntArray) -> Tensor:
+        """Move the weights by the patients `rows`; () their loss before, without a gradient."""
+        while True:
+            try:
+                total = self._gradient(rows)
+                break
+            except torch.OutOfMemoryError:
+                size = min(self.part or len(rows), len(rows))
+                if size == 1:
+                    raise
+                self.part = size // 2
+                LOGGER.warning("out of memory: gradients of %d patients at once from here on", self.part)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        self.optimiser.step()
+        return total
+
+    def _gradient(self, rows: IntArray) -> Tensor:
+        """Leave the gradient of the patients' mean loss in the parameters."""
+        self.optimiser.zero_grad()
+        total = torch.zeros(())
+        size = min(self.part or len(rows), len(rows))
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            share = self.objective.of(self.model, self.sequences.batch(part)) * (len(part) / len(rows))
+            share.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total = total + share.detach()
+        return total
+
+
+@torch.no_grad()
+def nll(model: Halo, sequences: Sequences, *, layout: TokenLayout) -> tuple[float, int]:
+    """The summed negative log-likelihood (nats) of all patients, and the predicted visits (label visits too) in it."""
+    total = 0.0
+    for batch in sequences.batches(steps=MEASURE_STEPS):
+        logits = model(batch)
+        total += float(loss.cross_entropy(logits, batch.dense(layout, logits.dtype)))
+    return total, int(sequences.steps.sum())
+
+
+def adam(model: Halo, *, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """Fused Adam over all weights (Kingma and Ba 2015); `weight_decay` is decoupled (Loshchilov and Hutter 2019)."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
