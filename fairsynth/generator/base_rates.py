@@ -20,7 +20,7 @@ from fairsynth.schemas import Arrays, FloatArray
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-BIAS = "head.output_low.bias"  # (V,), the c of `model`
+BIAS = "head.output_bias"  # (V,), the c of `model`
 
 
 def base_rates(records: Records, *, vocabulary: Vocabulary) -> FloatArray:

@@ -1,15 +1,20 @@
-"""Patients -> the steps of a batch: only real positions, tokens sparse.
+"""Patients -> the rows of a batch: only real ones, tokens sparse, nothing twice.
 
 In:  `Records`, a vocabulary.   Out: `Sequences` (once a data set), `Batch` (once an optimisation step).
 Never: padding, randomness, knowledge of sites.
 
 A patient with T visits is T + 2 rows: start | label visit | visit 1 | ... | visit T. Step t of it (t = 0 .. T) reads
 rows 0 .. t and predicts row t + 1. The last step's target also carries `end`, which is never an input.
+
+All patients begin with the same start row, so that step 0, which predicts the label visit, has one history for all of
+them. A batch of B patients therefore reads R = 1 + sum T rows (the start row once, then each patient's rows 1 .. T),
+and predicts B label visits and sum T visits: P = B + sum T steps, label visits first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,32 +23,78 @@ import torch
 from torch import Tensor
 
 from fairsynth.errors import CohortError
+from fairsynth.generator.triangular import edges
 from fairsynth.schemas import IntArray
 from fairsynth.visits.layout import TokenLayout, Vocabulary
 from fairsynth.visits.records import Records
 
+OnDevice = Callable[[IntArray], Tensor]
+BUCKETS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # patients of similar length share an attention call
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Rows of tokens in CSR: row i holds tokens[starts[i]], ..., up to the start of the next; both int64."""
+
+    tokens: Tensor
+    starts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelRows:
+    """The tokens `low` .. `high` - 1 of some rows, counted from `low`, by row and by token.
+
+    tokens, owner   (n,) int64, by row: token and its row; starts (rows,) where each row's begin
+    rows            (n,) int64, by token: the rows that hold it; places (high - low,) where each token's begin
+    """
+
+    low: int
+    high: int
+    tokens: Tensor
+    owner: Tensor
+    starts: Tensor
+    rows: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bucket:
+    """Patients that share an attention call over `length` rows; shorter ones end in rows that nothing real sees.
+
+    gather (n * length,) int64: the batch's row at each place, the start row first
+    keep   (sum T,) int64 or None: the places that are real and not the start row; None, when that is all but the first
+    """
+
+    patients: int
+    length: int
+    gather: Tensor
+    keep: Tensor | None
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """B patients, ordered by length, as P = sum (T + 1) steps.
+    """B patients, ordered by length.
 
-    inputs, targets   (K,), (K',) int64 token ids, with (P,) starts of each step's tokens; `end` is not among them
-    positions         (P,) int64, 0 reads the start row and predicts the label visit
-    runs              (patients, steps) of each run of patients of equal length, in order
-    patient           (P,) int64, 0 .. B - 1, the patient of each step
-    last              (P,) bool, the step whose target carries `end`
-    group, label      (B,) int64
-    rows              (B,) int64, where the patients stand in the data set
+    inputs      (sum T) rows of tokens: rows 1 .. T of each patient
+    positions   (sum T,) int64, 1 .. T
+    visits      targets of the (sum T) steps that predict a visit, in the order of `inputs`: code tokens by panel
+    contexts    targets of the B steps that predict a label visit
+    last        (B,) int64: which of `visits` carries `end` besides, by patient
+    patient     (sum T,) int64, 0 .. B - 1
+    group, label (B,) int64
+    rows        (B,) int64, where the patients stand in the data set
     """
 
-    inputs: Tensor
-    input_starts: Tensor
-    targets: Tensor
-    target_starts: Tensor
+    inputs: Rows
     positions: Tensor
-    runs: tuple[tuple[int, int], ...]
-    patient: Tensor
+    buckets: tuple[Bucket, ...]
+    visits: tuple[PanelRows, ...]
+    contexts: PanelRows
     last: Tensor
+    patient: Tensor
     group: Tensor
     label: Tensor
     rows: Tensor
@@ -54,26 +105,34 @@ class Batch:
     @property
     def steps(self) -> int:
         """P."""
-        return len(self.positions)
+        return len(self) + len(self.positions)
+
+    @property
+    def step_patient(self) -> Tensor:
+        """(P,) the patient of each step."""
+        return torch.cat([torch.arange(len(self), device=self.patient.device), self.patient])
 
     def dense(self, layout: TokenLayout, dtype: torch.dtype) -> Tensor:
         """(P, V) the multi-hot targets, `end` included."""
-        target = torch.zeros(self.steps, layout.size, dtype=dtype)
-        stops = torch.cat([self.target_starts[1:], torch.tensor([len(self.targets)])])
-        target[torch.arange(self.steps).repeat_interleave(stops - self.target_starts), self.targets] = 1
-        target[self.last, layout.end] = 1
+        number = len(self)
+        target = torch.zeros(self.steps, layout.size, dtype=dtype, device=self.patient.device)
+        target[self.contexts.owner, self.contexts.low + self.contexts.tokens] = 1
+        for panel in self.visits:
+            target[number + panel.owner, panel.low + panel.tokens] = 1
+        target[number + self.last, layout.end] = 1
         return target
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sequences:
-    """All patients of a data set as rows of tokens; `starts[i] .. starts[i + 1] - 1` are the rows of patient i."""
+    """All patients of a data set as rows of tokens; rows 1 .. T + 1 of patient i begin at `starts[i]`."""
 
     tokens: IntArray
     offsets: IntArray
     starts: IntArray
     group: IntArray
     label: IntArray
+    layout: TokenLayout
 
     @classmethod
     def of(cls, records: Records, *, vocabulary: Vocabulary, maximum_visits: int) -> Self:
@@ -86,18 +145,16 @@ class Sequences:
                 do="raise generator.maximum_visits, or keep each patient's last visits when the cohort is made",
             )
         patients = np.arange(len(records), dtype=np.int64)
-        lengths = (np.ones_like(patients), np.diff(records.context_offsets), np.diff(records.visit_offsets))
-        starts = np.full(len(records), vocabulary.layout.start, dtype=np.int64)
-        tokens = np.concatenate([starts, records.context, records.codes])
-        offsets = _offsets(np.concatenate(lengths))
-        order = np.argsort(np.concatenate([patients, patients, records.visit_patient]), kind="stable")
-        elements, offsets = gather(offsets, order)
+        lengths = np.concatenate([np.diff(records.context_offsets), np.diff(records.visit_offsets)])
+        order = np.argsort(np.concatenate([patients, records.visit_patient]), kind="stable")
+        elements, offsets = gather(_offsets(lengths), order)
         return cls(
-            tokens=tokens[elements],
+            tokens=np.concatenate([records.context, records.codes])[elements],
             offsets=offsets,
-            starts=_offsets(records.visit_counts + 2),
+            starts=_offsets(records.visit_counts + 1),
             group=records.group,
             label=records.label,
+            layout=vocabulary.layout,
         )
 
     def __len__(self) -> int:
@@ -105,33 +162,35 @@ class Sequences:
 
     @property
     def steps(self) -> IntArray:
-        """(B,) number of predicted positions of each patient."""
-        return np.diff(self.starts) - 1
+        """(B,) number of predicted rows of each patient: T + 1."""
+        return np.diff(self.starts)
 
-    def batch(self, rows: IntArray) -> Batch:
+    def batch(self, rows: IntArray, *, device: torch.device | str = "cpu") -> Batch:
         """The patients at `rows`, ordered by length."""
         rows = rows[np.argsort(self.steps[rows], kind="stable")]
-        steps = self.steps[rows]
-        first = np.repeat(self.starts[rows], steps)
-        positions = np.arange(steps.sum(), dtype=np.int64) - np.repeat(_offsets(steps)[:-1], steps)
-        inputs, input_offsets = gather(self.offsets, first + positions)
-        targets, target_offsets = gather(self.offsets, first + positions + 1)
-        lengths, counts = np.unique(steps, return_counts=True)
+        visits = self.steps[rows] - 1
+        position = np.arange(visits.sum(), dtype=np.int64) - np.repeat(_offsets(visits)[:-1], visits)
+        first = np.repeat(self.starts[rows], visits) + position
+
+        inputs, input_offsets = gather(self.offsets, first)
+
+        def on(array: IntArray) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
         return Batch(
-            inputs=torch.from_numpy(self.tokens[inputs]),
-            input_starts=torch.from_numpy(input_offsets[:-1]),
-            targets=torch.from_numpy(self.tokens[targets]),
-            target_starts=torch.from_numpy(target_offsets[:-1]),
-            positions=torch.from_numpy(positions),
-            runs=tuple(zip(counts.tolist(), lengths.tolist(), strict=True)),
-            patient=torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.int64), steps)),
-            last=torch.from_numpy(positions == np.repeat(steps - 1, steps)),
-            group=torch.from_numpy(self.group[rows]),
-            label=torch.from_numpy(self.label[rows]),
-            rows=torch.from_numpy(rows),
+            inputs=Rows(tokens=on(self.tokens[inputs]), starts=on(input_offsets[:-1])),
+            positions=on(position + 1),
+            buckets=tuple(_buckets(visits, on=on)),
+            visits=tuple(self._panels(first + 1, cuts=edges(self.layout.codes.stop), on=on)),
+            contexts=next(self._panels(self.starts[rows], cuts=[self.layout.codes.stop, self.layout.end], on=on)),
+            last=on(np.cumsum(visits) - 1),
+            patient=on(np.repeat(np.arange(len(rows), dtype=np.int64), visits)),
+            group=on(self.group[rows]),
+            label=on(self.label[rows]),
+            rows=on(rows),
         )
 
-    def batches(self, *, steps: int) -> Iterator[Batch]:
+    def batches(self, *, steps: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All patients in batches of at most `steps` steps (or one patient), shortest first."""
         order = np.argsort(self.steps, kind="stable")
         ends = np.cumsum(self.steps[order])
@@ -139,8 +198,51 @@ class Sequences:
         while start < len(order):
             done = ends[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, done + steps, side="right")))
-            yield self.batch(order[start:stop])
+            yield self.batch(order[start:stop], device=device)
             start = stop
+
+    def _panels(self, rows: IntArray, *, cuts: list[int], on: OnDevice) -> Iterator[PanelRows]:
+        """The tokens of the CSR rows `rows`, cut into panels; every token lies within `cuts`."""
+        elements, offsets = gather(self.offsets, rows)
+        tokens, number = self.tokens[elements], len(rows)
+        owner = np.repeat(np.arange(number, dtype=np.int64), np.diff(offsets))
+        panel = np.searchsorted(cuts, tokens, side="right") - 1
+        by_row, by_token = np.argsort(panel, kind="stable"), np.argsort(tokens, kind="stable")
+        counts = np.bincount(panel * number + owner, minlength=(len(cuts) - 1) * number).reshape(-1, number)
+        starts = np.cumsum(counts, axis=1) - counts
+        places = _offsets(np.bincount(tokens, minlength=self.layout.size))
+        ends = _offsets(counts.sum(axis=1))
+        for i, (low, high) in enumerate(itertools.pairwise(cuts)):
+            own = slice(ends[i], ends[i + 1])
+            yield PanelRows(
+                low=low,
+                high=high,
+                tokens=on(tokens[by_row[own]] - low),
+                owner=on(owner[by_row[own]]),
+                starts=on(starts[i]),
+                rows=on(owner[by_token[own]]),
+                places=on(places[low:high] - places[low]),
+            )
+
+
+def _buckets(visits: IntArray, *, on: OnDevice) -> Iterator[Bucket]:
+    """Attention calls for patients with these visit counts, in rising order; row 0 is the start row of all."""
+    own = 1 + _offsets(visits)  # a patient's first row of its own
+    ceiling = np.searchsorted(BUCKETS, visits + 1)
+    for start, stop in zip(*_runs(ceiling), strict=True):
+        length = int(visits[stop - 1]) + 1
+        place = np.arange(length, dtype=np.int64)
+        real = place[None, :] <= visits[start:stop, None]
+        rows = np.where(real & (place > 0), own[start:stop, None] + place - 1, 0)
+        kept = real & (place > 0)
+        keep = None if real.all() else on(np.flatnonzero(kept.ravel()))
+        yield Bucket(patients=stop - start, length=length, gather=on(rows.ravel()), keep=keep)
+
+
+def _runs(values: IntArray) -> tuple[list[int], list[int]]:
+    """Where each run of equal values starts, and where it ends."""
+    starts = np.flatnonzero(np.diff(values, prepend=-1)) if len(values) else np.empty(0, dtype=np.int64)
+    return starts.tolist(), [*starts[1:].tolist(), len(values)] if len(values) else []
 
 
 def gather(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairsynth.generator import loss
 from fairsynth.generator.batch import Batch, Sequences
+from fairsynth.generator.head import Target, Terms
 from fairsynth.generator.model import Halo
 from fairsynth.schemas import IntArray
 from fairsynth.visits.layout import TokenLayout
@@ -31,7 +31,7 @@ class Fairness:
     """The fairness term: (G, 2) bounded `slopes` n * c, over which tokens, and lambda."""
 
     slopes: Tensor
-    target: loss.Target
+    target: Target
     weight: float
 
 
@@ -43,18 +43,22 @@ class Objective:
     positions: float
     fairness: Fairness | None = None
 
-    def of(self, model: Halo, batch: Batch) -> Tensor:
-        """The loss of `batch`, with its gradient."""
-        logits = model(batch)
-        target = batch.dense(self.layout, logits.dtype)
-        scale = self.layout.size * self.positions
-        plain = loss.cross_entropy(logits, target) / (scale * len(batch))
-        if self.fairness is None:
-            return plain
+    def of(self, model: Halo, batch: Batch, *, share: float = 1.0) -> Tensor:
+        """() `share` times the loss of `batch`; call `backward` on it as it is, once (see `Head.loss`)."""
+        return model.loss(batch, self._terms(batch, scale=share / (self.layout.size * self.positions * len(batch))))
+
+    def _terms(self, batch: Batch, *, scale: float) -> Terms:
         term = self.fairness
-        counts = loss.patient_counts(loss.soft(logits), target, batch=batch, over=term.target, layout=self.layout)
-        added = loss.fairness_term(counts, group=batch.group, slopes=term.slopes.to(logits.dtype))
-        return plain + term.weight / scale * added
+        if term is None:
+            return Terms(scale=scale)
+        slopes = (term.weight * term.slopes).to(batch.group.device)[batch.group]  # (B, 2)
+        return Terms(
+            scale=scale,
+            over=term.target,
+            label=self.layout.label,
+            predicted=slopes[:, 0],
+            true_positives=slopes[:, 1],
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,12 +89,13 @@ class Descent:
 
     def _gradient(self, rows: IntArray) -> Tensor:
         """Leave the gradient of the patients' mean loss in the parameters."""
-        self.optimiser.zero_grad()
-        total = torch.zeros(())
+        self.optimiser.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
+        total = torch.zeros((), device=self.model.device)
         size = min(self.part or len(rows), len(rows))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            share = self.objective.of(self.model, self.sequences.batch(part)) * (len(part) / len(rows))
+            batch = self.sequences.batch(part, device=self.model.device)
+            share = self.objective.of(self.model, batch, share=len(part) / len(rows))
             share.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total = total + share.detach()
         return total
@@ -100,9 +105,8 @@ class Descent:
 def nll(model: Halo, sequences: Sequences, *, layout: TokenLayout) -> tuple[float, int]:
     """The summed negative log-likelihood (nats) of all patients, and the predicted visits (label visits too) in it."""
     total = 0.0
-    for batch in sequences.batches(steps=MEASURE_STEPS):
-        logits = model(batch)
-        total += float(loss.cross_entropy(logits, batch.dense(layout, logits.dtype)))
+    for batch in sequences.batches(steps=MEASURE_STEPS, device=model.device):
+        total += float(model.loss(batch, Terms(scale=1.0)))
     return total, int(sequences.steps.sum())
 
 

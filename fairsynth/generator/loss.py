@@ -18,16 +18,14 @@ of a target cell moves by -lambda * n * (c_S[g] + y * c_TP[g]) logits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fairsynth.generator.batch import Batch
+from fairsynth.generator.head import Target
 from fairsynth.visits.layout import TokenLayout
-
-Target = Literal["codes", "label"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,18 +59,13 @@ def patient_counts(
 
     `codes`: all code tokens of the visits, label visit excluded. `label`: the label token of the label visit.
     """
-    steps = batch.positions > 0 if over == "codes" else batch.positions == 0
+    number = len(batch)
+    steps = slice(number, None) if over == "codes" else slice(number)
     columns = layout.codes if over == "codes" else slice(layout.label, layout.label + 1)
     predicted, actual = predictions[steps, columns], target[steps, columns]
-    patient = batch.patient[steps]
+    patient = batch.step_patient[steps]
 
     def total(cells: Tensor) -> Tensor:
         return cells.new_zeros(len(batch)).index_add(0, patient, cells.sum(dim=1))
 
     return PatientCounts(positives=total(actual), predicted=total(predicted), true_positives=total(actual * predicted))
-
-
-def fairness_term(counts: PatientCounts, *, group: Tensor, slopes: Tensor) -> Tensor:
-    """Mean over patients of slopes[g, 0] * s_i + slopes[g, 1] * tp_i; `slopes` (G, 2) is n * c, bounded."""
-    own = slopes[group]
-    return (own[:, 0] * counts.predicted + own[:, 1] * counts.true_positives).mean()

@@ -1,26 +1,16 @@
 """HALO: a transformer over visits, and an autoregressive head over the tokens of one visit.
 
-In:  the steps of a batch.   Out: one logit for every token of every predicted visit.
+In:  a batch.   Out: one logit for every token of every predicted visit, or their loss.
 Never: padding, files, global random state.
 
 Visit level: bias-free multi-hot embedding + learned positions, pre-norm GPT-2 blocks, final LayerNorm -> history h_t.
-Code level: z = [h_t ; x_{t+1}], of N = E + V, goes through two N x N lower-triangular layers with a ReLU between; row
-E - 1 + k of the second (counted from 0) is the logit of token k, so that token k sees h_t and the tokens before k only.
-The other rows of the second layer, and what only they read, are never used, hence not stored. What is left falls into
-five blocks (E history units `low`, V - 1 token units `high`):
-
-    low  = relu(L h + a)                  L (E, E) lower triangular
-    high = relu(H h + U x[:V-1] + b)      H (V - 1, E) full;  U lower triangular, stored transposed as `tokens`
-    logits = A low + S high + c           A (V, E) full;      S (V, V - 1) strictly lower triangular
-
-A triangular weight is stored with its other half zero, and its gradient there is zero: optimiser steps and averages
-over sites keep it so.
+Code level: `head`. Triangular weights are packed where they travel or lie on disk (`weights_of`, `build`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -31,8 +21,9 @@ from torch.nn import functional
 from fairsynth.config import GeneratorConfig
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.generator.base_rates import BIAS
-from fairsynth.generator.batch import Batch
-from fairsynth.generator.triangular import strictly_lower_linear
+from fairsynth.generator.batch import Batch, Bucket
+from fairsynth.generator.head import Head, Terms
+from fairsynth.generator.triangular import Triangle
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import torch_stream
 from fairsynth.visits.layout import Vocabulary
@@ -52,48 +43,30 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(size, 4 * size)
         self.mlp_out = nn.Linear(4 * size, size)
 
-    def forward(self, steps: Tensor, runs: tuple[tuple[int, int], ...]) -> Tensor:
-        """(P, E) -> (P, E); patients of equal length (a run) share one attention call."""
-        steps = steps + self.attention_out(self._attend(self.attention_in(self.attention_norm(steps)), runs))
-        return steps + cast(Tensor, self.mlp_out(functional.gelu(self.mlp_in(self.mlp_norm(steps)))))
+    def forward(self, rows: Tensor, buckets: tuple[Bucket, ...]) -> Tensor:
+        """(R, E) -> (R, E)."""
+        return self.add(rows, self._attend(self.project(rows), buckets))
 
-    def _attend(self, projected: Tensor, runs: tuple[tuple[int, int], ...]) -> Tensor:
-        """(P, 3 E) queries, keys and values -> (P, E)."""
-        mixed, start = [], 0
-        for patients, length in runs:
-            part = projected[start : start + patients * length]
-            query, key, value = part.view(patients, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-            mixed.append(attended.transpose(1, 2).reshape(patients * length, -1))
-            start += patients * length
+    def project(self, rows: Tensor) -> Tensor:
+        """(R, E) -> (R, 3 E): query, key, value."""
+        return cast(Tensor, self.attention_in(self.attention_norm(rows)))
+
+    def add(self, rows: Tensor, attended: Tensor) -> Tensor:
+        """(R, E) rows and what they attended to -> (R, E)."""
+        rows = rows + self.attention_out(attended)
+        return rows + cast(Tensor, self.mlp_out(functional.gelu(self.mlp_in(self.mlp_norm(rows)))))
+
+    def _attend(self, projected: Tensor, buckets: tuple[Bucket, ...]) -> Tensor:
+        """(R, 3 E) -> (R, E). Row 0 is the start row of every patient; it sees itself only."""
+        size = projected.shape[1] // 3
+        mixed = [projected[:1, 2 * size :]]
+        for bucket in buckets:
+            part = projected.index_select(0, bucket.gather)
+            query, key, value = part.view(bucket.patients, bucket.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
+            own = attended.reshape(-1, size) if bucket.keep is not None else attended[:, 1:].reshape(-1, size)
+            mixed.append(own if bucket.keep is None else own.index_select(0, bucket.keep))
         return torch.cat(mixed)
-
-
-class Head(nn.Module):
-    """The code level: logits of a visit's tokens given the history and, for each token, the tokens before it."""
-
-    def __init__(self, *, embedding: int, tokens: int) -> None:
-        super().__init__()
-        self.low = nn.Linear(embedding, embedding)  # L, a
-        self.high = nn.Linear(embedding, tokens - 1)  # H, b
-        self.tokens = nn.Parameter(torch.empty(tokens - 1, tokens - 1))  # U transposed: row j is what token j adds
-        self.output_low = nn.Linear(embedding, tokens)  # A, c
-        self.output_high = nn.Parameter(torch.empty(tokens, tokens - 1))  # S
-
-    def forward(self, history: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
-        """(P, E) histories and the visits' tokens in CSR (without `end`) -> (P, V) logits."""
-        base, high = self.begin(history)
-        return self.finish(base, high, tokens=tokens, starts=starts)
-
-    def begin(self, history: Tensor) -> tuple[Tensor, Tensor]:
-        """What the history alone gives: (P, V) logits and (P, V - 1) hidden units before their ReLU."""
-        low = functional.linear(history, self.low.weight, self.low.bias)
-        return self.output_low(functional.relu(low)), self.high(history)
-
-    def finish(self, base: Tensor, high: Tensor, *, tokens: Tensor, starts: Tensor) -> Tensor:
-        """(P, V) logits from `begin` and the visits' tokens."""
-        added = functional.embedding_bag(tokens, self.tokens, starts, mode="sum")
-        return base + strictly_lower_linear(functional.relu(high + added), self.output_high)
 
 
 class Halo(nn.Module):
@@ -101,36 +74,44 @@ class Halo(nn.Module):
 
     def __init__(self, *, vocabulary: Vocabulary, config: GeneratorConfig) -> None:
         super().__init__()
-        size = vocabulary.layout.size
-        self.embedding = nn.Parameter(torch.empty(size - 1, config.embedding))  # `end` is never read
+        self.layout = layout = vocabulary.layout
+        self.embedding = nn.Parameter(torch.empty(layout.size - 1, config.embedding))  # `end` is never read
         self.positions = nn.Parameter(torch.empty(config.maximum_visits + 1, config.embedding))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.embedding)
-        self.head = Head(embedding=config.embedding, tokens=size)
+        self.head = Head(embedding=config.embedding, tokens=layout.size, codes=layout.codes.stop)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
 
     def forward(self, batch: Batch) -> Tensor:
-        """(P, V) logits of every step's target."""
-        embedded = self.embed(batch.inputs, batch.input_starts, batch.positions)
-        return cast(Tensor, self.head(self.mix(embedded, batch.runs), batch.targets, batch.target_starts))
+        """(P, V) logits of every step's target, label visits first."""
+        return self.head.logits(self.histories(batch), batch)
+
+    def loss(self, batch: Batch, terms: Terms) -> Tensor:
+        """() the sum of `terms` over all cells; see `Head.loss`."""
+        return self.head.loss(self.histories(batch), batch, end=self.layout.end, terms=terms)
+
+    def histories(self, batch: Batch) -> Tensor:
+        """(R, E) h_t after the start row (row 0) and after each patient's rows 1 .. T."""
+        rows = torch.cat([self.start(), self.embed(batch.inputs.tokens, batch.inputs.starts, batch.positions)])
+        for block in self.blocks:
+            rows = block(rows, batch.buckets)
+        return cast(Tensor, self.norm(rows))
+
+    def start(self) -> Tensor:
+        """(1, E) the embedded start row."""
+        return self.embedding[self.layout.start : self.layout.start + 1] + self.positions[:1]
 
     def embed(self, tokens: Tensor, starts: Tensor, positions: Tensor) -> Tensor:
-        """Rows of tokens in CSR -> (P, E)."""
+        """Rows of tokens in CSR, and their positions -> (rows, E)."""
         return functional.embedding_bag(tokens, self.embedding, starts, mode="sum") + self.positions[positions]
 
-    def mix(self, embedded: Tensor, runs: tuple[tuple[int, int], ...]) -> Tensor:
-        """(P, E) embedded rows -> (P, E) histories h_t."""
-        for block in self.blocks:
-            embedded = block(embedded, runs)
-        return cast(Tensor, self.norm(embedded))
-
-    def triangular(self) -> tuple[tuple[nn.Parameter, Callable[[Tensor], Tensor]], ...]:
-        """The weights of which only one triangle exists, with what keeps it."""
-        head = self.head
-        return (
-            (cast(nn.Parameter, head.low.weight), torch.tril),
-            (head.tokens, torch.triu),
-            (head.output_high, lambda weight: torch.tril(weight, -1)),
-        )
+    def triangles(self) -> dict[str, Triangle]:
+        """The triangular weights, by name."""
+        return {f"head.{name}": triangle for name, triangle in self.head.triangles().items()}
 
 
 def initial_weights(vocabulary: Vocabulary, config: GeneratorConfig, *, seed: int) -> Arrays:
@@ -155,7 +136,6 @@ def initial_weights(vocabulary: Vocabulary, config: GeneratorConfig, *, seed: in
             else:
                 scale = math.sqrt(2 * config.layers) if name.endswith(("attention_out.weight", "mlp_out.weight")) else 1
                 weight.normal_(0, 0.02 / scale, generator=generator)
-    _keep_triangles(model)
     return weights_of(model)
 
 
@@ -165,21 +145,43 @@ def build(weights: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, config: 
     check_weights(weights, model=model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))
-    _keep_triangles(model)
-    for weight, keep in model.triangular():
-        weight.register_hook(keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            parameter.copy_(unpacked(weights[name], name, model=model))
+    for name, triangle in model.triangles().items():
+        model.get_parameter(name).register_hook(triangle.keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return model
 
 
 def weights_of(model: Halo) -> Arrays:
-    """A copy of the model's weights, by name."""
-    return {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
+    """A copy of the model's weights as they travel, by name: a triangular one as a vector of the entries it has."""
+    return {name: packed(parameter, name, model=model) for name, parameter in model.named_parameters()}
+
+
+def packed(values: Tensor, name: str, *, model: Halo) -> np.ndarray:
+    """Values shaped like the parameter `name` as they travel."""
+    triangle = model.triangles().get(name)
+    values = values.detach() if triangle is None else triangle.pack(values.detach())
+    return np.array(values.cpu().numpy())
+
+
+def unpacked(array: np.ndarray, name: str, *, model: Halo) -> Tensor:
+    """The inverse of `packed`, on the CPU."""
+    triangle = model.triangles().get(name)
+    values = torch.from_numpy(np.array(array))
+    return values if triangle is None else triangle.unpack(values)
+
+
+def shapes_of(model: Halo) -> dict[str, tuple[int, ...]]:
+    """The shape in which each weight travels."""
+    triangles = model.triangles()
+    return {
+        name: (triangles[name].free,) if name in triangles else tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+    }
 
 
 def check_weights(weights: Mapping[str, np.ndarray], *, model: Halo) -> None:
     """Raise ProtocolError with every way in which `weights` are not those of `model`."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shapes = shapes_of(model)
     problems = [
         Problem(what="unknown or missing weight", where=name) for name in sorted(shapes.keys() ^ weights.keys())
     ]
@@ -199,10 +201,3 @@ def _empty(vocabulary: Vocabulary, config: GeneratorConfig) -> Halo:
     with torch.device("meta"):
         model = Halo(vocabulary=vocabulary, config=config)
     return model.to_empty(device="cpu")
-
-
-def _keep_triangles(model: Halo) -> None:
-    """Set the halves that do not exist to zero."""
-    with torch.no_grad():
-        for weight, keep in model.triangular():
-            weight.copy_(keep(weight))

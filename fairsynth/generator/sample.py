@@ -1,71 +1,39 @@
-"""New patients, drawn from the model exactly and in parallel.
+"""New patients, drawn from the model exactly and in parallel; or the next visits of given ones.
 
-In:  weights and, per patient, a condition on group, label, sex and age band.   Out: `Records`.
+In:  weights and, per patient, a condition on the label visit, or a history.   Out: `Records`.
 Never: files, global random state, a patient that depends on the patients sampled beside it.
 
 Each (patient, visit, token) has its own uniform u, a function of the seed alone, and token k is on iff its logit
-exceeds logit(u_k). The head is strictly autoregressive, so x = [logits(x) > logit(u)] has exactly one solution, the
-sequential sample; iterating from x = 0 settles at least one more token a pass and stops there.
+exceeds logit(u_k), given the tokens before it. Structure that records have by definition is imposed: a label visit
+holds context tokens only (`label_visit`), other visits codes and `end` only (`visit`).
 
-Structure that records have by definition is imposed, given what the model says of the rest: the label visit holds
-context tokens only, other visits codes and `end` only; of the groups, of the sexes and of the ages exactly one is on.
-For such a block the model's Bernoulli draws run in order until the first that fires, under the condition that at
-least one does, P(first is k | any) = p_k prod_{j<k} (1 - p_j) / (1 - prod_j (1 - p_j)); later ones are forced off. A
-condition imposes the group, label, sex or age token, and what follows is drawn given it.
-
-The same seed gives the same patient whatever stands beside it in a batch, up to float rounding: a token can differ
-only where its uniform lies within rounding (about 1e-6) of its probability.
+A batch holds as many patients as it may: who has ended leaves, and the next one takes the place. The same seed gives
+the same patient whatever stands beside it, up to float rounding: a token can differ only where its uniform lies within
+rounding (about 1e-6) of its probability.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fairsynth.config import GeneratorConfig
+from fairsynth.errors import CohortError
+from fairsynth.generator.conditions import FREE, Conditions
+from fairsynth.generator.decode import Cache
+from fairsynth.generator.label_visit import LabelVisits
 from fairsynth.generator.model import Halo, build
+from fairsynth.generator.uniforms import uniforms
+from fairsynth.generator.visit import draw_visit, sparse
 from fairsynth.schemas import Arrays, IntArray
-from fairsynth.seeds import stream
 from fairsynth.visits.layout import TokenLayout, Vocabulary
 from fairsynth.visits.records import Records
 
-FREE = -1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Conditions:
-    """(B,) each: index of the group, the label, index of the sex and of the age band that a patient must have.
-
-    -1 leaves it to the model, None leaves it for everyone. Tokens are drawn in order, so that what is given does not
-    change the chances of a free token before it.
-    """
-
-    group: IntArray
-    label: IntArray
-    sex: IntArray | None = None
-    age: IntArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    def part(self, rows: slice) -> Conditions:
-        """The conditions of the patients `rows`."""
-        return Conditions(
-            group=self.group[rows],
-            label=self.label[rows],
-            sex=None if self.sex is None else self.sex[rows],
-            age=None if self.age is None else self.age[rows],
-        )
-
-    @classmethod
-    def free(cls, number: int) -> Conditions:
-        """`number` patients without a condition."""
-        return cls(group=np.full(number, FREE, dtype=np.int64), label=np.full(number, FREE, dtype=np.int64))
+__all__ = ["FREE", "Conditions", "Sampled", "draw", "sample", "stream_patients"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,197 +55,181 @@ def sample(
 ) -> Records:
     """One patient for each of `conditions`, in their order. Raises ProtocolError when the weights do not fit."""
     model = build(weights, vocabulary=vocabulary, config=config)
-    return draw(model, layout=vocabulary.layout, conditions=conditions, seed=seed, batch_size=batch_size).records
+    return draw(model, conditions=conditions, seed=seed, batch_size=batch_size).records
 
 
-@torch.inference_mode()
-def draw(model: Halo, *, layout: TokenLayout, conditions: Conditions, seed: int, batch_size: int = 256) -> Sampled:
+def draw(model: Halo, *, conditions: Conditions, seed: int, batch_size: int = 256) -> Sampled:
     """One patient for each of `conditions`, in their order, from a model in memory."""
-    parts = list(stream_patients(model, layout=layout, conditions=conditions, seed=seed, batch_size=batch_size))
-    records = [part.records for part in parts] or [_Sampler(model=model, layout=layout, seed=seed).records(0)]
+    parts = list(stream_patients(model, conditions=conditions, seed=seed, batch_size=batch_size))
+    records = [part.records for part in parts] or [_records(_NOTHING, counts=_NOTHING[0], layout=model.layout)]
     return Sampled(records=Records.concatenate(records), capped=sum(part.capped for part in parts))
 
 
-@torch.inference_mode()
 def stream_patients(
-    model: Halo, *, layout: TokenLayout, conditions: Conditions, seed: int, batch_size: int = 256
+    model: Halo, *, conditions: Conditions | Records, seed: int, batch_size: int = 256
 ) -> Iterator[Sampled]:
-    """The patients of `conditions` in their order, batch by batch: memory does not grow with their number."""
-    for start in range(0, len(conditions), batch_size):
-        sampler = _Sampler(model=model, layout=layout, seed=seed)
-        part = conditions.part(slice(start, start + batch_size))
-        sampler.run(first=start, conditions=part)
-        yield Sampled(records=sampler.records(len(part)), capped=sampler.capped)
+    """One patient for each of `conditions`, in their order, some `batch_size` at a time.
 
-
-@dataclass(kw_only=True, eq=False)
-class _Sampler:
-    """Collects (patient, visit, token) rows; visit 0 is the label visit."""
-
-    model: Halo
-    layout: TokenLayout
-    seed: int
-    rows: list[IntArray] = field(default_factory=list)
-    visits: list[IntArray] = field(default_factory=list)
-    capped: int = 0
-
-    def run(self, *, first: int, conditions: Conditions) -> None:
-        """Sample patients `first` .. `first + len(conditions) - 1`."""
-        number = len(conditions)
-        maximum = self.model.positions.shape[0] - 1
-        alive = torch.arange(number)
-        counts = np.full(number, maximum, dtype=np.int64)
-        prefix: list[Tensor] = []  # (n, E) embedded rows: start, label visit, visits
-        visit = torch.zeros(number, self.layout.size, dtype=torch.bool)
-        visit[:, self.layout.start] = True
-        for position in range(maximum + 1):
-            prefix.append(self._embed(visit, position))
-            base, high = self.model.head.begin(self._history(prefix))
-            uniform = self._uniforms(position, first=first, number=number)[alive]
-            head = _VisitHead(model=self.model, base=base, high=high, uniform=uniform)
-            if position == 0:
-                visit = label_visit(head, layout=self.layout, conditions=conditions)
-                self._keep(visit, patients=alive, position=position)
-                continue
-            visit, ended = code_visit(head, layout=self.layout)
-            self._keep(visit, patients=alive, position=position)
-            counts[alive[ended].numpy()] = position
-            alive, visit, prefix = alive[~ended], visit[~ended], [part[~ended] for part in prefix]
-            if not len(alive):
-                break
-        self.capped += len(alive)
-        self.visits.append(counts)
-
-    def records(self, number: int) -> Records:
-        """All rows collected so far as records of `number` patients."""
-        layout = self.layout
-        rows = np.concatenate(self.rows) if self.rows else np.empty((0, 3), dtype=np.int64)
-        rows = rows[np.lexsort(rows.T[::-1])]
-        counts = np.concatenate(self.visits) if self.visits else np.empty(0, dtype=np.int64)
-        context, codes = rows[rows[:, 1] == 0], rows[rows[:, 1] > 0]
-        patient_offsets = _offsets(counts)
-        visit = patient_offsets[codes[:, 0]] + codes[:, 1] - 1
-        groups = context[(context[:, 2] >= layout.groups.start) & (context[:, 2] < layout.groups.stop)]
-        label = np.zeros(number, dtype=np.int64)
-        label[context[context[:, 2] == layout.label, 0]] = 1
-        return Records(
-            codes=codes[:, 2].copy(),
-            visit_offsets=_offsets(np.bincount(visit, minlength=patient_offsets[-1])),
-            patient_offsets=patient_offsets,
-            context=context[:, 2].copy(),
-            context_offsets=_offsets(np.bincount(context[:, 0], minlength=number)),
-            group=groups[:, 2] - layout.groups.start,
-            label=label,
-        )
-
-    def _keep(self, visit: Tensor, *, patients: Tensor, position: int) -> None:
-        row, token = visit.nonzero(as_tuple=True)
-        triple = torch.stack([patients[row], torch.full_like(row, position), token], dim=1)
-        self.rows.append(triple.numpy())
-
-    def _embed(self, visit: Tensor, position: int) -> Tensor:
-        """(n, V) bool -> (n, E)."""
-        tokens, starts = _sparse(visit)
-        return self.model.embed(tokens, starts, torch.full((len(visit),), position))
-
-    def _history(self, prefix: list[Tensor]) -> Tensor:
-        """(n, E) history after the rows of `prefix`, recomputed: prefixes are short."""
-        steps = torch.stack(prefix, dim=1)  # (n, t, E)
-        patients, length, size = steps.shape
-        return self.model.mix(steps.reshape(-1, size), ((patients, length),)).view(patients, length, size)[:, -1]
-
-    def _uniforms(self, position: int, *, first: int, number: int) -> Tensor:
-        """(number, V) float64: the uniforms of patients `first` .. at one visit, by counter, whatever the batch."""
-        blocks = -(-self.layout.size // 4)  # Philox gives four doubles a counter
-        bits = np.random.Philox(key=stream(self.seed, "sample", position))
-        bits.advance(first * blocks)
-        return torch.from_numpy(np.random.Generator(bits).random((number, 4 * blocks))[:, : self.layout.size])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _VisitHead:
-    """The head of n patients at one visit: what the history gives, and the uniforms of the visit's tokens."""
-
-    model: Halo
-    base: Tensor  # (n, V)
-    high: Tensor  # (n, V - 1)
-    uniform: Tensor  # (n, V) float64
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def logits(self, visit: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """(m, V) logits of patients `rows` given their tokens so far, (m, V) bool."""
-        tokens, starts = _sparse(visit[:, :-1])
-        return self.model.head.finish(self.base[rows], self.high[rows], tokens=tokens, starts=starts)
-
-    def settle(self, visit: Tensor, columns: slice) -> Tensor:
-        """Draw the independent tokens `columns` given the others of `visit`: the fixed point. (n, V) logits of it.
-
-        `visit` is changed in place. Patients whose tokens no longer change leave the computation.
-        """
-        threshold = torch.logit(self.uniform[:, columns])
-        logits = torch.empty_like(self.base)
-        open_ = torch.arange(len(self))
-        for _ in range(visit[:, columns].shape[1] + 1):
-            current = self.logits(visit[open_], open_)
-            logits[open_] = current
-            drawn = current[:, columns] > threshold[open_]
-            moved = (drawn != visit[open_, columns]).any(dim=1)
-            visit[open_, columns] = drawn
-            open_ = open_[moved]
-            if not len(open_):
-                break
-        return logits
-
-    def choose(self, visit: Tensor, columns: slice, fixed: Tensor) -> None:
-        """Turn on exactly one of `columns`: `fixed` (n,) where it is not -1, else the first that fires."""
-        chosen = first_to_fire(self.logits(visit)[:, columns], uniform=self.uniform[:, columns])
-        chosen = torch.where(fixed == FREE, chosen, fixed)
-        visit[torch.arange(len(self)), columns.start + chosen] = True
-
-
-def label_visit(head: _VisitHead, *, layout: TokenLayout, conditions: Conditions) -> Tensor:
-    """(n, V) bool label visits: group, label, sex, age, phenotypes, each given those before it."""
-    visit = torch.zeros(len(head), layout.size, dtype=torch.bool)
-    fixed = torch.from_numpy(conditions.label)
-    head.choose(visit, layout.groups, torch.from_numpy(conditions.group))
-    head.settle(visit, slice(layout.label, layout.label + 1))
-    visit[:, layout.label] = torch.where(fixed == FREE, visit[:, layout.label], fixed == 1)
-    for columns, given in ((layout.sexes, conditions.sex), (layout.ages, conditions.age)):
-        if columns.stop > columns.start:
-            free = torch.full((len(head),), FREE)
-            head.choose(visit, columns, free if given is None else torch.from_numpy(given))
-    head.settle(visit, layout.phenotypes)
-    return visit
-
-
-def code_visit(head: _VisitHead, *, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-    """(n, V) bool codes of the next visits, and (n,) bool whether each is its patient's last."""
-    visit = torch.zeros(len(head), layout.size, dtype=torch.bool)
-    logits = head.settle(visit, layout.codes)
-    ended = logits[:, layout.end] > torch.logit(head.uniform[:, layout.end])
-    return visit, ended
-
-
-def first_to_fire(logits: Tensor, *, uniform: Tensor) -> Tensor:
-    """(n, K) logits of a block while all of it is off -> (n,) the first token that fires, given that one does.
-
-    Token k fires with p_k / (1 - prod_{j >= k} (1 - p_j)), its chance given that none before it did and one will.
+    Instead of conditions, `Records` may be given: each of their patients is continued by at least one visit, given its
+    label visit and its visits so far, and comes back whole. Memory does not grow with the number of patients. Raises
+    ConfigError when conditions do not fit the model or are too rare for it, CohortError when a history leaves no room
+    for a visit.
     """
-    logits = logits.double()
-    none_from = functional.logsigmoid(-logits).flip(1).cumsum(1).flip(1)  # log prod_{j >= k} (1 - p_j)
-    fires = functional.logsigmoid(logits).exp() / -torch.expm1(none_from)
-    hit = uniform < fires
-    hit[:, -1] = True
-    return hit.int().argmax(dim=1)
+    if isinstance(conditions, Records):
+        room = model.positions.shape[0] - 1
+        if full := int((conditions.visit_counts >= room).sum()):
+            raise CohortError.of(
+                "histories that leave no room for another visit",
+                where=f"{full} of {len(conditions)} patients",
+                expected=f"fewer than {room} visits",
+                do="a generator with a larger maximum_visits, or each patient's last visits only",
+            )
+    else:
+        conditions.check(model.layout)
+    pool = _Pool(model, conditions=conditions, seed=seed, size=batch_size)
+    for start in range(0, len(conditions), batch_size):
+        stop = min(start + batch_size, len(conditions))
+        with torch.inference_mode():  # not around the yield: what reads the stream has its own mode
+            while not pool.finished(stop):
+                pool.step()
+            part = pool.take(stop)
+        yield part
 
 
-def _sparse(visit: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, V) bool -> token ids and the start of each row's ids."""
-    rows, tokens = visit.nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(visit))
-    return tokens, counts.cumsum(0) - counts
+class _Pool:
+    """The patients at work: at most `size`, numbered in their order; finished ones wait until they are taken."""
+
+    def __init__(self, model: Halo, *, conditions: Conditions | Records, seed: int, size: int) -> None:
+        self.model, self.conditions, self.seed, self.size = model, conditions, seed, size
+        with torch.inference_mode():
+            self.cache = Cache(model)
+            self.label_visits = LabelVisits(model, self.cache.start)
+        self.maximum = model.positions.shape[0] - 1
+        self.patients = np.empty(0, dtype=np.int64)
+        self.position = np.empty(0, dtype=np.int64)  # of the row to be read next, and of the visit it predicts
+        self.rows = torch.empty(0, model.layout.size, dtype=torch.bool, device=model.device)  # the row to be read next
+        self.kept: list[tuple[IntArray, IntArray, IntArray]] = []  # patient, position, token; 0 is the label visit
+        self.counts = np.zeros(len(conditions), dtype=np.int64)  # visits of finished patients
+        self.capped = np.zeros(len(conditions), dtype=bool)
+        self.begun = self.taken = 0
+
+    def finished(self, stop: int) -> bool:
+        """Whether every patient below `stop` is."""
+        return bool(self.counts[self.taken : stop].all())
+
+    def step(self) -> None:
+        """Begin patients while there is room, then give each its next visit."""
+        self._begin()
+        model, device = self.model, self.model.device
+        positions = torch.from_numpy(self.position).to(device)
+        history = self.cache.read(model.embed(*sparse(self.rows), positions))
+        visit, ended = self._given()
+        drawn = np.flatnonzero(self.position > self._lengths(self.patients))
+        rows = torch.from_numpy(drawn).to(device)
+        uniform = self._uniforms(self.patients[drawn], self.position[drawn])
+        visit[rows, : model.layout.codes.stop], ended[rows] = draw_visit(model.head, history[rows], uniform=uniform)
+        self._keep(visit, patients=self.patients, position=self.position)
+        self._leave(visit, ended.cpu().numpy())
+
+    def take(self, stop: int) -> Sampled:
+        """The patients up to `stop`; every one of them is finished."""
+        patient, position, token = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
+        own = patient < stop
+        self.kept = [(patient[~own], position[~own], token[~own])]
+        taken, self.taken = slice(self.taken, stop), stop
+        rows = (patient[own] - taken.start, position[own], token[own])
+        records = _records(rows, counts=self.counts[taken], layout=self.model.layout)
+        return Sampled(records=records, capped=int(self.capped[taken].sum()))
+
+    def _begin(self) -> None:
+        """Fill the batch with new patients: draw their label visits, or read them from their histories."""
+        new = slice(self.begun, min(self.begun + self.size - len(self.patients), len(self.conditions)))
+        number = new.stop - new.start
+        if not number:
+            return
+        own = np.arange(new.start, new.stop, dtype=np.int64)
+        rows = torch.zeros(number, self.model.layout.size, dtype=torch.bool, device=self.rows.device)
+        if isinstance(self.conditions, Records):
+            part = self.conditions.take(own)
+            owner = np.repeat(np.arange(number), np.diff(part.context_offsets))
+            rows[torch.from_numpy(owner), torch.from_numpy(part.context)] = True
+        else:
+            base = self.model.layout.codes.stop
+
+            def drawn(places: IntArray, attempt: int) -> Tensor:
+                path = (attempt,) if attempt else ()
+                return self._uniforms(own[places], np.zeros_like(places), *path)[:, base:]
+
+            rows[:, base:] = self.label_visits.draw(self.conditions.part(new), drawn)
+        self._keep(rows, patients=own, position=np.zeros(number, dtype=np.int64))
+        self.cache.change(keep=torch.arange(len(self.patients), device=self.rows.device), new=number)
+        self.patients = np.concatenate([self.patients, own])
+        self.position = np.concatenate([self.position, np.ones(number, dtype=np.int64)])
+        self.rows = torch.cat([self.rows, rows])
+        self.begun = new.stop
+
+    def _leave(self, visit: Tensor, ended: np.ndarray) -> None:
+        """Let ended patients go; the others read the visit that they were given."""
+        full = self.position == self.maximum
+        gone = ended | full
+        self.counts[self.patients[gone]] = self.position[gone]
+        self.capped[self.patients[full & ~ended]] = True
+        stay = np.flatnonzero(~gone)
+        rows = torch.from_numpy(stay).to(visit.device)
+        self.cache.change(keep=rows, new=0)
+        self.patients, self.position, self.rows = self.patients[stay], self.position[stay] + 1, visit[rows]
+
+    def _given(self) -> tuple[Tensor, Tensor]:
+        """(n, V) bool the next visits that histories give, nothing for the others; (n,) False."""
+        visit = torch.zeros_like(self.rows)
+        if isinstance(self.conditions, Records):
+            part = self.conditions
+            known = np.flatnonzero(self.position <= self._lengths(self.patients))
+            for place in known:
+                number = part.patient_offsets[self.patients[place]] + self.position[place] - 1
+                codes = part.codes[part.visit_offsets[number] : part.visit_offsets[number + 1]]
+                visit[place, torch.from_numpy(codes)] = True
+        return visit, torch.zeros(len(visit), dtype=torch.bool, device=visit.device)
+
+    def _lengths(self, patients: IntArray) -> IntArray:
+        """Given visits of each patient."""
+        if isinstance(self.conditions, Records):
+            return self.conditions.visit_counts[patients]
+        return np.zeros_like(patients)
+
+    def _uniforms(self, patients: IntArray, visits: IntArray, *path: int) -> Tensor:
+        tokens = self.model.layout.size
+        drawn = uniforms(self.seed, *path, patients=patients, visits=visits, tokens=tokens)
+        return torch.from_numpy(drawn).to(self.model.device)
+
+    def _keep(self, rows: Tensor, *, patients: IntArray, position: IntArray) -> None:
+        row, token = (index.cpu().numpy() for index in rows.nonzero(as_tuple=True))
+        self.kept.append((patients[row], position[row], token))
+
+
+_NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+def _records(rows: tuple[IntArray, IntArray, IntArray], *, counts: IntArray, layout: TokenLayout) -> Records:
+    """Rows of (patient, position, token), position 0 being the label visit, as records with `counts` visits each."""
+    patient, position, token = (part[np.lexsort((rows[2], rows[1], rows[0]))] for part in rows)
+    number = len(counts)
+    patient_offsets = _offsets(counts)
+    is_code = position > 0
+    visit = patient_offsets[patient[is_code]] + position[is_code] - 1
+    owner, context = patient[~is_code], token[~is_code]
+    is_group = (context >= layout.groups.start) & (context < layout.groups.stop)
+    label = np.zeros(number, dtype=np.int64)
+    label[owner[context == layout.label]] = 1
+    return Records(
+        codes=token[is_code],
+        visit_offsets=_offsets(np.bincount(visit, minlength=patient_offsets[-1])),
+        patient_offsets=patient_offsets,
+        context=context,
+        context_offsets=_offsets(np.bincount(owner, minlength=number)),
+        group=context[is_group] - layout.groups.start,
+        label=label,
+    )
 
 
 def _offsets(counts: IntArray) -> IntArray:

@@ -21,7 +21,7 @@ from fairsynth.config import ObjectiveConfig, StudyPlan
 from fairsynth.generator import loss
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import MEASURE_STEPS, Descent, Fairness, Objective, adam
-from fairsynth.generator.model import Halo, build, check_weights, weights_of
+from fairsynth.generator.model import Halo, build, check_weights, packed, unpacked, weights_of
 from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.layout import Vocabulary
@@ -155,8 +155,8 @@ def _continue(optimiser: torch.optim.Adam, model: Halo, moments: Moments) -> Non
     for name, parameter in model.named_parameters():
         optimiser.state[parameter] = {
             "step": torch.tensor(_LONG_AGO),
-            "exp_avg": torch.from_numpy(moments.first[name].copy()),
-            "exp_avg_sq": torch.from_numpy(moments.second[name].copy()),
+            "exp_avg": unpacked(moments.first[name], name, model=model),
+            "exp_avg_sq": unpacked(moments.second[name], name, model=model),
         }
 
 
@@ -166,10 +166,8 @@ def _moments(optimiser: torch.optim.Adam, model: Halo) -> Moments:
     for name, parameter in model.named_parameters():
         state = optimiser.state.get(parameter)
         for arrays, key, decay in zip(found, ("exp_avg", "exp_avg_sq"), optimiser.defaults["betas"], strict=True):
-            if state:
-                arrays[name] = (state[key] / (1 - decay ** float(state["step"]))).detach().numpy().copy()
-            else:
-                arrays[name] = np.zeros(tuple(parameter.shape), dtype=np.float32)
+            values = state[key] / (1 - decay ** float(state["step"])) if state else torch.zeros_like(parameter)
+            arrays[name] = packed(values, name, model=model)
     return Moments(first=found[0], second=found[1])
 
 

@@ -1,53 +1,136 @@
-"""A product with a strictly lower-triangular matrix that skips most of the zero half.
+"""How a triangular weight lies in memory, and how it travels.
 
-In:  hidden units, weights.   Out: their product, with exact gradients.
-Never: a full-size mask.
+In:  the shape of a triangle.   Out: panels (blocks of rows) to multiply with; packed vectors to send and to save.
+Never: a full-size mask, a number for an entry that does not exist in what is packed.
+
+The code level's two layers are lower triangular: half of each matrix does not exist. A triangle is stored as one flat
+parameter, panel after panel: some rows, with the columns that any of them has. Products, gradients, optimiser steps and
+averages then skip the missing half, but for the small corner of each panel, which is kept zero. Packed, the corners
+are left out too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-BLOCK = 128  # rows of the weight matrix that share one product
+BLOCK = 128  # rows of a panel
 
 
-def strictly_lower_linear(hidden: Tensor, weight: Tensor) -> Tensor:
-    """(P, C) x (V, C) -> (P, V): row k of `weight` sees `hidden[:, :k]` only.
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Rows `low` .. `high` - 1 with columns `first` .. `last` - 1, whole, from `start` on in the flat parameter."""
 
-    `weight` must be zero on and above its diagonal; its gradient is.
-    """
-    return cast(Tensor, _StrictlyLower.apply(hidden, weight))  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    low: int
+    high: int
+    first: int
+    last: int
+    start: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.high - self.low, self.last - self.first
 
-class _StrictlyLower(torch.autograd.Function):
-    """Blocks of rows, each multiplied with the columns that its last row sees."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        blocks = _blocks(weight)
-        return torch.cat([hidden[:, :seen] @ weight[low:high, :seen].T for low, high, seen in blocks], dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (gradient,) = gradients
-        hidden, weight = ctx.saved_tensors
-        to_hidden, to_weight = torch.zeros_like(hidden), torch.zeros_like(weight)
-        for low, high, seen in _blocks(weight):
-            part = gradient[:, low:high]
-            to_hidden[:, :seen].addmm_(part, weight[low:high, :seen])
-            to_weight[low:high, :seen] = part.T @ hidden[:, :seen]
-            to_weight[low:high, low:seen].tril_(-1)
-        return to_hidden, to_weight
+    @property
+    def stop(self) -> int:
+        """Where the next panel starts."""
+        return self.start + (self.high - self.low) * (self.last - self.first)
 
 
-def _blocks(weight: Tensor) -> Iterator[tuple[int, int, int]]:
-    """(first row, row after the last, columns seen) of each block."""
-    rows, columns = weight.shape
-    for low in range(0, rows, BLOCK):
-        high = min(low + BLOCK, rows)
-        yield low, high, min(high - 1, columns)
+@dataclass(frozen=True, kw_only=True)
+class Triangle:
+    """`lower`: row k has columns 0 .. k + shift - 1. `upper`: row k has columns k .. `columns` - 1."""
+
+    side: Literal["lower", "upper"]
+    panels: tuple[Panel, ...]
+    shift: int = 0
+
+    @classmethod
+    def lower(cls, cuts: Sequence[int], *, shift: int) -> Self:
+        """Rows cut at `cuts`; row k has its first k + `shift` columns."""
+        panels: list[Panel] = []
+        for low, high in itertools.pairwise(cuts):
+            start = panels[-1].stop if panels else 0
+            panels.append(Panel(low=low, high=high, first=0, last=high - 1 + shift, start=start))
+        return cls(side="lower", panels=tuple(panels), shift=shift)
+
+    @classmethod
+    def upper(cls, cuts: Sequence[int], *, columns: int) -> Self:
+        """Rows cut at `cuts`; row k has columns k and above."""
+        panels: list[Panel] = []
+        for low, high in itertools.pairwise(cuts):
+            start = panels[-1].stop if panels else 0
+            panels.append(Panel(low=low, high=high, first=low, last=columns, start=start))
+        return cls(side="upper", panels=tuple(panels))
+
+    @property
+    def size(self) -> int:
+        """Numbers in the flat parameter."""
+        return self.panels[-1].stop
+
+    @property
+    def free(self) -> int:
+        """Numbers that exist: the length of the packed vector."""
+        if self.side == "lower":
+            return sum(sum(range(panel.low, panel.high)) + self.shift * panel.shape[0] for panel in self.panels)
+        return sum(panel.last * panel.shape[0] - sum(range(panel.low, panel.high)) for panel in self.panels)
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Each panel of a flat tensor, (rows, columns)."""
+        return [flat[panel.start : panel.stop].view(panel.shape) for panel in self.panels]
+
+    def trim(self, view: Tensor, panel: Panel) -> None:
+        """Set the corner of a panel that does not exist to zero, in place."""
+        if self.side == "lower":
+            view[:, panel.low + self.shift :].tril_(-1)
+        else:
+            view[:, : panel.high - panel.low].triu_()
+
+    def keep(self, flat: Tensor) -> Tensor:
+        """A copy of a flat tensor with every missing entry zero."""
+        copy = flat.clone()
+        for view, panel in zip(self.views(copy), self.panels, strict=True):
+            self.trim(view, panel)
+        return copy
+
+    def pack(self, flat: Tensor) -> Tensor:
+        """(free,) the entries that exist, row by row."""
+        return torch.cat([view[self._exists(panel, flat.device)] for view, panel in self._pairs(flat)])
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The flat tensor of a packed one; the inverse of `pack`."""
+        flat = packed.new_zeros(self.size)
+        start = 0
+        for view, panel in self._pairs(flat):
+            exists = self._exists(panel, flat.device)
+            number = int(exists.sum())
+            view[exists] = packed[start : start + number]
+            start += number
+        return flat
+
+    def dense(self, flat: Tensor, *, columns: int) -> Tensor:
+        """The (rows, `columns`) matrix, zeros and all."""
+        full = flat.new_zeros(self.panels[-1].high, columns)
+        for view, panel in self._pairs(flat):
+            full[panel.low : panel.high, panel.first : panel.last] = view
+        return full
+
+    def _pairs(self, flat: Tensor) -> list[tuple[Tensor, Panel]]:
+        return list(zip(self.views(flat), self.panels, strict=True))
+
+    def _exists(self, panel: Panel, device: torch.device) -> Tensor:
+        """(rows, columns) bool."""
+        exists = torch.ones(panel.shape, dtype=torch.bool, device=device)
+        self.trim(exists, panel)
+        return exists
+
+
+def edges(rows: int, *, block: int = BLOCK) -> list[int]:
+    """0, block, 2 block, ..., rows: where panels are cut."""
+    return [*range(0, rows, block), rows]

@@ -119,7 +119,8 @@ class ToySite:
         level = 1 / (1 + np.exp(-float(np.mean([array.mean() for array in weights.values()]))))
         number = self.cohort[0].sum(axis=1).astype(float)
         positives = 2 * number
-        soft = np.stack([number, positives, 3 * level * number, level * number], axis=1)
+        rate = 3 * level * np.linspace(1, 0.8, len(number))  # the groups differ: coefficients are not 0
+        soft = np.stack([number, positives, rate * number, level * number], axis=1)
         hard = np.stack([number, positives, number, number], axis=1)
         reply = TrainReply(
             **self.identity,

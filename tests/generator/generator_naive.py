@@ -30,22 +30,29 @@ def naive_logits(weights, rows, *, config):
     for block in range(config.layers):
         hidden = _block(hidden, {k.removeprefix(f"blocks.{block}."): v for k, v in w.items()}, config.heads)
     history = _norm(hidden, w["norm.weight"], w["norm.bias"])
-    return _head(np.concatenate([history, rows[:, 1:]], axis=2), w, config.embedding)
+    return naive_head(np.concatenate([history, rows[:, 1:]], axis=2), w, config.embedding)
 
 
-def _head(z, w, size):
+def naive_head(z, w, size):
     """Two N x N layers under a lower-triangular mask; row E - 1 + k of the second is the logit of token k."""
     n = z.shape[2]
-    mask = np.tril(np.ones((n, n)))
     first, second, bias_1, bias_2 = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n)
-    first[:size, :size], first[size : n - 1, :size] = w["head.low.weight"], w["head.high.weight"]
-    first[size : n - 1, size : n - 1] = w["head.tokens"].T
-    bias_1[: n - 1] = np.concatenate([w["head.low.bias"], w["head.high.bias"]])
-    second[size - 1 : n - 1, :size] = w["head.output_low.weight"]
-    second[size - 1 : n - 1, size : n - 1] = w["head.output_high"]
-    bias_2[size - 1 : n - 1] = w["head.output_low.bias"]
-    hidden = np.maximum(z @ (first * mask).T + bias_1, 0)
-    return (hidden @ (second * mask).T + bias_2)[:, :, size - 1 : n - 1]
+    first[:size, :size][np.tril_indices(size)] = w["head.low"]
+    first[size : n - 1, :size] = w["head.high.weight"]
+    columns = np.zeros((n - 1 - size, n - 1 - size))
+    columns[np.triu_indices(n - 1 - size)] = w["head.tokens"]
+    first[size : n - 1, size : n - 1] = columns.T
+    bias_1[: n - 1] = np.concatenate([w["head.low_bias"], w["head.high.bias"]])
+    rows, entries = np.tril_indices(n)
+    second[rows, entries] = np.concatenate([np.zeros(size * (size - 1) // 2), spread(w["head.output"], size=size, n=n)])
+    bias_2[size - 1 : n - 1] = w["head.output_bias"]
+    hidden = np.maximum(z @ first.T + bias_1, 0)
+    return (hidden @ second.T + bias_2)[:, :, size - 1 : n - 1]
+
+
+def spread(output, *, size, n):
+    """The packed second layer, with its unused last row: row E - 1 + k has E + k entries."""
+    return np.concatenate([output, np.zeros(n * (n + 1) // 2 - size * (size - 1) // 2 - len(output))])
 
 
 def _block(x, w, heads):

@@ -101,5 +101,5 @@ def rough_weights(*, words, config, seed, noise=0.5):
     rng = np.random.default_rng(seed)
     for name, array in weights.items():
         moved = rng.normal(0, noise, size=array.shape).astype(np.float32)
-        weights[name] = array + moved if name != "head.output_low.bias" else moved
+        weights[name] = array + moved if name != "head.output_bias" else moved
     return weights

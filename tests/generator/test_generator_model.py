@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairsynth.errors import CohortError, ProtocolError
-from fairsynth.generator import triangular
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.model import build, initial_weights
 from fairsynth.generator.train import objective_of
@@ -28,7 +27,7 @@ def packed(records, *, weights=ROUGH, dtype=torch.float64):
     with torch.no_grad():
         logits = build(weights, vocabulary=SMALL_VOCABULARY, config=SMALL).to(dtype)(batch).numpy()
     order = np.argsort(batch.rows.numpy())
-    return [logits[batch.patient.numpy() == place] for place in order]
+    return [logits[batch.step_patient.numpy() == place] for place in order]
 
 
 def one(*visits, phenotypes=(0,)):
@@ -98,12 +97,13 @@ def test_a_batch_holds_exactly_the_rows_of_its_patients(visits, random):
     batch = sequences(records).batch(rows)
     dense = naive_tensor(records, SMALL_VOCABULARY, length=8)
     real = naive_mask(records, length=8)
-    expected = np.concatenate([dense[row, 1:][real[row]] for row in batch.rows])
+    own = batch.rows.numpy()
+    expected = np.concatenate([dense[own, 1], *(dense[row, 2:][real[row, 1:]] for row in own)])
     np.testing.assert_array_equal(batch.dense(LAYOUT, torch.float32).numpy(), expected)
-    inputs = np.concatenate([dense[row, :-1][real[row]] for row in batch.rows])
-    np.testing.assert_array_equal(np.nonzero(inputs)[1], [token for token in batch.inputs if token != LAYOUT.end])
-    assert sorted(batch.rows.tolist()) == sorted(rows.tolist())
-    assert sum(patients * length for patients, length in batch.runs) == batch.steps
+    inputs = np.concatenate([dense[row, 1:-1][real[row, 1:]] for row in own])
+    np.testing.assert_array_equal(np.nonzero(inputs)[1], batch.inputs.tokens)
+    np.testing.assert_array_equal(inputs.sum(1).cumsum() - inputs.sum(1), batch.inputs.starts)
+    assert sorted(own.tolist()) == sorted(rows.tolist())
 
 
 def test_batches_cover_every_patient_once_within_their_size():
@@ -115,24 +115,6 @@ def test_batches_cover_every_patient_once_within_their_size():
 def test_a_patient_with_too_many_visits_is_refused_with_a_count():
     with pytest.raises(CohortError, match="1 of 2 patients"):
         sequences(Records.concatenate([one([1]), one(*[[1]] * 7)]))
-
-
-@pytest.mark.parametrize("shape", [(1, 0), (1, 4), (5, 4), (9, 8), (8, 9), (8, 20)])
-def test_the_blocked_product_and_its_gradients_equal_the_masked_dense_product(shape, monkeypatch):
-    monkeypatch.setattr(triangular, "BLOCK", 3)
-    rng = torch.Generator().manual_seed(1)
-    hidden = torch.randn(6, shape[1], generator=rng, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(shape, generator=rng, dtype=torch.float64).tril(-1).requires_grad_()
-    probe = torch.randn(6, shape[0], generator=rng, dtype=torch.float64)
-    expected = hidden @ (weight.tril(-1)).T
-    own = triangular.strictly_lower_linear(hidden, weight)
-    torch.testing.assert_close(own, expected)
-    for mine, theirs in zip(
-        torch.autograd.grad((own * probe).sum(), [hidden, weight]),
-        torch.autograd.grad((expected * probe).sum(), [hidden, weight]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs)
 
 
 def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_state():

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from generator_naive import naive_logits, naive_tensor
+from generator_naive import naive_head, naive_logits, naive_tensor
 from generator_toys import (
     SMALL,
     SMALL_VOCABULARY,
@@ -18,10 +18,15 @@ from generator_toys import (
 from scipy import stats
 
 from fairsynth.config import GeneratorConfig
+from fairsynth.errors import CohortError, ConfigError
+from fairsynth.generator import triangular
+from fairsynth.generator.label_visit import first_to_fire, one_of
 from fairsynth.generator.model import build, initial_weights
-from fairsynth.generator.sample import Conditions, _VisitHead, draw, first_to_fire, sample
+from fairsynth.generator.sample import Conditions, draw, sample, stream_patients
 from fairsynth.generator.train import train
+from fairsynth.generator.visit import draw_visit
 from fairsynth.seeds import stream
+from fairsynth.visits.records import Records
 
 LAYOUT = TINY_VOCABULARY.layout
 FIELDS = ("codes", "visit_offsets", "patient_offsets", "context", "context_offsets", "group", "label")
@@ -153,49 +158,128 @@ def test_the_chi_square_would_see_a_small_error(chance, free_counts):
     assert chi_square_p(free_counts, {name: value / total for name, value in wrong.items()}, number=DRAWS)[1] < 1e-3
 
 
-@pytest.mark.parametrize(("group", "label"), [(1, 1), (1, -1), (-1, 1)])
-def test_conditioned_samples_follow_the_conditional_probabilities(tiny, chance, group, label):
-    records = new(tiny, DRAWS // 2, group=group, label=label, seed=5)
-    assert group == -1 or (records.group == group).all()
-    assert label == -1 or (records.label == label).all()
-    # a label given for free groups is imposed after the group was drawn: P(group) P(rest | group, label)
-    prior, given = {}, {}
-    for name, value in chance.items():
-        prior[name[0]] = prior.get(name[0], 0) + value
-        if label in (-1, name[1]):
-            given[name[0]] = given.get(name[0], 0) + value
-    conditional = {
-        name: value / given[name[0]] * (prior[name[0]] if group == -1 else 1)
-        for name, value in chance.items()
-        if group in (-1, name[0]) and label in (-1, name[1])
-    }
-    assert sum(conditional.values()) == pytest.approx(1, abs=1e-9)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"group": 1, "label": 1},
+        {"label": 1},
+        {"age": 0},
+        {"sex": 1, "age": 1},
+        {"phenotypes": 1},
+        {"group": 0, "phenotypes": 0},
+        {"group": 1, "label": 0, "sex": 0, "age": 1, "phenotypes": 1},
+    ],
+    ids=lambda given: "-".join(f"{name}{value}" for name, value in given.items()),
+)
+def test_conditioned_samples_follow_the_conditional_probabilities(tiny, chance, given):
+    """Whatever part of the label visit is given: the rest follows the model's distribution given it."""
+    places = {"group": 0, "label": 1, "sex": 2, "age": 3}
+
+    def fits(name):
+        return all(
+            (len(name[4]) if what == "phenotypes" else name[places[what]]) == value for what, value in given.items()
+        )
+
+    number = DRAWS // 2
+    arrays = {"group": np.full(number, -1), "label": np.full(number, -1)}
+    arrays |= {what: np.full((number, 1) if what == "phenotypes" else number, value) for what, value in given.items()}
+    records = sample(tiny, vocabulary=TINY_VOCABULARY, config=TINY, conditions=Conditions(**arrays), seed=5)
+    total = sum(value for name, value in chance.items() if fits(name))
+    conditional = {name: value / total for name, value in chance.items() if fits(name)}
     counts = tally(keys_of(records))
     assert counts.keys() <= conditional.keys()
-    assert chi_square_p(counts, conditional, number=DRAWS // 2)[1] > 0.01
+    assert chi_square_p(counts, conditional, number=number)[1] > 0.01
+
+
+def test_a_condition_that_the_model_hardly_knows_is_refused_and_given_whole_it_is_imposed(tiny):
+    model = build(tiny, vocabulary=TINY_VOCABULARY, config=TINY)
+    with torch.no_grad():
+        model.head.output_bias[LAYOUT.phenotypes] = -40
+    asked = {"group": ints([0, 1]), "label": ints([1, 0]), "phenotypes": np.ones((2, 1), dtype=np.int64)}
+    with pytest.raises(ConfigError, match="phenotypes too rare"):
+        draw(model, conditions=Conditions(**asked), seed=1)
+    whole = Conditions(**asked, sex=ints([0, 1]), age=ints([1, 0]))
+    assert [name[4] for name in keys_of(draw(model, conditions=whole, seed=1).records)] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("field", "array"), [("group", ints([5])), ("sex", ints([0, 0])), ("phenotypes", np.zeros((1, 3), dtype=np.int64))]
+)
+def test_conditions_that_do_not_fit_are_named(tiny, field, array):
+    arrays = {"group": ints([0]), "label": ints([-1]), field: array}
+    with pytest.raises(ConfigError, match=field):
+        sample(tiny, vocabulary=TINY_VOCABULARY, config=TINY, conditions=Conditions(**arrays), seed=1)
+
+
+# --- given histories -----------------------------------------------------------------------------------------------
+
+
+def test_continued_patients_follow_the_models_probabilities_given_their_history(tiny, chance):
+    history = records_of([(1, 0, 1, 0, [0], [[0, 2]])] * DRAWS, words=TINY_VOCABULARY)
+    model = build(tiny, vocabulary=TINY_VOCABULARY, config=TINY)
+    parts = [part.records for part in stream_patients(model, conditions=history, seed=4)]
+    counts = tally(key for part in parts for key in keys_of(part))
+    known = next(keys_of(history))
+    longer = {name: value for name, value in chance.items() if name[:5] == known[:5] and len(name[5]) == 2}
+    longer = {name: value for name, value in longer.items() if name[5][0] == known[5][0]}
+    total = sum(longer.values())
+    assert counts.keys() <= longer.keys()
+    assert chi_square_p(counts, {name: value / total for name, value in longer.items()}, number=DRAWS)[1] > 0.01
+
+
+def test_histories_of_any_length_stay_as_they_are_and_grow_whatever_the_batch(small):
+    model = build(small, vocabulary=SMALL_VOCABULARY, config=SMALL)
+    history = hospital(60, seed=9, maximum_visits=SMALL.maximum_visits - 1)
+    together, apart = (
+        Records.concatenate(
+            [part.records for part in stream_patients(model, conditions=history, seed=6, batch_size=size)]
+        )
+        for size in (256, 7)
+    )
+    assert equal(together, apart)
+    np.testing.assert_array_equal(together.context, history.context)
+    assert (together.visit_counts > history.visit_counts).all()
+    for i in range(len(history)):
+        before, after = history.take(ints([i])), together.take(ints([i]))
+        np.testing.assert_array_equal(after.visit_offsets[: len(before.visit_offsets)], before.visit_offsets)
+        np.testing.assert_array_equal(after.codes[: len(before.codes)], before.codes)
+
+
+def test_a_history_without_room_for_a_visit_is_refused_with_a_count(small):
+    model = build(small, vocabulary=SMALL_VOCABULARY, config=SMALL)
+    full = records_of([(0, 0, 0, 0, [], [[1]] * SMALL.maximum_visits), (0, 0, 0, 0, [], [[1]])], words=SMALL_VOCABULARY)
+    with pytest.raises(CohortError, match="1 of 2 patients"):
+        next(stream_patients(model, conditions=full, seed=1))
 
 
 # --- the fixed point -----------------------------------------------------------------------------------------------
 
 
-def test_the_fixed_point_is_the_sequential_sample_bit_for_bit(small):
+@pytest.mark.parametrize("block", [3, 8, 128])
+def test_a_visit_is_the_sequential_sample_bit_for_bit(small, block, monkeypatch):
+    """Same uniforms, another program: the two dense layers in float64, one token at a time."""
+    monkeypatch.setattr(triangular.edges, "__kwdefaults__", {"block": block})
     model = build(small, vocabulary=SMALL_VOCABULARY, config=SMALL)
     layout = SMALL_VOCABULARY.layout
     rng = torch.Generator().manual_seed(1)
+    history = torch.randn(200, SMALL.embedding, generator=rng)
+    uniform = torch.rand(200, layout.size, generator=rng, dtype=torch.float64)
     with torch.inference_mode():
-        base, high = model.head.begin(torch.randn(200, SMALL.embedding, generator=rng))
-        uniform = torch.rand(200, layout.size, generator=rng, dtype=torch.float64)
-        head = _VisitHead(model=model, base=base, high=high, uniform=uniform)
-        visit = torch.zeros(200, layout.size, dtype=torch.bool)
-        first_pass = head.logits(visit) > torch.logit(uniform)
-        first_pass[:, layout.codes.stop :] = False
-        head.settle(visit, layout.codes)
-        one_by_one = torch.zeros_like(visit)
-        for code in range(layout.codes.stop):
-            logits = head.logits(one_by_one)
-            one_by_one[:, code] = logits[:, code] > torch.logit(uniform[:, code])
-    assert torch.equal(visit, one_by_one)
-    assert (first_pass != visit).any(dim=1).float().mean() > 0.2  # codes do depend on each other
+        visit, ended = draw_visit(model.head, history, uniform=uniform)
+    threshold = np.log(uniform.numpy()) - np.log1p(-uniform.numpy())
+    tokens = np.zeros((200, layout.size))
+    alone = naive_head_of(small, history.numpy(), tokens)[:, layout.codes] > threshold[:, layout.codes]
+    for token in (*range(layout.codes.stop), layout.end):
+        tokens[:, token] = naive_head_of(small, history.numpy(), tokens)[:, token] > threshold[:, token]
+    np.testing.assert_array_equal(visit.numpy(), tokens[:, layout.codes])
+    np.testing.assert_array_equal(ended.numpy(), tokens[:, layout.end])
+    assert (alone != visit.numpy()).any(axis=1).mean() > 0.2  # codes do depend on each other
+
+
+def naive_head_of(weights, history, tokens):
+    """(n, V) logits."""
+    z = np.concatenate([history.astype(np.float64), tokens], axis=1)[None]
+    return naive_head(z, {k: w.astype(np.float64) for k, w in weights.items()}, SMALL.embedding)[0]
 
 
 def test_whole_patients_equal_a_token_by_token_sampler_on_the_naive_model(small):
@@ -231,7 +315,9 @@ def test_the_first_to_fire_follows_the_renormalised_chances():
     p = torch.sigmoid(logits).numpy()
     first = p * np.cumprod(np.concatenate([[1], 1 - p[:-1]]))
     uniform = torch.rand(DRAWS, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    seen = np.bincount(first_to_fire(logits.expand(DRAWS, 4), uniform=uniform), minlength=4)
+    chances = one_of(logits[None])
+    np.testing.assert_allclose(chances[0], first / first.sum(), rtol=1e-12)
+    seen = np.bincount(first_to_fire(chances.expand(DRAWS, 4), uniform=uniform), minlength=4)
     keep = [0, 1, 3]  # the third hardly ever fires
     assert stats.chisquare(seen[keep], first[keep] / first[keep].sum() * seen[keep].sum()).pvalue > 0.01
 
@@ -284,9 +370,9 @@ def test_every_sampled_record_has_the_structure_of_a_record_even_from_rough_weig
 def test_patients_that_the_cap_ends_are_counted(end, capped, visits):
     config = GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=3)
     weights = initial_weights(TINY_VOCABULARY, config, seed=1)
-    weights["head.output_low.bias"][LAYOUT.end] = end
+    weights["head.output_bias"][LAYOUT.end] = end
     model = build(weights, vocabulary=TINY_VOCABULARY, config=config)
-    drawn = draw(model, layout=LAYOUT, conditions=Conditions.free(50), seed=1)
+    drawn = draw(model, conditions=Conditions.free(50), seed=1)
     assert drawn.capped == capped
     assert set(drawn.records.visit_counts) == {visits}
 

@@ -65,12 +65,6 @@ def test_the_same_call_gives_the_same_bytes_and_leaves_the_global_state(site):
     assert torch.get_num_threads() == threads
 
 
-def test_the_halves_that_do_not_exist_stay_zero_while_training(plain):
-    assert not np.triu(plain["head.output_high"]).any()
-    assert not np.tril(plain["head.tokens"], -1).any()
-    assert not np.triu(plain["head.low.weight"], 1).any()
-
-
 def test_lambda_zero_is_plain_halo_bit_for_bit(site):
     few = site.take(np.arange(150))
     slopes = np.array([[0.01, 0.0], [-0.02, 0.0], [-0.02, 0.01]])
