@@ -19,7 +19,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-BLOCK = 128  # rows of a panel
+BLOCK = 256  # rows of a panel
 
 
 @dataclass(frozen=True, kw_only=True)
