@@ -6,10 +6,11 @@ Never: a trick. It pads every patient to n_ctx rows, multiplies both head matric
        patient of the batch has.
 
 Published (Theodorou et al. 2023): rows start | label visit | visits, the last with `end`, then padding; bias-free
-embedding of multi-hot rows, learned positions, pre-norm GPT-2 blocks; z = [h_t ; x_{t+1}] of N = E + V through two N x N
-layers under a lower-triangular mask with a ReLU between; row E - 1 + k is the logit of token k. The loss is the mean
-cross-entropy over all B (n_ctx - 1) V cells, of which padding counts as zero. So `Objective(positions=n_ctx - 1)` is the
-same number: ours is the sum over real cells divided by V B `positions`.
+embedding of multi-hot rows, learned positions, pre-norm GPT-2 blocks (GELU in elementary operations; theirs in the tanh
+form, here the exact one, which ours has); z = [h_t ; x_{t+1}] of N = E + V through two N x N layers under a triangular
+mask of integers, with a ReLU between; row E - 1 + k is the logit of token k. The loss is the mean cross-entropy over
+all B (n_ctx - 1) V cells, of which padding counts as zero: the same number as that of `Objective(positions=n_ctx - 1)`,
+whose sum over real cells is divided by V B `positions`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MaskedLinear(nn.Module):
         bound = 1 / math.sqrt(size)
         self.weight = nn.Parameter(torch.empty(size, size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
-        self.register_buffer("mask", torch.tril(torch.ones(size, size)))
+        self.register_buffer("mask", torch.tril(torch.ones(size, size, dtype=torch.int32)))
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., N) -> (..., N)."""
@@ -62,7 +63,7 @@ class NaiveBlock(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, n, E) -> (B, n, E)."""
         hidden = hidden + self.attention_out(self._attend(self.attention_in(self.attention_norm(hidden))))
-        return hidden + self.mlp_out(functional.gelu(self.mlp_in(self.mlp_norm(hidden))))
+        return hidden + self.mlp_out(gelu(self.mlp_in(self.mlp_norm(hidden))))
 
     def _attend(self, projected: Tensor) -> Tensor:
         patients, rows, width = projected.shape
@@ -71,6 +72,11 @@ class NaiveBlock(nn.Module):
         mask = self.mask[:rows, :rows]
         shares = torch.softmax(scores * mask - 1e10 * (1 - mask), dim=3)
         return (shares @ value).transpose(1, 2).reshape(patients, rows, width // 3)
+
+
+def gelu(values: Tensor) -> Tensor:
+    """x times the normal distribution function at x."""
+    return 0.5 * values * (1 + torch.erf(values / math.sqrt(2)))
 
 
 class NaiveHalo(nn.Module):
