@@ -35,6 +35,7 @@ from fairsynth.visits.records import Records
 BATCH = 48  # as published
 DATA = 2_000  # patients of the data set
 MEMORY_STEPS = 3
+TINY = Size(tokens=64, embedding=8, layers=1, heads=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +168,8 @@ def phases(descent: Descent, batch: int, *, turns: int) -> dict[str, float]:
 def memory(effort: Effort) -> dict[str, Any]:
     """Peak memory of a few steps at the published batch size over that of ours, each in a fresh process.
 
-    Both count what the process holds beyond what it held with all modules and the data set loaded: weights, gradients,
-    Adam's moments, and everything of a step.
+    Both count what the process holds beyond what it held with the data set and all libraries loaded (after a step of a
+    tiny model): weights, as they are made and as they are used, gradients, Adam's moments, and everything of a step.
     """
     found: dict[str, Any] = {}
     for name, visits in (("usual", None), ("full_context", effort.size.rows - 2)):
@@ -180,16 +181,21 @@ def memory(effort: Effort) -> dict[str, Any]:
 def step_memory(side: str, size: Size, visits: int | None) -> int:
     """Bytes; see `memory`. `visits` of every patient; None: as usual."""
     records = usual(size, BATCH * MEMORY_STEPS) if visits is None else equally_long(size, BATCH, visits=visits)
+    train(side, TINY, usual(TINY, BATCH))  # what the libraries load when they first need it
     before = peak_rss()
-    step = naive_training(size, records).step if side == "published" else _ours_alone(size, records).step
-    for start in range(0, len(records), BATCH):
-        step(np.arange(start, start + BATCH))
-    step(np.arange(BATCH))
+    train(side, size, records)
     return peak_rss() - before
 
 
-def _ours_alone(size: Size, records: Records) -> Descent:
-    return our_training(our_model(size, records), size, records)
+def train(side: str, size: Size, records: Records) -> None:
+    """One pass over `records`, and one more step."""
+    if side == "published":
+        step: Callable[[np.ndarray], object] = naive_training(size, records).step
+    else:
+        step = our_training(our_model(size, records), size, records).step
+    for start in range(0, len(records), BATCH):
+        step(np.arange(start, start + BATCH))
+    step(np.arange(BATCH))
 
 
 def _steps(step: Callable[[np.ndarray], object], batch: int, *, calls: int = 1, patients: int = DATA) -> Run:
