@@ -29,7 +29,7 @@ from fairsynth.visits.layout import TokenLayout, Vocabulary
 from fairsynth.visits.records import Records
 
 OnDevice = Callable[[IntArray], Tensor]
-BUCKETS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # patients of similar length share an attention call
+BUCKETS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # patients of similar length share an attention call
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -83,9 +83,16 @@ class Descent:
                     raise
                 self.part = size // 2
                 LOGGER.warning("out of memory: gradients of %d patients at once from here on", self.part)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        self._clip()
         self.optimiser.step()
         return total
+
+    def _clip(self) -> None:
+        """Have the optimiser divide the gradients as it reads them, and do nothing where one is not finite."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.optimiser.grad_scale = (norm / CLIP_NORM).clamp_min(1)
+        self.optimiser.found_inf = (~norm.isfinite()).to(norm.dtype)
 
     def _gradient(self, rows: IntArray) -> Tensor:
         """Leave the gradient of the patients' mean loss in the parameters."""

@@ -61,12 +61,22 @@ class Block(nn.Module):
         size = projected.shape[1] // 3
         mixed = [projected[:1, 2 * size :]]
         for bucket in buckets:
+            if bucket.length == 2:
+                mixed.append(self._attend_first(projected[:1], projected[1 : 1 + bucket.patients]))
+                continue
             part = projected.index_select(0, bucket.gather)
             query, key, value = part.view(bucket.patients, bucket.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
             own = attended.reshape(-1, size) if bucket.keep is not None else attended[:, 1:].reshape(-1, size)
             mixed.append(own if bucket.keep is None else own.index_select(0, bucket.keep))
         return torch.cat(mixed)
+
+    def _attend_first(self, start: Tensor, rows: Tensor) -> Tensor:
+        """(1, 3 E) the start row, (n, 3 E) row 1 of patients -> (n, E): a softmax over two rows is a sigmoid."""
+        _, key, value = start.view(1, 3, self.heads, -1).unbind(1)
+        query, own_key, own_value = rows.view(len(rows), 3, self.heads, -1).unbind(1)
+        score = (query * (own_key - key)).sum(dim=-1, keepdim=True) / math.sqrt(query.shape[-1])
+        return torch.lerp(value, own_value, torch.sigmoid(score)).flatten(1)
 
 
 class Halo(nn.Module):
