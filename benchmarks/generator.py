@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import generator_sampling, generator_training
+from benchmarks import generator_growth, generator_sampling, generator_training
 from benchmarks.generator_sides import LARGE, MIDDLE, Size, numbers
 
 KEYS = (
@@ -48,9 +48,12 @@ class Effort:
     training: generator_training.Effort
     sampling: generator_sampling.Effort
     wire: tuple[Size, ...] = (MIDDLE, LARGE)
+    growth: generator_growth.Effort | None = None
 
 
-THOROUGH = Effort(training=generator_training.Effort(), sampling=generator_sampling.Effort())
+THOROUGH = Effort(
+    training=generator_training.Effort(), sampling=generator_sampling.Effort(), growth=generator_growth.Effort()
+)
 QUICK = Effort(
     training=generator_training.Effort(turns=2, our_batches=(48, 192, 384), naive_batches=(48,), large=None),
     sampling=generator_sampling.Effort(turns=1, passes=3, batches=2, large=((LARGE, 256),), whole=False),
@@ -80,6 +83,8 @@ def figures(effort: Effort, *, only: str | None = None) -> dict[str, Any]:
         "sample": lambda: generator_sampling.sampling(effort.sampling),
         "wire": lambda: wire(effort.wire),
     }
+    if (curves := effort.growth) is not None:
+        parts["growth"] = lambda: generator_growth.growth(curves)
     found: dict[str, Any] = {}
     details: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": len(os.sched_getaffinity(0))}
     for name, part in parts.items():
@@ -101,7 +106,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the same keys, in a minute")
-    parser.add_argument("--only", choices=("train", "memory", "sample", "wire"), help="one part")
+    parser.add_argument("--only", choices=("train", "memory", "sample", "wire", "growth"), help="one part")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args()
@@ -109,6 +114,8 @@ def main() -> None:
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "generator.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if "growth" in found["details"]:
+            generator_growth.chart(found["details"]["growth"], arguments.out / "generator.svg")
     if arguments.json:
         print(json.dumps(found))
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import generator, generator_sampling, generator_sides, generator_training, timing
+from benchmarks import generator, generator_growth, generator_sampling, generator_sides, generator_training, timing
 from benchmarks.generator_sides import Size
 from fairsynth.generator.model import initial_weights
 
@@ -16,12 +16,17 @@ EFFORT = generator.Effort(
     training=generator_training.Effort(size=TINY, large=None, turns=1, our_batches=(48, 64), naive_batches=(48,)),
     sampling=generator_sampling.Effort(middle=(TINY, 8), large=((TINY, 4),), turns=1, passes=2, batches=1),
     wire=(TINY,),
+    growth=generator_growth.Effort(
+        size=TINY, tokens=(40, 64), visits=(1, 8), rows=10, batch=4, patients=(20, 40), pass_batch=8, turns=1
+    ),
 )
 
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(generator_training, "apart", lambda work, *arguments: work(*arguments) or 1)
+    for module in (generator_training, generator_growth):
+        monkeypatch.setattr(module, "apart", lambda work, *arguments: work(*arguments) or 1)
+        monkeypatch.setattr(module, "gemm_rate", lambda: 1e11)
 
 
 def test_one_run_gives_every_key(here, monkeypatch, capsys, tmp_path):
@@ -33,6 +38,13 @@ def test_one_run_gives_every_key(here, monkeypatch, capsys, tmp_path):
     assert all(found[key] > 0 for key in generator.KEYS)
     assert found["details"]["same_loss"]["holds"]
     assert json.loads((tmp_path / "generator.json").read_text()) == found
+    curves = found["details"]["growth"]
+    assert {name: list(curve) for name, curve in curves.items()} == {
+        "tokens": ["40", "64"],
+        "visits": ["1", "8"],
+        "patients": ["20", "40"],
+    }
+    assert "<svg" in (tmp_path / "generator.svg").read_text()
 
 
 def test_one_part_gives_its_own_keys_alone():
@@ -50,6 +62,10 @@ def test_what_travels_is_counted_exactly():
 
 def test_a_long_head_sends_half_of_the_published_one():
     assert generator.wire((Size(tokens=2028),))["wire_bytes_ratio"] <= 0.55
+
+
+def test_the_machines_own_speed_is_a_rate():
+    assert 1e8 < timing.gemm_rate(size=64, repeats=1) < 1e14
 
 
 def test_versions_take_turns_and_warm_up_first():
