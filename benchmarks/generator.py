@@ -55,7 +55,9 @@ THOROUGH = Effort(
     training=generator_training.Effort(), sampling=generator_sampling.Effort(), growth=generator_growth.Effort()
 )
 QUICK = Effort(
-    training=generator_training.Effort(turns=2, our_batches=(48, 192, 384), naive_batches=(48,), large=None),
+    training=generator_training.Effort(
+        turns=2, our_batches=(48, 192, 384), naive_batches=(48,), large=None, full_memory=False
+    ),
     sampling=generator_sampling.Effort(turns=1, passes=3, batches=2, large=((LARGE, 256),), whole=False),
 )
 

@@ -46,6 +46,7 @@ class Effort:
     turns: int = 7
     our_batches: tuple[int, ...] = (48, 96, 192, 384, 768)
     naive_batches: tuple[int, ...] = (16, 48, 96)
+    full_memory: bool = True  # also the memory of patients that fill n_ctx
 
 
 def training(effort: Effort) -> dict[str, Any]:
@@ -171,7 +172,8 @@ def memory(effort: Effort) -> dict[str, Any]:
     tiny model): weights, as they are made and as they are used, gradients, Adam's moments, and everything of a step.
     """
     found: dict[str, Any] = {}
-    for name, visits in (("usual", None), ("full_context", effort.size.rows - 2)):
+    cases = {"usual": None, **({"full_context": effort.size.rows - 2} if effort.full_memory else {})}
+    for name, visits in cases.items():
         ours, naive = (apart(step_memory, side, effort.size, visits) for side in ("ours", "published"))
         found[name] = {"ratio": ours / naive, "ours_mb": ours / 1e6, "published_mb": naive / 1e6}
     return {"train_memory_ratio": found["usual"]["ratio"], "details": {"memory": found}}
