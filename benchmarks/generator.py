@@ -110,8 +110,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the same keys, in a minute")
     parser.add_argument("--only", choices=("train", "memory", "sample", "wire", "growth"), help="one part")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there")
+    parser.add_argument("--threads", type=int, help="of torch; 1 where others use the machine too (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     found = rounded(figures(QUICK if arguments.quick else THOROUGH, only=arguments.only))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
