@@ -17,6 +17,7 @@ from fairsynth.config.plan import (
     TaskConfig,
     TrainingConfig,
     VocabularyConfig,
+    Wire,
 )
 from fairsynth.config.reading import MAXIMUM_YAML_BYTES, Model, checked, read_site, read_study, read_yaml
 from fairsynth.config.site import CohortConfig, FirstVisit, SiteConfig
@@ -47,6 +48,7 @@ __all__ = [
     "TaskConfig",
     "TrainingConfig",
     "VocabularyConfig",
+    "Wire",
     "checked",
     "read_site",
     "read_study",
