@@ -139,7 +139,7 @@ def test_patients_with_one_visit_attend_as_in_a_longer_bucket():
     bucket = beside.buckets[0]
     assert bucket.length == 2
     with torch.no_grad():
-        projected = model.blocks[0].project(torch.randn(1 + len(short), 16, generator=torch.manual_seed(0)))
+        projected = model.blocks[0].project(torch.randn(1 + len(short), 16, generator=torch.Generator().manual_seed(0)))
         quick = model.blocks[0]._attend(projected, alone.buckets)
         query, key, value = (part.view(-1, 2, 8) for part in projected.split(16, dim=1))
         for row in range(1, len(projected)):
