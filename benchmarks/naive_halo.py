@@ -115,7 +115,7 @@ class NaiveHalo(nn.Module):
 
     def histories(self, visits: Tensor) -> Tensor:
         """(B, n, V) -> (B, n, E) after each row."""
-        hidden = self.embedding(visits) + self.positions(torch.arange(visits.shape[1]))
+        hidden = self.embedding(visits) + self.positions(torch.arange(visits.shape[1], device=visits.device))
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
@@ -163,6 +163,8 @@ class NaiveTraining:
     def step(self, patients: np.ndarray) -> Tensor:
         """Move the weights by the patients' loss, which is returned."""
         batch = batch_of(self.records, patients, layout=self.layout, rows=self.model.rows)
+        device = self.model.embedding.weight.device
+        batch = NaiveBatch(visits=batch.visits.to(device), real=batch.real.to(device))
         self.optimiser.zero_grad()
         loss = self.model.loss(batch)
         loss.backward()
@@ -189,7 +191,7 @@ def next_visit(model: NaiveHalo, visits: Tensor, *, draw: Draw, most_passes: int
     a token before it. That is one pass for each distinct token of the batch, and one more. `most_passes` stops early.
     """
     history = model.histories(visits)[:, -1]  # (B, E)
-    visit = torch.zeros(len(visits), visits.shape[2])
+    visit = torch.zeros(len(visits), visits.shape[2], device=visits.device)
     done = passes = 0
     while done < visit.shape[1] and passes != most_passes:
         drawn = draw(torch.sigmoid(model.logits(torch.cat([history, visit], dim=1))))

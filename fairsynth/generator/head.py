@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairsynth.generator.batch import Batch, PanelRows
-from fairsynth.generator.triangular import Panel, Triangle, edges
+from fairsynth.generator.triangular import BLOCK, Panel, Triangle, edges
 
 Target = Literal["codes", "label"]
 
@@ -47,12 +47,12 @@ class Terms:
 
 
 class Head(nn.Module):
-    """The two triangular layers. `codes` is C, `tokens` V."""
+    """The two triangular layers. `codes` is C, `tokens` V; panels have `block` rows, those of a batch too."""
 
-    def __init__(self, *, embedding: int, tokens: int, codes: int) -> None:
+    def __init__(self, *, embedding: int, tokens: int, codes: int, block: int = BLOCK) -> None:
         super().__init__()
-        cuts = edges(codes)
-        self.embedding, self.codes = embedding, codes
+        cuts = edges(codes, block=block)
+        self.embedding, self.codes, self.block = embedding, codes, block
         self.low_shape = Triangle.lower([0, embedding], shift=1)
         self.tokens_shape = Triangle.upper([*cuts, tokens - 1], columns=tokens - 1)
         self.output_shape = Triangle.lower([*cuts, tokens], shift=embedding)
