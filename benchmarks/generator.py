@@ -11,6 +11,7 @@ sample_speedup_v6869        the same at V = 6869, E = 768, 12 layers
 wire_bytes_ratio            bytes of our head where it travels over those of the published head, V = 2028
 gemm_share                  operations that our step needs, a second, over the machine's fastest product (best batch)
 
+`--only reference` times the plain version at the sizes of a measurement of the published code, and compares.
 With `--out FOLDER` the figures also go to `generator.json`, and the growth curves to `generator.svg`, there.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import generator_growth, generator_sampling, generator_training
+from benchmarks import generator_growth, generator_reference, generator_sampling, generator_training
 from benchmarks.generator_sides import LARGE, MIDDLE, Size, numbers
 
 KEYS = (
@@ -87,6 +88,8 @@ def figures(effort: Effort, *, only: str | None = None) -> dict[str, Any]:
     }
     if (curves := effort.growth) is not None:
         parts["growth"] = lambda: generator_growth.growth(curves)
+    if only == "reference":
+        parts["reference"] = generator_reference.reference
     found: dict[str, Any] = {}
     details: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": len(os.sched_getaffinity(0))}
     for name, part in parts.items():
@@ -108,7 +111,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the same keys, in a minute")
-    parser.add_argument("--only", choices=("train", "memory", "sample", "wire", "growth"), help="one part")
+    parser.add_argument("--only", choices=("train", "memory", "sample", "wire", "growth", "reference"), help="one part")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the figures there")
     parser.add_argument("--threads", type=int, help="of torch; 1 where others use the machine too (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -36,7 +36,7 @@ class Effort:
     middle: tuple[Size, int] = (MIDDLE, 256)  # and patients of a batch
     large: tuple[tuple[Size, int], ...] = ((LARGE, 256), (LARGE, 32))
     turns: int = 3
-    passes: int = 10
+    passes: int = 5
     batches: int = 4  # of patients, that ours samples
     whole: bool = True  # whether one visit of the published loop is also run to its end, at the middle size
 
