@@ -103,25 +103,24 @@ def _both(size: Size, records: Records, *, turns: int, peak: float) -> dict[str,
 
 
 def chart(curves: dict[str, Any], path: Path) -> None:
-    """Seconds of a step or pass along each curve, both axes logarithmic."""
+    """Seconds along each curve, both axes logarithmic."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for axis, (name, title) in zip(axes[:2], _TITLES.items(), strict=True):
-        points = sorted(curves[name].items(), key=lambda point: int(point[0]))
-        for side in ("published", "ours"):
-            axis.plot(*_series(points, lambda one, side=side: 1 / one[side]), marker="o", label=side)
-        axis.set(xlabel=name, ylabel="seconds a patient", title=title, xscale="log", yscale="log")
+    for axis, (name, (title, unit, lines)) in zip(figure.subplots(1, 3), _CHARTS.items(), strict=True):
+        points = {int(place): one for place, one in curves[name].items()}
+        places = sorted(points)
+        for side, value in lines.items():
+            axis.plot(places, [value(points[place]) for place in places], marker="o", label=side)
+        axis.set(xlabel=name, ylabel=unit, title=title, xscale="log", yscale="log")
+        axis.set_xticks(places, labels=[f"{place:,}" for place in places], minor=False)
+        axis.set_xticks([], minor=True)
         axis.legend()
-    points = sorted(curves["patients"].items(), key=lambda point: int(point[0]))
-    axes[2].plot(*_series(points, lambda one: one["seconds"]), marker="o", color="C1")
-    axes[2].set(xlabel="patients", ylabel="seconds a pass", title="ours, one pass", xscale="log", yscale="log")
     figure.savefig(path)
 
 
-_TITLES = {"tokens": "a training step over V tokens", "visits": "patients with T visits"}
-
-
-def _series(
-    points: list[tuple[Any, dict[str, float]]], value: Callable[[dict[str, float]], float]
-) -> tuple[list[int], list[float]]:
-    return [int(place) for place, _ in points], [value(one) for _, one in points]
+Value = Callable[[dict[str, float]], float]
+_SIDES: dict[str, Value] = {"ours": lambda one: 1 / one["ours"], "published": lambda one: 1 / one["published"]}
+_CHARTS: dict[str, tuple[str, str, dict[str, Value]]] = {
+    "tokens": ("a step over V tokens", "seconds a patient", _SIDES),
+    "visits": ("a step of patients with T visits", "seconds a patient", _SIDES),
+    "patients": ("one pass over all patients", "seconds", {"ours": lambda one: one["seconds"]}),
+}
