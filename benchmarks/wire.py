@@ -74,10 +74,12 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Nats a visit of each site's held-out patients, and bytes of a round of one site, there and back."""
+    """Nats a visit of each site's held-out patients; bytes of a round of one site, there and back; and how far the last
+    round's mean change of weights is from the one that the sites computed, relative (L2)."""
 
     nll: dict[str, float]
     bytes: int
+    last_error: float
 
 
 def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int) -> Result:
@@ -92,6 +94,7 @@ def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int
         received = each(weights, form.weights)
         now = replace(study, learning_rate=learning_rate(plan, round_number=number), moments=sent(moments, form))
         replies: dict[SiteId, Arrays] = {}
+        computed: dict[SiteId, Arrays] = {}
         found: dict[SiteId, Moments] = {}
         for site, cohort in sites.items():
             one = train(
@@ -104,14 +107,24 @@ def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int
             )
             after = to_share(one.weights, rates[site])
             replies[site] = reply(after, received=received, kept=weights, form=form)
+            computed[site] = {name: after[name] - received[name] for name in after}
             found[site] = sent(one.moments, form) or one.moments
-        weights = average(replies, patients=patients)
+        before, weights = weights, average(replies, patients=patients)
         moments = Moments(
             first=average({site: one.first for site, one in found.items()}, patients=patients),
             second=average({site: one.second for site, one in found.items()}, patients=patients),
         )
     numbers = sum(array.size for array in weights.values())
-    return Result(nll=held_out(weights, sites, rates, study), bytes=2 * 3 * form.size * numbers)
+    error = relative_error(
+        {name: weights[name] - before[name] for name in weights}, average(computed, patients=patients)
+    )
+    return Result(nll=held_out(weights, sites, rates, study), bytes=2 * 3 * form.size * numbers, last_error=error)
+
+
+def relative_error(found: Arrays, expected: Arrays) -> float:
+    """|found - expected| / |expected|, L2 over all arrays."""
+    error = sum(float(np.square(found[name] - expected[name], dtype=np.float64).sum()) for name in expected)
+    return float(np.sqrt(error / sum(float(np.square(one, dtype=np.float64).sum()) for one in expected.values())))
 
 
 def each(arrays: Arrays, lossy: Lossy) -> Arrays:
@@ -156,6 +169,7 @@ def figures(
         differences = [one - other for one, other in zip(nll, base, strict=True)]
         found[name] = {
             "megabytes_a_round": round(ones[0].bytes / 1e6, 3),
+            "last_error": float(f"{statistics.mean(one.last_error for one in ones):.2g}"),
             "nll": round(statistics.mean(nll), 4),
             "nll_sd": round(statistics.stdev(nll), 4) if seeds > 1 else None,
             "from_float32": round(statistics.mean(differences), 5),

@@ -37,6 +37,9 @@ def test_every_format_is_measured_beside_float32(plan):
     assert list(found) == ["seeds", "rounds", *wire.FORMATS]
     assert found["float32"]["from_float32"] == 0
     assert found["bfloat16"]["megabytes_a_round"] == pytest.approx(found["float32"]["megabytes_a_round"] / 2, abs=1e-3)
+    assert found["float32"]["last_error"] < 1e-4
+    assert 1e-4 < found["bfloat16"]["last_error"] < 2**-8
+    assert found["bfloat16, weights themselves"]["last_error"] > 2**-8
     assert 0 < abs(found["bfloat16"]["most_from_float32"]) < 0.05 * found["float32"]["nll"]
 
 
