@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +92,16 @@ def figures(effort: Effort, *, only: str | None = None) -> dict[str, Any]:
     if only == "reference":
         parts["reference"] = generator_reference.reference
     found: dict[str, Any] = {}
-    details: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": len(os.sched_getaffinity(0))}
+    details: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "seconds": {},
+    }
     for name, part in parts.items():
         if only in (None, name):
+            start = time.perf_counter()
             one = part()
+            details["seconds"][name] = time.perf_counter() - start
             details |= one.pop("details")
             found |= one
     return {**{key: found[key] for key in KEYS if key in found}, "details": details}
