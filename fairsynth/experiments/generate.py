@@ -7,6 +7,7 @@ Never: a folder that holds only half of them; all patients in memory.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,13 @@ def generate(source: Source, *, number: int, condition: Condition, out: Path, se
     if out.exists() and any(out.iterdir()):
         raise ConfigError.of("folder not empty", where=str(out), do="another --out")
     patients = _patients(source, conditions=_conditions(source.plan, number, condition), seed=seed)
-    events = write_events(patients, root=source.folder, out=out, seed=source.seed("decode", seed))
     entry = json.loads((source.folder / "site.json").read_text(encoding="utf-8"))
-    write_tables(events, config=Path(entry["config"]), out=out)
+    events = write_events(patients, root=source.folder, out=out, seed=source.seed("decode", seed))
+    try:
+        write_tables(events, config=Path(entry["config"]), out=out)
+    except BaseException:
+        shutil.rmtree(events)
+        raise
     return number
 
 
