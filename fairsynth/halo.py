@@ -42,6 +42,7 @@ __all__ = [
     "GeneratorConfig",
     "History",
     "Patient",
+    "Resume",
     "from_frames",
     "from_patients",
     "to_frames",
@@ -95,14 +96,14 @@ class HALO:
         *,
         vocabulary: Vocabulary,
         validation: Records | None = None,
-        resume: Path | None = None,
+        resume: Resume | None = None,
         on_epoch: OnEpoch = lambda _: None,
         on_step: OnStep = lambda _, __: None,
     ) -> Self:
         """Train from the start on `records` (B patients), and keep the weights of the best validation NLL.
 
-        Without `validation`, `fitting.validation_share` of the patients are set aside. With `resume`, a folder, the
-        state is written there every minute, and a training that was killed goes on from it to the same weights.
+        Without `validation`, `fitting.validation_share` of the patients are set aside. With `resume`, the state is
+        written to its folder every so often, and a training that was killed goes on from there to the same weights.
         `on_epoch` is called with the History so far, `on_step` with steps taken and steps in all. Raises CohortError
         when records do not fit the vocabulary or `config.maximum_visits`, ConfigError when there is no patient, no such
         device, or training diverges, ArtefactError when `resume` holds another training.
@@ -125,7 +126,7 @@ class HALO:
             validation=held,
             config=self.fitting,
             seed=self.seed,
-            resume=None if resume is None else Resume(root=resume),
+            resume=resume,
             on_epoch=on_epoch,
             on_step=on_step,
         )

@@ -34,6 +34,9 @@ def run(
     device: Annotated[Device | None, typer.Option(help="auto: the GPU if there is one; overrides the file.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a killed training was, to the same weights.")] = False,
     force: Annotated[bool, typer.Option(help="Replace the model of an earlier training in the same folder.")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="How often the state is written to resume from.")
+    ] = 60,
     as_json: JsonOption = False,
 ) -> None:
     """Train a generator on one site's patients, until the validation NLL no longer falls.
@@ -53,6 +56,7 @@ def run(
             options=options,
             resume=resume,
             force=force,
+            every_seconds=checkpoint_seconds,
             on_event=progress,
         )
     history = halo.history

@@ -24,10 +24,11 @@ from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Checked, OnEvent, check, open_site
 from fairsynth.extraction import extract
 from fairsynth.generator.fit import History
+from fairsynth.generator.resume import Resume
 from fairsynth.halo import HALO, KIND
 from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
 
-TRAINING = "training"
+PLAN, TRAINING = "plan.json", "training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Model:
     @property
     def plan(self) -> StudyPlan:
         """The plan of the site alone. Raises ConfigError when there is none."""
-        path = self.root / "plan.json"
+        path = self.root / PLAN
         if not path.is_file():
             raise ConfigError.of("no trained model", where=str(self.root), do="fairsynth train STUDY --out FOLDER")
         return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
@@ -64,21 +65,25 @@ def train(
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
     force: bool = False,
+    every_seconds: float = 60.0,
     on_event: OnEvent = lambda _: None,
 ) -> tuple[Model, HALO]:
     """Train the generator of one site of `study` in the folder `out`. `options` replace fields of the study's `fit`.
 
-    With `resume`, a training that was killed goes on at its step, and a finished one is left as it is; with `force`,
-    what an earlier one left is replaced. Raises ConfigError, ExtractionError or CohortError before any training,
+    The state is written about every `every_seconds`. With `resume`, a training that was killed goes on at its step, and
+    a finished one is left as it is; with `force`, what an earlier one left is replaced. Raises ConfigError,
+    ExtractionError or CohortError before any training,
     ArtefactError when what is to be resumed was begun with other data or another configuration.
     """
     model = Model(root=out.resolve())
     config, member = _checked(study, site=site, data=data or {})
     fitting = checked(FitConfig, {**config.fit.model_dump(), **(options or {})}, where="options")
-    if resume and model.exists:
+    plan = config.plan().model_copy(update={"roster": (member.entry.site,), "quorum": 1})
+    if resume and model.exists and not force:
+        shutil.rmtree(model.root / TRAINING, ignore_errors=True)  # it was killed in the last moment
         return model, HALO.load(model.root, device=fitting.device)
     _make_room(model, resume=resume, force=force)
-    plan = config.plan().model_copy(update={"roster": (member.entry.site,), "quorum": 1})
+    artefacts.write_text(model.root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     cohort = _cohort(model, member, plan=plan, on_event=on_event)
     validation = cohort.validation if len(cohort.validation) else None
     halo = HALO(plan.generator, fitting, seed=plan.seed)
@@ -87,7 +92,7 @@ def train(
         cohort.train,
         vocabulary=cohort.vocabulary,
         validation=validation,
-        resume=model.root / TRAINING,
+        resume=Resume(root=model.root / TRAINING, seconds=every_seconds),
         on_epoch=lambda history: on_event(_epoch(history, epochs=fitting.epochs)),
         on_step=lambda done, every: on_event({"event": "fit_step", "done": done, "steps": every}),
     )
@@ -108,7 +113,7 @@ def _checked(study: Path, *, site: str | None, data: Mapping[str, Path]) -> tupl
 def _make_room(model: Model, *, resume: bool, force: bool) -> None:
     """Raise ConfigError when something is in the way that neither `resume` nor `force` allows for."""
     root = model.root
-    ours = model.exists or model.unfinished or (root / "site.json").is_file()
+    ours = (root / PLAN).is_file() and not (root / "sites").exists()  # a run has a plan, and sites
     if root.exists() and any(root.iterdir()) and not ours:
         raise ConfigError.of("folder not empty, and not of a model", where=str(root), do="another --out")
     if force:
@@ -129,7 +134,6 @@ def _cohort(model: Model, member: Checked, *, plan: StudyPlan, on_event: OnEvent
     extract(data, config=member.config, root=model.root)
     proposal = prepare(model.root, config=member.config, plan=plan)
     encode(model.root, vocabulary=shared_vocabulary(proposal.codes, plan=plan), plan=plan)
-    artefacts.write_text(model.root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
     return load_cohort(model.root)
 
 
