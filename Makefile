@@ -56,6 +56,7 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 	$(BIN)/python -m benchmarks.pipeline --quick
 	$(BIN)/python -m benchmarks.convergence --quick
 	$(BIN)/python -m benchmarks.extract --quick
+	$(BIN)/python -m benchmarks.stream --quick
 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow
