@@ -146,15 +146,7 @@ class HALO:
 
         Raises ConfigError on a name that the vocabulary does not have, or a number below 1.
         """
-        words = self.vocabulary
-        if number < 1:
-            raise ConfigError.of("no patients asked for", where=f"{number}", expected="a number of 1 or more")
-        given: dict[str, IntArray] = {}
-        for name, value, known in (("group", group, words.groups), ("sex", sex, words.sexes), ("age", age, words.ages)):
-            if value is not None and value not in known:
-                raise ConfigError.of(f"unknown {name}", where=value, expected=f"one of: {', '.join(known)}")
-            given[name] = np.full(number, FREE if value is None else known.index(value), dtype=np.int64)
-        return Conditions(label=np.full(number, FREE if label is None else label, dtype=np.int64), **given)
+        return conditions(self.vocabulary, number, group=group, label=label, sex=sex, age=age)
 
     def sample(self, patients: int | Conditions, *, seed: int = 0, batch_size: int = 256) -> Records:
         """New patients: a number of them, or one for each of `patients`, in their order.
@@ -173,7 +165,7 @@ class HALO:
         """
         if isinstance(patients, Records):
             _check(patients, vocabulary=self.vocabulary)
-        wanted = self.conditions(patients) if isinstance(patients, int) else patients
+        wanted = conditions(self.vocabulary, patients) if isinstance(patients, int) else patients
         own = stream(seed, "halo", "continue" if isinstance(wanted, Records) else "sample")
         parts = stream_patients(self.model, conditions=wanted, seed=own, batch_size=batch_size)
         while True:
@@ -236,6 +228,30 @@ class HALO:
         model = build(generator.weights, vocabulary=generator.vocabulary, config=generator.config)
         loaded._model = model.to(device_of(fitting))
         return loaded
+
+
+def conditions(
+    vocabulary: Vocabulary,
+    number: int,
+    *,
+    group: str | None = None,
+    label: int | None = None,
+    sex: str | None = None,
+    age: str | None = None,
+) -> Conditions:
+    """See `HALO.conditions`."""
+    if number < 1:
+        raise ConfigError.of("no patients asked for", where=f"{number}", expected="a number of 1 or more")
+    given: dict[str, IntArray] = {}
+    for name, value, known in (
+        ("group", group, vocabulary.groups),
+        ("sex", sex, vocabulary.sexes),
+        ("age", age, vocabulary.ages),
+    ):
+        if value is not None and value not in known:
+            raise ConfigError.of(f"unknown {name}", where=value, expected=f"one of: {', '.join(known)}")
+        given[name] = np.full(number, FREE if value is None else known.index(value), dtype=np.int64)
+    return Conditions(label=np.full(number, FREE if label is None else label, dtype=np.int64), **given)
 
 
 def default_size(*parts: Records) -> GeneratorConfig:

@@ -159,11 +159,12 @@ def test_a_folder_of_something_else_is_left_alone(study: Path, tmp_path: Path) -
 
 
 def test_a_model_generates_events_and_tables_without_a_server(trained: Model, tmp_path: Path, capsys) -> None:
-    options = ("--patients", 40, "--group", "yi", "--label", 1, "--out", tmp_path / "new", "--json")
+    options = ("--patients", 40, "--group", "yi", "--label", 1, "--sex", "female", "--out", tmp_path / "new", "--json")
     assert fairsynth("generate", trained.root, *options) == 0
     assert json.loads(capsys.readouterr().out)["patients"] == 40
     patients = pl.read_csv(tmp_path / "new" / "tables" / "PATIENTS.csv", infer_schema=False)
     assert len(patients) == 40
+    assert set(patients["GENDER"]) == {"F"}
     events = pl.read_parquet(tmp_path / "new" / "events" / "data" / "*.parquet")
     assert events["subject_id"].n_unique() == 40
     assert (events["code"] == "MEDS_DEATH").sum() == 40
@@ -178,7 +179,7 @@ def test_the_same_seed_generates_the_same_files(trained: Model, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(("--group", "martian"), "unknown group"), (("--out", "."), "folder not empty")],
+    [(("--group", "martian"), "unknown group"), (("--age", "9"), "unknown age"), (("--out", "."), "folder not empty")],
 )
 def test_what_cannot_be_generated_is_told(trained: Model, tmp_path: Path, options, said: str, capsys) -> None:
     assert fairsynth("generate", trained.root, "--out", tmp_path / "new", *options) == 2
