@@ -18,7 +18,7 @@ class FitConfig(Strict):
     epochs: PositiveInt = 50  # passes over the training patients, at most
     batch_size: PositiveInt = 128  # patients a step
     learning_rate: PositiveFloat = 1e-3  # after the warm-up
-    warm_up_steps: NonNegativeInt = 100
+    warm_up_steps: NonNegativeInt = 100  # at most a tenth of all steps
     final_learning_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.05  # at the last step; a half cosine before it
     weight_decay: NonNegativeFloat = 0.01
     patience: PositiveInt | None = 4  # epochs without a better validation NLL; None: never stop early

@@ -3,7 +3,7 @@
 In:  a model, training and validation sequences, `FitConfig`.   Out: the model with its best weights, `History`.
 Never: the network, global random state, an order of patients that depends on anything but the seed.
 
-The learning rate rises over `warm_up_steps`, then follows a half cosine over all steps of all epochs. The same
+The learning rate rises over `warm_up_steps` (at most a tenth of all), then follows a half cosine over all steps of all epochs. The same
 arguments on the same CPU give the same bytes, whether the training was killed and resumed in between (`resume`) or not.
 """
 
@@ -236,7 +236,8 @@ def learning_rate(step: int, *, steps: int, config: FitConfig) -> float:
     low = config.final_learning_rate_share
     along = step / max(steps - 1, 1)
     cosine = low + (1 - low) * (1 + math.cos(math.pi * along)) / 2
-    warm = min(1.0, (step + 1) / (config.warm_up_steps + 1))
+    warm_up = min(config.warm_up_steps, steps // 10)
+    warm = min(1.0, (step + 1) / (warm_up + 1))
     return config.learning_rate * warm * cosine
 
 

@@ -99,6 +99,8 @@ def test_the_learning_rate_warms_up_and_ends_at_its_final_share():
     assert rates[9] == pytest.approx(2.0, rel=1e-3)
     assert rates[499] == pytest.approx(2.0 * 0.55, rel=0.01)
     assert rates[-1] == pytest.approx(0.2, rel=1e-6)
+    few = [learning_rate(step, steps=30, config=config) for step in range(30)]
+    assert int(np.argmax(few)) == 3
 
 
 def test_the_best_epoch_is_that_of_the_lowest_validation_nll():
