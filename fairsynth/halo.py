@@ -166,6 +166,8 @@ class HALO:
         if isinstance(patients, Records):
             _check(patients, vocabulary=self.vocabulary)
         wanted = conditions(self.vocabulary, patients) if isinstance(patients, int) else patients
+        if not len(wanted):
+            raise ConfigError.of("no patients asked for", where="0", expected="at least one")
         own = stream(seed, "halo", "continue" if isinstance(wanted, Records) else "sample")
         parts = stream_patients(self.model, conditions=wanted, seed=own, batch_size=batch_size)
         while True:

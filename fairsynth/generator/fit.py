@@ -3,8 +3,9 @@
 In:  a model, training and validation sequences, `FitConfig`.   Out: the model with its best weights, `History`.
 Never: the network, global random state, an order of patients that depends on anything but the seed.
 
-The learning rate rises over `warm_up_steps` (at most a tenth of all), then follows a half cosine over all steps of all epochs. The same
-arguments on the same CPU give the same bytes, whether the training was killed and resumed in between (`resume`) or not.
+The learning rate rises over `warm_up_steps` (at most a tenth of all), then follows a half cosine over all steps of all
+epochs. The same arguments on the same CPU give the same bytes, whether the training was killed and resumed in between
+(`resume`) or not.
 """
 
 from __future__ import annotations
