@@ -109,6 +109,7 @@ class _Fit:
     batch: int = 0  # batches done in the current epoch
     best: Arrays | None = None
     descent: Descent = field(init=False)
+    products: torch.dtype | None = field(init=False)
     total: torch.Tensor = field(init=False)  # () float64: nats of the current epoch's training patients
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ class _Fit:
         optimiser = adam(self.model, learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
         objective = Objective(layout=self.train.layout, positions=positions)
         self.descent = Descent(model=self.model, optimiser=optimiser, sequences=self.train, objective=objective)
+        self.products = precision_of(self.config, self.model.device)
         self.total = torch.zeros((), dtype=torch.float64, device=self.model.device)
 
     @property
@@ -182,7 +184,7 @@ class _Fit:
                 continue
             for group in self.descent.optimiser.param_groups:
                 group["lr"] = learning_rate(self.steps, steps=every, config=self.config)
-            with precise(self.config, self.model.device):
+            with torch.autocast(self.model.device.type, dtype=self.products, enabled=self.products is not None):
                 loss = self.descent.step(rows)
             self.total += loss.double() * (nats * len(rows))
             self.batch = place + 1
@@ -250,11 +252,11 @@ def device_of(config: FitConfig) -> torch.device:
     return torch.device("cuda" if found and config.device != "cpu" else "cpu")
 
 
-def precise(config: FitConfig, device: torch.device) -> torch.autocast:
-    """Matrix products in the precision that `config` names, inside the block; sums and weights stay float32."""
+def precision_of(config: FitConfig, device: torch.device) -> torch.dtype | None:
+    """What matrix products are computed in, None for that of the weights; sums and weights stay float32."""
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    return torch.bfloat16 if wanted else None
 
 
 @contextmanager
