@@ -115,7 +115,8 @@ class HALO:
         else:
             _check(validation, vocabulary=vocabulary)
         config = self.config or default_size(records, validation)
-        model = start(records, vocabulary=vocabulary, config=config, seed=self.seed)
+        device = device_of(self.fitting)
+        model = start(records, vocabulary=vocabulary, config=config, seed=self.seed, device=device)
         train, held = (
             Sequences.of(part, vocabulary=vocabulary, maximum_visits=config.maximum_visits)
             for part in (records, validation)
@@ -227,8 +228,12 @@ class HALO:
         loaded = cls(generator.config, fitting, seed=facts["seed"])
         loaded.history = History(epochs=tuple(Epoch(**epoch) for epoch in facts["history"]))
         loaded._vocabulary = generator.vocabulary
-        model = build(generator.weights, vocabulary=generator.vocabulary, config=generator.config)
-        loaded._model = model.to(device_of(fitting))
+        loaded._model = build(
+            generator.weights,
+            vocabulary=generator.vocabulary,
+            config=generator.config,
+            device=device_of(fitting),
+        )
         return loaded
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairsynth import artefacts, seeds
-from fairsynth.config import StudyPlan
+from fairsynth.config import FitConfig, StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.experiments.train import Model
 from fairsynth.generator import checkpoint
 from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.generator.fit import device_of
 from fairsynth.generator.model import Halo, build
 from fairsynth.generator.sample import Conditions, stream_patients
 from fairsynth.halo import HALO
@@ -51,7 +52,8 @@ def source_of_run(run: Run, *, site: str, arm: str) -> Source:
     generator = checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}")
     cohort = load_cohort(folder)
     weights = at_home(generator.weights, base_rates(cohort.train, vocabulary=cohort.vocabulary))
-    model = build(weights, vocabulary=cohort.vocabulary, config=generator.config)
+    device = device_of(FitConfig())
+    model = build(weights, vocabulary=cohort.vocabulary, config=generator.config, device=device)
     return Source(model=model, vocabulary=cohort.vocabulary, folder=folder, plan=plan, name=(site, arm))
 
 

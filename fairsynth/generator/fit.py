@@ -60,10 +60,18 @@ OnEpoch = Callable[[History], None]
 OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, were it not to stop early
 
 
-def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
-    """An untrained model whose output bias is at the base rates of `records`."""
+def start(
+    records: Records,
+    *,
+    vocabulary: Vocabulary,
+    config: GeneratorConfig,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Halo:
+    """An untrained model whose output bias is at the base rates of `records`, laid out for `device`."""
     weights = initial_weights(vocabulary, config, seed=seed)
-    return build(at_home(weights, base_rates(records, vocabulary=vocabulary)), vocabulary=vocabulary, config=config)
+    weights = at_home(weights, base_rates(records, vocabulary=vocabulary))
+    return build(weights, vocabulary=vocabulary, config=config, device=device)
 
 
 def fit(
@@ -77,7 +85,8 @@ def fit(
     on_epoch: OnEpoch = lambda _: None,
     on_step: OnStep = lambda _, __: None,
 ) -> History:
-    """Train `model`, move it to the device of `config`, and leave the weights of the best validation NLL in it.
+    """Train `model` on the device of `config` (best put there by `start`), and leave the weights of the best validation
+    NLL in it.
 
     Without `validation` patients, all epochs are run and the last weights kept. With `resume`, states are written to
     its folder on the way, and a training that was killed goes on from the newest. Raises ConfigError when there is no
@@ -109,15 +118,19 @@ class _Fit:
     batch: int = 0  # batches done in the current epoch
     best: Arrays | None = None
     descent: Descent = field(init=False)
-    products: torch.dtype | None = field(init=False)
     total: torch.Tensor = field(init=False)  # () float64: nats of the current epoch's training patients
 
     def __post_init__(self) -> None:
         positions = float(self.train.steps.mean())
         optimiser = adam(self.model, learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
         objective = Objective(layout=self.train.layout, positions=positions)
-        self.descent = Descent(model=self.model, optimiser=optimiser, sequences=self.train, objective=objective)
-        self.products = precision_of(self.config, self.model.device)
+        self.descent = Descent(
+            model=self.model,
+            optimiser=optimiser,
+            sequences=self.train,
+            objective=objective,
+            precision=precision_of(self.config, self.model.device),
+        )
         self.total = torch.zeros((), dtype=torch.float64, device=self.model.device)
 
     @property
@@ -150,7 +163,7 @@ class _Fit:
         self.history = History(epochs=tuple(Epoch(**epoch) for epoch in at["epochs"]))
         self.batch, self.descent.part, self.best = at["batch"], at["part"], state.arrays.get("best")
         self.total.fill_(float(state.arrays["epoch"]["total"][0]))
-        restore(self.model, self.descent.optimiser, arrays=state.arrays, steps=self.steps)
+        restore(self.model, self.descent.optimiser, arrays=state.arrays)
         if (at["threads"], at["device"]) != (torch.get_num_threads(), self.model.device.type):
             LOGGER.warning("other threads or another device than before: the weights may differ in their last digits")
 
@@ -184,9 +197,7 @@ class _Fit:
                 continue
             for group in self.descent.optimiser.param_groups:
                 group["lr"] = learning_rate(self.steps, steps=every, config=self.config)
-            with torch.autocast(self.model.device.type, dtype=self.products, enabled=self.products is not None):
-                loss = self.descent.step(rows)
-            self.total += loss.double() * (nats * len(rows))
+            self.total += self.descent.step(rows).double() * (nats * len(rows))
             self.batch = place + 1
             if self.resume is not None and self.resume.due:
                 self.resume.write(self._state())
