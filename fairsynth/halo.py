@@ -115,8 +115,9 @@ class HALO:
         else:
             _check(validation, vocabulary=vocabulary)
         config = self.config or default_size(records, validation)
-        device = device_of(self.fitting)
-        model = start(records, vocabulary=vocabulary, config=config, seed=self.seed, device=device)
+        model = start(records, vocabulary=vocabulary, config=config, seed=self.seed)
+        if (device := device_of(self.fitting)).type != "cpu":  # where the head is laid out otherwise
+            model = build(weights_of(model), vocabulary=vocabulary, config=config, device=device)
         train, held = (
             Sequences.of(part, vocabulary=vocabulary, maximum_visits=config.maximum_visits)
             for part in (records, validation)

@@ -13,12 +13,12 @@ from fairsynth.config.base import Fraction, Strict
 
 
 class FitConfig(Strict):
-    """Training with AdamW until the validation NLL no longer falls."""
+    """Training with AdamW until the validation NLL no longer falls; the warm-up is a tenth of all steps at most."""
 
     epochs: PositiveInt = 50  # passes over the training patients, at most
     batch_size: PositiveInt = 128  # patients a step
     learning_rate: PositiveFloat = 1e-3  # after the warm-up
-    warm_up_steps: NonNegativeInt = 100  # at most a tenth of all steps
+    warm_up_steps: NonNegativeInt = 100
     final_learning_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.05  # at the last step; a half cosine before it
     weight_decay: NonNegativeFloat = 0.01
     patience: PositiveInt | None = 4  # epochs without a better validation NLL; None: never stop early

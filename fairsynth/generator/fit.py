@@ -60,18 +60,10 @@ OnEpoch = Callable[[History], None]
 OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, were it not to stop early
 
 
-def start(
-    records: Records,
-    *,
-    vocabulary: Vocabulary,
-    config: GeneratorConfig,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> Halo:
-    """An untrained model whose output bias is at the base rates of `records`, laid out for `device`."""
+def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
+    """An untrained model whose output bias is at the base rates of `records`."""
     weights = initial_weights(vocabulary, config, seed=seed)
-    weights = at_home(weights, base_rates(records, vocabulary=vocabulary))
-    return build(weights, vocabulary=vocabulary, config=config, device=device)
+    return build(at_home(weights, base_rates(records, vocabulary=vocabulary)), vocabulary=vocabulary, config=config)
 
 
 def fit(
@@ -85,8 +77,8 @@ def fit(
     on_epoch: OnEpoch = lambda _: None,
     on_step: OnStep = lambda _, __: None,
 ) -> History:
-    """Train `model` on the device of `config` (best put there by `start`), and leave the weights of the best validation
-    NLL in it.
+    """Train `model` on the device of `config` (best laid out for it, see `build`), and leave the weights of the best
+    validation NLL in it.
 
     Without `validation` patients, all epochs are run and the last weights kept. With `resume`, states are written to
     its folder on the way, and a training that was killed goes on from the newest. Raises ConfigError when there is no
