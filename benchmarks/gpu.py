@@ -150,7 +150,8 @@ def agreement(case: Case) -> dict[str, Any]:
 
 def training(case: Case, *, effort: Effort, rate: float) -> list[dict[str, Any]]:
     """Ours in both precisions by batch size, then the published algorithm."""
-    size, records, device, found = case.size, case.records, case.device, []
+    size, records, device = case.size, case.records, case.device
+    found: list[dict[str, Any]] = []
     for precision in (BF16, None):
         ours = case.descent(precision=precision)
         for batch in effort.training:

@@ -236,7 +236,8 @@ class Sequences:
         tokens, number = self.tokens[elements], len(rows)
         owner = np.repeat(np.arange(number, dtype=np.int64), np.diff(offsets))
         panel = np.searchsorted(cuts, tokens, side="right") - 1
-        by_row, by_token = np.argsort(panel, kind="stable"), np.argsort(tokens, kind="stable")
+        short = np.uint16 if self.layout.size <= 2**16 else np.int64  # NumPy sorts 16 bits by radix, ten times faster
+        by_row, by_token = (np.argsort(keys.astype(short), kind="stable") for keys in (panel, tokens))
         counts = np.bincount(panel * number + owner, minlength=(len(cuts) - 1) * number).reshape(-1, number)
         starts = np.cumsum(counts, axis=1) - counts
         places = _offsets(np.bincount(tokens, minlength=self.layout.size))
