@@ -5,6 +5,7 @@ key, value and mend.   Never: a default that weakens privacy; a value read from 
 """
 
 from fairsynth.config.base import Fraction, Name, Pattern, Strict
+from fairsynth.config.fit import FitConfig
 from fairsynth.config.plan import (
     AuditConfig,
     AugmentationConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "BiasConfig",
     "CohortConfig",
     "FirstVisit",
+    "FitConfig",
     "Fraction",
     "GeneratorConfig",
     "GroupsConfig",

@@ -1,0 +1,190 @@
+"""Training at one place: passes over the patients until the validation NLL no longer falls.
+
+In:  a model, training and validation sequences, `FitConfig`.   Out: the model with its best weights, `History`.
+Never: the network, global random state, an order of patients that depends on anything but the seed.
+
+The learning rate rises over `warm_up_steps`, then follows a half cosine over all steps of all epochs. The same
+arguments on the same CPU give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fairsynth.config import FitConfig, GeneratorConfig
+from fairsynth.errors import ConfigError
+from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.generator.batch import Sequences
+from fairsynth.generator.descent import Descent, Objective, adam, nll
+from fairsynth.generator.model import Halo, build, initial_weights, unpacked, weights_of
+from fairsynth.generator.train import shuffled, threads
+from fairsynth.schemas import Arrays
+from fairsynth.seeds import numpy_stream
+from fairsynth.visits.layout import Vocabulary
+from fairsynth.visits.records import Records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """Nats a predicted visit, label visits included. `train` is the mean over the epoch, before each of its steps."""
+
+    train: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The epochs that were run, in order."""
+
+    epochs: tuple[Epoch, ...] = ()
+
+    @property
+    def best(self) -> int:
+        """The epoch (from 0) whose weights were kept: that of the lowest validation NLL, without one the last."""
+        found = [epoch.validation for epoch in self.epochs]
+        known = [(value, number) for number, value in enumerate(found) if value is not None and math.isfinite(value)]
+        return min(known)[1] if known else len(self.epochs) - 1
+
+
+OnEpoch = Callable[[History], None]
+OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, were it not to stop early
+
+
+def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
+    """An untrained model whose output bias is at the base rates of `records`."""
+    weights = initial_weights(vocabulary, config, seed=seed)
+    return build(at_home(weights, base_rates(records, vocabulary=vocabulary)), vocabulary=vocabulary, config=config)
+
+
+def fit(
+    model: Halo,
+    *,
+    train: Sequences,
+    validation: Sequences | None = None,
+    config: FitConfig,
+    seed: int,
+    on_epoch: OnEpoch = lambda _: None,
+    on_step: OnStep = lambda _, __: None,
+) -> History:
+    """Train `model`, move it to the device of `config`, and leave the weights of the best validation NLL in it.
+
+    Without `validation` patients, all epochs are run and the last weights kept. Raises ConfigError when there is no
+    training patient, or no such device.
+    """
+    if not len(train):
+        raise ConfigError.of("no training patients", where="fit", expected="at least one")
+    model.to(device_of(config))
+    with computing(config):
+        return _Fit(model=model, train=train, validation=validation, config=config, seed=seed).run(on_epoch, on_step)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Fit:
+    """A fit under way."""
+
+    model: Halo
+    train: Sequences
+    validation: Sequences | None
+    config: FitConfig
+    seed: int
+    history: History = History()
+    batch: int = 0  # batches done in the current epoch
+    best: Arrays | None = None
+    descent: Descent = field(init=False)
+    total: torch.Tensor = field(init=False)  # () float64: nats of the current epoch's training patients
+
+    def __post_init__(self) -> None:
+        positions = float(self.train.steps.mean())
+        optimiser = adam(self.model, learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        objective = Objective(layout=self.train.layout, positions=positions)
+        self.descent = Descent(model=self.model, optimiser=optimiser, sequences=self.train, objective=objective)
+        self.total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.train) // self.config.batch_size)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all epochs are run, or `patience` of them brought no better validation NLL."""
+        run, patience = len(self.history.epochs), self.config.patience
+        waited = run - 1 - self.history.best
+        return run >= self.config.epochs or (patience is not None and run > 0 and waited >= patience)
+
+    def run(self, on_epoch: OnEpoch, on_step: OnStep) -> History:
+        """Go on to the end."""
+        while not self.stopped:
+            self._epoch(on_step)
+            on_epoch(self.history)
+        if self.best is not None:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(unpacked(self.best[name], name, model=self.model))
+        return self.history
+
+    def _epoch(self, on_step: OnStep) -> None:
+        number = len(self.history.epochs)
+        order = numpy_stream(self.seed, "fit", "order", number)
+        every = self.batches * self.config.epochs
+        nats = self.descent.objective.positions * self.train.layout.size  # of a loss of 1, a patient
+        for place, rows in enumerate(shuffled(len(self.train), size=self.config.batch_size, order=order)):
+            if place < self.batch:
+                continue
+            step = number * self.batches + place
+            for group in self.descent.optimiser.param_groups:
+                group["lr"] = learning_rate(step, steps=every, config=self.config)
+            self.total += self.descent.step(rows).double() * (nats * len(rows))
+            self.batch = place + 1
+            on_step(step + 1, every)
+        self._close()
+
+    def _close(self) -> None:
+        """End the epoch: measure, and keep the weights when they are the best."""
+        validation = None
+        if self.validation is not None and len(self.validation):
+            nats, predicted = nll(self.model, self.validation, layout=self.train.layout)
+            validation = nats / predicted
+        epoch = Epoch(train=float(self.total) / int(self.train.steps.sum()), validation=validation)
+        self.history = History(epochs=(*self.history.epochs, epoch))
+        if validation is not None and self.history.best == len(self.history.epochs) - 1:
+            self.best = weights_of(self.model)
+        self.total.zero_()
+        self.batch = 0
+
+
+def learning_rate(step: int, *, steps: int, config: FitConfig) -> float:
+    """Of step number `step` (from 0) of `steps`."""
+    low = config.final_learning_rate_share
+    along = step / max(steps - 1, 1)
+    cosine = low + (1 - low) * (1 + math.cos(math.pi * along)) / 2
+    warm = min(1.0, (step + 1) / (config.warm_up_steps + 1))
+    return config.learning_rate * warm * cosine
+
+
+def device_of(config: FitConfig) -> torch.device:
+    """The device that `config` names. Raises ConfigError when this machine has no GPU and it asks for one."""
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise ConfigError.of("no GPU that torch can use", where="device: cuda", do="device: auto, or cpu")
+    return torch.device("cuda" if found and config.device != "cpu" else "cpu")
+
+
+@contextmanager
+def computing(config: FitConfig) -> Iterator[None]:
+    """Torch with the threads of `config` inside the block."""
+    with threads(config.threads or torch.get_num_threads()):
+        yield
+
+
+def split(patients: int, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training and of validation patients: `share` of them, at least one where there are two."""
+    rows = numpy_stream(seed, "fit", "validation").permutation(patients)
+    number = min(max(1, round(share * patients)), patients - 1)
+    return np.sort(rows[number:]), np.sort(rows[:number])
