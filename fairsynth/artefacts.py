@@ -80,8 +80,8 @@ def write_json(path: Path, value: Any) -> None:
 def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """A temporary folder that becomes `root/kind` when the block ends well, and vanishes when it does not.
 
-    `inputs` maps each input's name to its hash; `facts` (seed, counts, ...) is stored in the manifest as it is when the
-    block ends, so a caller may fill it inside the block.
+    `inputs` maps each input's name to its hash, `facts` are others (seed, counts, ...); both are stored in the manifest
+    as they are when the block ends, so a caller may fill them inside the block.
     """
     facts = {} if facts is None else facts
     root.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from fairsynth.cli import (
     report,
     simulate,
     study,
+    train,
     vocabulary,
 )
 from fairsynth.cli.console import errors
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (demo, study, init_site, check, vocabulary, simulate, extract, generate, audit, report):
+for module in (demo, study, init_site, check, vocabulary, simulate, extract, train, generate, audit, report):
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
 
 

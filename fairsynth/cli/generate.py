@@ -1,4 +1,4 @@
-"""`fairsynth generate`: synthetic patients at one site of a finished run."""
+"""`fairsynth generate`: synthetic patients at one site of a finished run, or of a model that it trained alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from fairsynth.cli.console import errors, output
 from fairsynth.cli.study import JsonOption
+from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 
 
@@ -22,13 +23,19 @@ class Arm(enum.StrEnum):
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    site: Annotated[str, typer.Option(help="The site whose codes and tables the patients are written in.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN|MODEL", help="Folder of a finished run, or of `fairsynth train`.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for `events/` (MEDS) and `tables/` (the source's own format).")],
+    site: Annotated[
+        str | None, typer.Option(help="Of a run: the site whose codes and tables the patients are written in.")
+    ] = None,
     patients: Annotated[int, typer.Option(min=1, help="Number of synthetic patients.")] = 1000,
     group: Annotated[str | None, typer.Option(help="Only patients of this group.")] = None,
     label: Annotated[int | None, typer.Option(min=0, max=1, help="Only patients with this label.")] = None,
-    arm: Annotated[Arm, typer.Option(help="The fairness-optimised generator, or the plain one.")] = Arm.fairsynth,
+    arm: Annotated[
+        Arm, typer.Option(help="Of a run: the fairness-optimised generator, or the plain one.")
+    ] = Arm.fairsynth,
     seed: Annotated[int, typer.Option(help="Another seed gives other patients.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,11 +45,18 @@ def run(
 
     Example: `fairsynth generate runs/demo --site boston --group black --label 1 --patients 200 --out synthetic`
     """
-    from fairsynth.experiments.generate import generate
+    from fairsynth.experiments.generate import generate, source_of_model, source_of_run
+    from fairsynth.experiments.train import Model
 
-    result = Run(root=folder.resolve())
+    model = Model(root=folder.resolve())
+    if not model.exists and site is None:
+        raise ConfigError.of("which site?", where="--site", expected="a site of the run", do="or the folder of a model")
     with errors.status(f"sampling {patients:,} synthetic patients"):
-        made = generate(result, site=site, arm=arm.value, number=patients, condition=(group, label), out=out, seed=seed)
+        if model.exists:
+            source = source_of_model(model)
+        else:
+            source = source_of_run(Run(root=folder.resolve()), site=str(site), arm=arm.value)
+        made = generate(source, number=patients, condition=(group, label), out=out, seed=seed)
     if as_json:
         typer.echo(json.dumps({"patients": made, "events": str(out / "events"), "tables": str(out / "tables")}))
         return

@@ -5,11 +5,23 @@ In:  events (journal lines and the runner's own).   Out: rich progress bars; pla
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 ARM_TITLES = {"plain": "training, plain generator", "fairsynth": "training, FairSynth generator"}
 
@@ -25,12 +37,17 @@ class StudyProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            *self._columns(),
             TextColumn("{task.fields[note]}", style="dim"),
             console=console,
         )
         self.current: TaskID | None = None
         self.arm = ""
         self.rounds = 0
+
+    def _columns(self) -> tuple[ProgressColumn, ...]:
+        """What else a line shows."""
+        return ()
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -104,3 +121,38 @@ class StudyProgress:
             task = self.progress.tasks[self.progress.task_ids.index(self.current)]
             total = task.total or 1
             self.progress.update(self.current, total=total, completed=total)
+
+
+class _Left(ProgressColumn):
+    """The time left, of a step that counts."""
+
+    def render(self, task: Task) -> Text:
+        """As `1:02:03 left`."""
+        seconds = None if task.finished or (task.total or 1) <= 1 else task.time_remaining
+        return Text("" if seconds is None else f"{timedelta(seconds=int(seconds))} left")
+
+
+class TrainingProgress(StudyProgress):
+    """The same for one site trained alone, with the time left if training does not stop early."""
+
+    def _columns(self) -> tuple[ProgressColumn, ...]:
+        return (_Left(),)
+
+    def _on_fitting(self, event: dict[str, Any]) -> None:
+        self._step("training", total=None, note=f"{event['patients']:,} patients, {event['codes']:,} codes")
+
+    def _on_fit_step(self, event: dict[str, Any]) -> None:
+        if self.current is None:
+            return
+        if self.progress.tasks[self.progress.task_ids.index(self.current)].total is None:  # the first step told of
+            self.progress.reset(self.current, completed=event["done"], total=event["steps"])
+        self.progress.update(self.current, completed=event["done"])
+
+    def _on_fit_epoch(self, event: dict[str, Any]) -> None:
+        note = f"epoch {event['epoch']} of {event['epochs']}: training NLL {event['train']:.3f} nats a visit"
+        if event["validation"] is not None:
+            note += f", validation {event['validation']:.3f} (best {event['best']:.3f})"
+        if self.current is not None:
+            self.progress.update(self.current, note=note)
+        if not self.console.is_terminal:
+            self.console.print(f"  {note}", highlight=False)

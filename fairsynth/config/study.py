@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from fairsynth.config.base import Name, Strict
+from fairsynth.config.fit import FitConfig
 from fairsynth.config.plan import (
     AuditConfig,
     AugmentationConfig,
@@ -79,6 +80,7 @@ class StudyConfig(Strict):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     audit: AuditConfig = AuditConfig()
+    fit: FitConfig = FitConfig()  # of `fairsynth train`, which trains one site alone; no part of the plan
 
     @model_validator(mode="after")
     def _roster(self) -> Self:
@@ -91,6 +93,6 @@ class StudyConfig(Strict):
 
     def plan(self) -> StudyPlan:
         """The part that all sites share; the roster is sorted."""
-        shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum"})
+        shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum", "fit"})
         roster = tuple(sorted(entry.site for entry in self.sites))
         return StudyPlan(**shared, roster=roster, quorum=self.quorum or len(roster))

@@ -87,13 +87,16 @@ class Checked:
     tables: TablesReport | None  # None: still to be simulated
 
 
-def check(study: Path, *, data: Mapping[str, Path] | None = None) -> tuple[StudyConfig, list[Checked]]:
-    """Check a study file, what it names, and every site's tables; all problems at once, nothing is written."""
+def check(
+    study: Path, *, data: Mapping[str, Path] | None = None, only: str | None = None
+) -> tuple[StudyConfig, list[Checked]]:
+    """Check a study file, what it names, and every site's tables (or those of `only`); all problems at once, nothing is
+    written."""
     config = read_study(study)
     errors: list[FairSynthError] = list(_names(config))
     sites: list[Checked] = []
     overrides = _overrides(config, data or {})
-    for entry in config.sites:
+    for entry in config.sites if only is None else [_entry(config, only)]:
         try:
             sites.append(_check_site(entry, study.parent, overrides.get(entry.site)))
         except FairSynthError as error:
@@ -121,7 +124,7 @@ def run_study(
     result = Run(root=out.resolve())
     _prepare_folder(result, force=force)
     on_event({"event": "checked", "sites": [site.entry.site for site in sites]})
-    members = [open_site(result, site, on_event) for site in sites]
+    members = [open_site(result.root / "sites" / site.entry.site, site, on_event) for site in sites]
     plan = config.plan()
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
@@ -160,6 +163,13 @@ def _names(config: StudyConfig) -> Iterator[FairSynthError]:
             yield error
 
 
+def _entry(config: StudyConfig, site: str) -> SiteEntry:
+    known = {str(entry.site): entry for entry in config.sites}
+    if site not in known:
+        raise ConfigError.of("unknown site", where=site, expected=f"one of: {', '.join(known)}")
+    return known[site]
+
+
 def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Path]:
     known = {entry.site for entry in config.sites}
     if unknown := sorted(set(data) - known):
@@ -195,10 +205,9 @@ def _prepare_folder(result: Run, *, force: bool) -> None:
     result.server.mkdir(parents=True, exist_ok=True)
 
 
-def open_site(result: Run, site: Checked, on_event: OnEvent) -> Site:
+def open_site(folder: Path, site: Checked, on_event: OnEvent) -> Site:
     """Write the site's folder: its tables if they are simulated, and `site.json`."""
     name: SiteId = site.entry.site
-    folder = result.root / "sites" / name
     data = site.data
     if site.tables is None and site.entry.simulate is not None:
         data = folder / "raw"

@@ -93,7 +93,7 @@ def survey_vocabulary(
     proposed: dict[str, set[str]] = {}
     covered: dict[str, Coverage] = {}
     for site in sites:
-        member = open_site(run, site, on_event)
+        member = open_site(run.root / "sites" / site.entry.site, site, on_event)
         on_event({"event": "preparing", "site": member.site})
         here = read_site_folder(member.folder)
         extract(here.data, config=here.config, root=member.folder)

@@ -4,25 +4,28 @@ In:  a model, training and validation sequences, `FitConfig`.   Out: the model w
 Never: the network, global random state, an order of patients that depends on anything but the seed.
 
 The learning rate rises over `warm_up_steps`, then follows a half cosine over all steps of all epochs. The same
-arguments on the same CPU give the same bytes.
+arguments on the same CPU give the same bytes, whether the training was killed and resumed in between (`resume`) or not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 
+from fairsynth import artefacts
 from fairsynth.config import FitConfig, GeneratorConfig
 from fairsynth.errors import ConfigError
 from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Descent, Objective, adam, nll
-from fairsynth.generator.model import Halo, build, initial_weights, unpacked, weights_of
+from fairsynth.generator.model import Halo, build, initial_weights, weights_of
+from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
 from fairsynth.generator.train import shuffled, threads
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import numpy_stream
@@ -48,7 +51,7 @@ class History:
     def best(self) -> int:
         """The epoch (from 0) whose weights were kept: that of the lowest validation NLL, without one the last."""
         found = [epoch.validation for epoch in self.epochs]
-        known = [(value, number) for number, value in enumerate(found) if value is not None and math.isfinite(value)]
+        known = [(value, number) for number, value in enumerate(found) if value is not None]
         return min(known)[1] if known else len(self.epochs) - 1
 
 
@@ -69,19 +72,26 @@ def fit(
     validation: Sequences | None = None,
     config: FitConfig,
     seed: int,
+    resume: Resume | None = None,
     on_epoch: OnEpoch = lambda _: None,
     on_step: OnStep = lambda _, __: None,
 ) -> History:
     """Train `model`, move it to the device of `config`, and leave the weights of the best validation NLL in it.
 
-    Without `validation` patients, all epochs are run and the last weights kept. Raises ConfigError when there is no
-    training patient, or no such device.
+    Without `validation` patients, all epochs are run and the last weights kept. With `resume`, states are written to
+    its folder on the way, and a training that was killed goes on from the newest. Raises ConfigError when there is no
+    training patient, no such device, or the loss is no longer a number; ArtefactError when the states are of another
+    training, or damaged.
     """
     if not len(train):
         raise ConfigError.of("no training patients", where="fit", expected="at least one")
+    if resume is not None:
+        resume.identity = _identity(model, train=train, validation=validation, config=config, seed=seed)
     model.to(device_of(config))
     with computing(config):
-        return _Fit(model=model, train=train, validation=validation, config=config, seed=seed).run(on_epoch, on_step)
+        run = _Fit(model=model, train=train, validation=validation, config=config, seed=seed, resume=resume)
+        run.go_on()
+        return run.run(on_epoch, on_step)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -93,6 +103,7 @@ class _Fit:
     validation: Sequences | None
     config: FitConfig
     seed: int
+    resume: Resume | None = None
     history: History = History()
     batch: int = 0  # batches done in the current epoch
     best: Arrays | None = None
@@ -124,10 +135,41 @@ class _Fit:
             self._epoch(on_step)
             on_epoch(self.history)
         if self.best is not None:
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(unpacked(self.best[name], name, model=self.model))
+            set_weights(self.model, self.best)
         return self.history
+
+    def go_on(self) -> None:
+        """Take up the newest state, if there is one."""
+        state = None if self.resume is None else self.resume.read()
+        if state is None:
+            return
+        at = state.position
+        self.history = History(epochs=tuple(Epoch(**epoch) for epoch in at["epochs"]))
+        self.batch, self.descent.part, self.best = at["batch"], at["part"], state.arrays.get("best")
+        self.total.fill_(float(state.arrays["epoch"]["total"][0]))
+        restore(self.model, self.descent.optimiser, arrays=state.arrays, steps=self.steps)
+        if (at["threads"], at["device"]) != (torch.get_num_threads(), self.model.device.type):
+            LOGGER.warning("other threads or another device than before: the weights may differ in their last digits")
+
+    @property
+    def steps(self) -> int:
+        """Optimisation steps taken."""
+        return len(self.history.epochs) * self.batches + self.batch
+
+    def _state(self) -> State:
+        """All that `go_on` needs."""
+        arrays = arrays_of(self.model, self.descent.optimiser)
+        arrays["epoch"] = {"total": self.total.reshape(1).cpu().numpy()}
+        if self.best is not None:
+            arrays["best"] = self.best
+        position = {
+            "epochs": [asdict(epoch) for epoch in self.history.epochs],
+            "batch": self.batch,
+            "part": self.descent.part,
+            "threads": torch.get_num_threads(),
+            "device": self.model.device.type,
+        }
+        return State(arrays=arrays, position=position)
 
     def _epoch(self, on_step: OnStep) -> None:
         number = len(self.history.epochs)
@@ -137,12 +179,13 @@ class _Fit:
         for place, rows in enumerate(shuffled(len(self.train), size=self.config.batch_size, order=order)):
             if place < self.batch:
                 continue
-            step = number * self.batches + place
             for group in self.descent.optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps=every, config=self.config)
+                group["lr"] = learning_rate(self.steps, steps=every, config=self.config)
             self.total += self.descent.step(rows).double() * (nats * len(rows))
             self.batch = place + 1
-            on_step(step + 1, every)
+            if self.resume is not None and self.resume.due:
+                self.resume.write(self._state())
+            on_step(self.steps, every)
         self._close()
 
     def _close(self) -> None:
@@ -152,11 +195,38 @@ class _Fit:
             nats, predicted = nll(self.model, self.validation, layout=self.train.layout)
             validation = nats / predicted
         epoch = Epoch(train=float(self.total) / int(self.train.steps.sum()), validation=validation)
+        if not all(math.isfinite(value) for value in (epoch.train, validation or 0.0)):
+            raise ConfigError.of(
+                "the loss is no longer a number",
+                where=f"epoch {len(self.history.epochs) + 1}",
+                do="a lower learning_rate, or more warm_up_steps",
+            )
         self.history = History(epochs=(*self.history.epochs, epoch))
         if validation is not None and self.history.best == len(self.history.epochs) - 1:
             self.best = weights_of(self.model)
         self.total.zero_()
         self.batch = 0
+
+
+def _identity(
+    model: Halo, *, train: Sequences, validation: Sequences | None, config: FitConfig, seed: int
+) -> dict[str, str]:
+    """The hash of everything that the weights of a fit follow from."""
+    return {
+        "configuration": artefacts.sha256_json(config.model_dump(exclude={"threads", "device"})),
+        "seed": artefacts.sha256_json(seed),
+        "first weights": _sha256(*weights_of(model).values()),
+        "training patients": _sha256(train.tokens, train.offsets, train.starts),
+        "validation patients": "" if validation is None else _sha256(validation.tokens, validation.offsets),
+    }
+
+
+def _sha256(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def learning_rate(step: int, *, steps: int, config: FitConfig) -> float:

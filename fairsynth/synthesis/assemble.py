@@ -36,6 +36,8 @@ class Visits:
     of_record: IntArray
     last: IntArray
     readmission: IntArray
+    first_patient: int = FIRST_ID
+    first_visit: int = FIRST_ID
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,12 +71,12 @@ def assemble(
         _of_codes(drawn.codes, visits=visits, times=times, rng=rng),
     ]
     events = pl.concat([_typed(frame) for frame in frames]).drop_nulls("code")
-    return events.sort("subject_id", "time", "visit_id", "code", "numeric_value", nulls_last=False)
+    return events.sort("subject_id", "time", "visit_id", "code", "numeric_value", "unit", nulls_last=False)
 
 
 def _of_patients(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.DataFrame]:
     """Birth, sex, death."""
-    subject = pl.Series("subject_id", FIRST_ID + np.arange(len(times.birth)))
+    subject = pl.Series("subject_id", visits.first_patient + np.arange(len(times.birth)))
     yield pl.DataFrame({"subject_id": subject, "time": times.birth, "code": "MEDS_BIRTH"})
     yield pl.DataFrame({"subject_id": subject, "code": drawn.sex})
     ended = pl.DataFrame({"subject_id": subject, "time": times.end[visits.last], "code": "MEDS_DEATH"})
@@ -83,15 +85,18 @@ def _of_patients(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[p
 
 def _of_visits(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.DataFrame]:
     """Admission, discharge, and the outcome in the last visit."""
-    ids = {"subject_id": FIRST_ID + visits.patient, "visit_id": FIRST_ID + np.arange(len(visits.patient))}
+    ids = {
+        "subject_id": visits.first_patient + visits.patient,
+        "visit_id": visits.first_visit + np.arange(len(visits.patient)),
+    }
     admission = drawn.admission.fill_null(f"ADMISSION//{SYNTHETIC}")
     discharge = drawn.discharge.fill_null(f"DISCHARGE//{SYNTHETIC}")
     yield pl.DataFrame({**ids, "time": times.start, "code": admission})
     yield pl.DataFrame({**ids, "time": times.end, "code": discharge})
     yield pl.DataFrame(
         {
-            "subject_id": FIRST_ID + np.arange(len(visits.last)),
-            "visit_id": FIRST_ID + visits.last,
+            "subject_id": visits.first_patient + np.arange(len(visits.last)),
+            "visit_id": visits.first_visit + visits.last,
             "time": times.end[visits.last],
             "code": drawn.outcome,
         }
@@ -101,8 +106,11 @@ def _of_visits(drawn: Drawn, *, visits: Visits, times: Timeline) -> Iterator[pl.
 def _of_groups(group: pl.Series, *, visits: Visits, times: Timeline, once: bool) -> pl.DataFrame:
     """The group of every patient."""
     if once:
-        return pl.DataFrame({"subject_id": FIRST_ID + np.arange(len(group)), "code": group})
-    ids = {"subject_id": FIRST_ID + visits.patient, "visit_id": FIRST_ID + np.arange(len(visits.patient))}
+        return pl.DataFrame({"subject_id": visits.first_patient + np.arange(len(group)), "code": group})
+    ids = {
+        "subject_id": visits.first_patient + visits.patient,
+        "visit_id": visits.first_visit + np.arange(len(visits.patient)),
+    }
     return pl.DataFrame({**ids, "time": times.start, "code": group.gather(visits.patient)})
 
 
@@ -116,8 +124,8 @@ def _of_codes(codes: pl.DataFrame, *, visits: Visits, times: Timeline, rng: np.r
     at = np.where(kept["kind"].is_in(CODED).to_numpy(), end, observed)
     return pl.DataFrame(
         {
-            "subject_id": FIRST_ID + visits.patient[visit],
-            "visit_id": FIRST_ID + visit,
+            "subject_id": visits.first_patient + visits.patient[visit],
+            "visit_id": visits.first_visit + visit,
             "time": at,
             "code": kept["source"],
             "numeric_value": kept["value"],

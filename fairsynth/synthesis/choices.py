@@ -1,6 +1,6 @@
 """Tokens -> one of the source codes behind each, and a number inside its range.
 
-In:  `cohort/decoder.parquet`, token ids, a random generator.   Out: `Choices`.
+In:  `cohort/decoder.parquet`, token ids, random streams.   Out: `Choices`.
 Never: a code that the decoder does not hold; randomness that is not passed in.
 """
 
@@ -17,6 +17,7 @@ import polars as pl
 
 from fairsynth.errors import ArtefactError
 from fairsynth.schemas import FloatArray, IntArray
+from fairsynth.seeds import Streams
 
 _MARGIN = 0.01  # of a range, kept free at both ends so that rounding never leaves the bin
 _DIGITS = 4  # significant digits of a drawn value
@@ -64,16 +65,21 @@ class Decoder:
             ends=token + options["share"].to_numpy(),
         )
 
-    def draw(self, tokens: IntArray, *, rng: np.random.Generator) -> Choices:
+    def sources(self, tokens: slice) -> pl.Series:
+        """The source codes behind these tokens."""
+        return self.options["source_code"].filter(pl.Series((self.token >= tokens.start) & (self.token < tokens.stop)))
+
+    def draw(self, tokens: IntArray, *, streams: Streams, purpose: str) -> Choices:
         """An option for each of `tokens` (K,), by weight, and a value drawn evenly in its range."""
-        rows = np.searchsorted(self.ends, tokens + rng.random(len(tokens)), side="right")
+        uniform = streams(purpose, "option").random(len(tokens))
+        rows = np.searchsorted(self.ends, tokens + uniform, side="right")
         known = rows < len(self.token)
         known[known] = self.token[rows[known]] == tokens[known]
         index = pl.Series(np.where(known, rows, 0)).set(pl.Series(~known), None)
         chosen = pl.select(index.alias("row")).with_columns(
             pl.lit(self.options[name]).gather("row").alias(name) for name in self.options.columns
         )
-        value = inside(chosen["low"].to_numpy(), chosen["high"].to_numpy(), rng=rng)
+        value = inside(chosen["low"].to_numpy(), chosen["high"].to_numpy(), rng=streams(purpose, "value"))
         return Choices(
             source=chosen["source_code"],
             unit=chosen["unit"],

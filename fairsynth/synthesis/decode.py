@@ -9,10 +9,16 @@ What a token cannot give back is drawn (timeline.py) or left out and counted in 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +27,8 @@ import pyarrow.parquet as pq
 from fairsynth import artefacts
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.engine import CODES, DATA, DATASET, EVENT_ARROW, FLOW, KIND
-from fairsynth.seeds import numpy_stream
-from fairsynth.synthesis.assemble import FIRST_ID, assemble
+from fairsynth.seeds import Streams
+from fairsynth.synthesis.assemble import FIRST_ID, Drawn, assemble
 from fairsynth.synthesis.choices import Decoder
 from fairsynth.synthesis.draw import draw, visits_of
 from fairsynth.synthesis.tables import write_tables
@@ -31,53 +37,144 @@ from fairsynth.visits.cohort import COHORT
 from fairsynth.visits.decoder import STRUCTURAL
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.prepare import VISITS
-from fairsynth.visits.records import Records
+from fairsynth.visits.records import Records, regrouped
 from fairsynth.visits.tasks import Outcome, label_visit_follows, outcome_of
+
+SHARD_PATIENTS = 1000  # patients decoded at once, and in a file
 
 __all__ = ["FIRST_ID", "label_visit_follows", "write_events", "write_tables"]
 
 
-def write_events(records: Records, *, root: Path, out: Path, seed: int) -> Path:
+def write_events(records: Records | Iterable[Records], *, root: Path, out: Path, seed: int) -> Path:
     """Write `out/events/` for synthetic `records` of the site at `root`, and return its path.
 
-    The same records, site and seed give the same events. Raises ArtefactError when the site has no cohort or events.
+    Records may come in parts: one shard of `SHARD_PATIENTS` patients is in memory at a time. The same patients, site
+    and seed give the same files, whatever the parts. Raises ArtefactError when the site has no cohort or events.
     """
-    cohort = artefacts.read_manifest(root / COHORT, kind=COHORT)
-    source = artefacts.read_manifest(root / KIND, kind=KIND)
-    prepared = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]
-    outcome, follows = outcome_of(prepared["task"]), label_visit_follows(prepared["task"])
-    artificial = source["facts"].get("calendar") == "artificial"
-    readmitted = outcome is Outcome.readmission and not (artificial or prepared["readmission_events"])
-    vocabulary = _vocabulary(root)
-    decoder = Decoder.read(root / COHORT / "decoder.parquet", names=(*vocabulary.names, *STRUCTURAL))
-    visits = visits_of(records, label_visit_follows=follows, readmission_follows=readmitted)
-    deadly = outcome is Outcome.death
-    drawn = draw(records, vocabulary=vocabulary, decoder=decoder, visits=visits, deadly=deadly, seed=seed)
-    calendar = numpy_stream(seed, "decode", "calendar")
-    offsets = visits.patient_offsets
-    times = timeline(drawn.intervals, patient_offsets=offsets, rng=calendar, artificial=artificial)
-    hours, once = numpy_stream(seed, "decode", "hours"), _told_once(drawn.group, events=root / KIND)
-    events = assemble(drawn, visits=visits, times=times, rng=hours, group_once=once)
-    facts = {
+    site = _Site.read(root)
+    written = _Written(streams=Streams(seed, "decode"))
+    facts: dict[str, object] = {
         "synthetic": True,
         "seed": seed,
-        "patients": len(records),
-        "visits": len(visits.patient),
-        "events": len(events),
-        "undecodable": drawn.undecodable,
-        "contradictory": times.contradictory,
-        "calendar": "artificial" if artificial else "real",
+        "calendar": "artificial" if site.artificial else "real",
     }
-    inputs = {"cohort": cohort["content"], "codes": source["content"], "records": _sha256(records)}
+    inputs = dict(site.inputs)
+    parts = [records] if isinstance(records, Records) else records
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
-        _write(folder, events, known=root / KIND / CODES, facts=facts)
+        (folder / DATA).mkdir(parents=True)
+        for number, part in enumerate(regrouped(parts, patients=SHARD_PATIENTS)):
+            events = written.add(part, site)
+            pq.write_table(events.to_arrow().cast(EVENT_ARROW), folder / DATA / f"{number}.parquet", compression="zstd")
+        _name_shards(folder / DATA)
+        _describe(folder, used=written.codes, known=root / KIND / CODES)
+        facts |= written.facts
+        inputs["records"] = written.sha256
+        artefacts.write_json(folder / FLOW, {name: facts[name] for name in ("patients", "visits", "events")})
     return out / KIND
 
 
-def _told_once(group: pl.Series, *, events: Path) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """What of a site its synthetic events follow from. `artificial`: its source has no calendar."""
+
+    vocabulary: Vocabulary
+    decoder: Decoder
+    inputs: dict[str, str]
+    outcome: Outcome | None
+    label_visit_follows: bool
+    readmitted: bool  # a label of 1 is told by a visit that follows
+    group_once: bool
+    artificial: bool
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """The site at `root`. Raises ArtefactError."""
+        cohort = artefacts.read_manifest(root / COHORT, kind=COHORT)
+        source = artefacts.read_manifest(root / KIND, kind=KIND)
+        prepared = artefacts.read_manifest(root / VISITS, kind=VISITS)["facts"]
+        outcome = outcome_of(prepared["task"])
+        artificial = source["facts"].get("calendar") == "artificial"
+        vocabulary = _vocabulary(root)
+        decoder = Decoder.read(root / COHORT / "decoder.parquet", names=(*vocabulary.names, *STRUCTURAL))
+        return cls(
+            vocabulary=vocabulary,
+            decoder=decoder,
+            inputs={"cohort": cohort["content"], "codes": source["content"]},
+            outcome=outcome,
+            label_visit_follows=label_visit_follows(prepared["task"]),
+            readmitted=outcome is Outcome.readmission and not (artificial or prepared["readmission_events"]),
+            group_once=_told_once(decoder.sources(vocabulary.layout.groups), events=root / KIND),
+            artificial=artificial,
+        )
+
+
+@dataclass(kw_only=True)
+class _Written:
+    """What was written so far."""
+
+    streams: Streams
+    patients: int = 0
+    visits: int = 0
+    events: int = 0
+    contradictory: int = 0
+    undecodable: Counter[str] = field(default_factory=Counter)
+    codes: set[str] = field(default_factory=set)
+    hashes: list[hashlib._Hash] = field(default_factory=lambda: [hashlib.sha256() for _ in range(5)])
+
+    def add(self, records: Records, site: _Site) -> pl.DataFrame:
+        """The events of the next patients."""
+        visits = visits_of(
+            records,
+            label_visit_follows=site.label_visit_follows,
+            readmission_follows=site.readmitted,
+            before=(self.patients, self.visits),
+        )
+        drawn = draw(
+            records,
+            vocabulary=site.vocabulary,
+            decoder=site.decoder,
+            visits=visits,
+            deadly=site.outcome is Outcome.death,
+            streams=self.streams,
+        )
+        offsets = visits.patient_offsets
+        times = timeline(drawn.intervals, patient_offsets=offsets, streams=self.streams, artificial=site.artificial)
+        events = assemble(drawn, visits=visits, times=times, rng=self.streams("hours"), group_once=site.group_once)
+        self._count(records, drawn=drawn, visits=len(visits.patient), events=events)
+        self.contradictory += times.contradictory
+        return events
+
+    def _count(self, records: Records, *, drawn: Drawn, visits: int, events: pl.DataFrame) -> None:
+        self.patients += len(records)
+        self.visits += visits
+        self.events += len(events)
+        self.undecodable.update(drawn.undecodable)
+        self.codes.update(events["code"].unique())
+        lengths = np.diff(records.visit_offsets), records.visit_counts
+        for digest, array in zip(self.hashes, (records.codes, *lengths, records.context, records.label), strict=True):
+            digest.update(np.ascontiguousarray(array).data)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the tokens that were decoded."""
+        return artefacts.sha256_json([digest.hexdigest() for digest in self.hashes])
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the manifest says."""
+        return {
+            "patients": self.patients,
+            "visits": self.visits,
+            "events": self.events,
+            "undecodable": dict(sorted(self.undecodable.items())),
+            "contradictory": self.contradictory,
+        }
+
+
+def _told_once(strings: pl.Series, *, events: Path) -> bool:
     """Whether the source tells these strings of patients, outside any visit, and never at one (OMOP)."""
-    strings = group.drop_nulls().unique()
-    told = pl.scan_parquet(events / DATA / "*.parquet").filter(pl.col("code").is_in(strings.implode()))
+    known = strings.drop_nulls().unique()
+    told = pl.scan_parquet(events / DATA / "*.parquet").filter(pl.col("code").is_in(known.implode()))
     at_visits = told.filter(pl.col("visit_id").is_not_null()).head(1).collect()
     return at_visits.is_empty() and not told.head(1).collect().is_empty()
 
@@ -87,25 +184,24 @@ def _vocabulary(root: Path) -> Vocabulary:
     return Vocabulary(**{name: tuple(values) for name, values in stored.items()})
 
 
-def _sha256(records: Records) -> str:
-    """The hash of the tokens that were decoded."""
-    arrays = (records.codes, records.visit_offsets, records.patient_offsets, records.context, records.label)
-    return artefacts.sha256_json([array.tolist() for array in arrays])
+def _name_shards(folder: Path) -> None:
+    """Pad the shards' numbers, so that their names are in their order."""
+    shards = list(folder.glob("*.parquet"))
+    width = len(str(len(shards) - 1))
+    for path in shards:
+        path.rename(folder / f"{int(path.stem):0{width}d}.parquet")
 
 
-def _write(folder: Path, events: pl.DataFrame, *, known: Path, facts: dict[str, object]) -> None:
-    """The files of a MEDS data set; the codes keep the descriptions and parents that the site's dictionary gives."""
-    (folder / DATA).mkdir(parents=True)
+def _describe(folder: Path, *, used: set[str], known: Path) -> None:
+    """The data set's description; its codes keep the descriptions and parents that the site's dictionary gives."""
     (folder / CODES).parent.mkdir(parents=True)
-    pq.write_table(events.to_arrow().cast(EVENT_ARROW), folder / DATA / "0.parquet", compression="zstd")
-    used = events["code"].unique().sort().to_arrow().cast(pa.string())
+    names = pa.array(sorted(used), pa.string())
     described = pq.read_table(known, schema=CODES_ARROW)
-    described = described.filter(pc.is_in(described["code"], value_set=used))
-    others = used.filter(pc.invert(pc.is_in(used, value_set=described["code"].combine_chunks())))
+    described = described.filter(pc.is_in(described["code"], value_set=names))
+    others = names.filter(pc.invert(pc.is_in(names, value_set=described["code"].combine_chunks())))
     plain = pa.table([others, pa.nulls(len(others)), pa.array([[]] * len(others))], CODES_ARROW.names)
     pq.write_table(pa.concat_tables([described, plain.cast(CODES_ARROW)]).sort_by("code"), folder / CODES)
     artefacts.write_json(folder / DATASET, _dataset())
-    artefacts.write_json(folder / FLOW, {name: facts[name] for name in ("patients", "visits", "events")})
 
 
 def _dataset() -> dict[str, object]:

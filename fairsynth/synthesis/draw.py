@@ -1,6 +1,6 @@
 """Records -> what every token, patient and visit becomes: one source code each, and the days between and within visits.
 
-In:  `Records`, a decoder, a seed.   Out: `Drawn`.
+In:  `Records`, a decoder, random streams.   Out: `Drawn`.
 Never: dates, files.
 """
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fairsynth.schemas import FloatArray, IntArray
-from fairsynth.seeds import numpy_stream
-from fairsynth.synthesis.assemble import Drawn, Visits
-from fairsynth.synthesis.choices import Decoder
+from fairsynth.seeds import Streams
+from fairsynth.synthesis.assemble import FIRST_ID, Drawn, Visits
+from fairsynth.synthesis.choices import Choices, Decoder
 from fairsynth.synthesis.timeline import Intervals
 from fairsynth.visits.decoder import STRUCTURAL
 from fairsynth.visits.layout import Vocabulary
@@ -23,47 +23,51 @@ _FOLLOWS = "PHENOTYPE"  # of the context: follows from the diagnoses, so it is n
 READMITTED_AFTER = (1.0, 29.0)  # days
 
 
-def visits_of(records: Records, *, label_visit_follows: bool, readmission_follows: bool = False) -> Visits:
+def visits_of(
+    records: Records, *, label_visit_follows: bool, readmission_follows: bool = False, before: tuple[int, int] = (0, 0)
+) -> Visits:
     """The visits to write: those of the records, and one more of each patient where the label's visit follows them, or
-    of each patient with label 1 where the label says that an admission follows.
+    of each patient with label 1 where the label says that an admission follows. `before`: patients and visits that are
+    written already.
     """
     added = (records.label == 1) & readmission_follows | label_visit_follows
-    before = np.concatenate([[0], np.cumsum(added, dtype=np.int64)])
-    offsets = records.patient_offsets + before
+    more = np.concatenate([[0], np.cumsum(added, dtype=np.int64)])
+    offsets = records.patient_offsets + more
     return Visits(
         patient=np.repeat(np.arange(len(records), dtype=np.int64), np.diff(offsets)),
         patient_offsets=offsets,
-        of_record=np.arange(records.visits, dtype=np.int64) + before[records.visit_patient],
+        of_record=np.arange(records.visits, dtype=np.int64) + more[records.visit_patient],
         last=offsets[1:] - 1 - added * readmission_follows,
         readmission=(offsets[1:] - 1)[added & readmission_follows],
+        first_patient=FIRST_ID + before[0],
+        first_visit=FIRST_ID + before[1],
     )
 
 
 def draw(
-    records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, deadly: bool, seed: int
+    records: Records, *, vocabulary: Vocabulary, decoder: Decoder, visits: Visits, deadly: bool, streams: Streams
 ) -> Drawn:
     """A source code for every token, patient and visit, a value for every range. `deadly`: a label of 1 is death."""
     names = np.array([*vocabulary.names, *STRUCTURAL])
     visit = visits.of_record[np.repeat(np.arange(records.visits), np.diff(records.visit_offsets))]
     patient = np.repeat(np.arange(len(records)), np.diff(records.context_offsets))
-    codes = _drawn(records.codes, visit, names=names, decoder=decoder, rng=numpy_stream(seed, "decode", "codes"))
-    context = _drawn(
-        records.context, patient, names=names, decoder=decoder, rng=numpy_stream(seed, "decode", "context")
-    )
+    codes = _drawn(visit, decoder.draw(records.codes, streams=streams, purpose="codes"), names=names[records.codes])
+    chosen = decoder.draw(records.context, streams=streams, purpose="context")
+    context = _drawn(patient, chosen, names=names[records.context])
     opening = len(vocabulary.names)  # then DISCHARGE//alive, DISCHARGE//died, LABEL//0
     closing = np.full(len(visits.patient), opening + 1)
     closing[visits.last] += records.label * deadly
-    rng = numpy_stream(seed, "decode", "visits")
+    negative = decoder.draw(np.full(len(records), opening + 3), streams=streams, purpose="negative")
     said = _one_each(context, "LABEL", pl.col("source"), number=len(records))
     return Drawn(
         codes=codes.rename({"owner": "visit"}),
         sex=_one_each(context, "SEX", pl.col("source"), number=len(records)),
         group=_one_each(context, "GROUP", pl.col("source"), number=len(records)),
-        admission=decoder.draw(np.full(len(visits.patient), opening), rng=rng).source,
-        discharge=decoder.draw(closing, rng=rng).source,
-        outcome=_either(said, decoder.draw(np.full(len(records), opening + 3), rng=rng).source, label=records.label),
+        admission=decoder.draw(np.full(len(visits.patient), opening), streams=streams, purpose="opening").source,
+        discharge=decoder.draw(closing, streams=streams, purpose="closing").source,
+        outcome=_either(said, negative.source, label=records.label),
         died=pl.Series((records.label == 1) & deadly),
-        intervals=_intervals(codes, context, records=records, visits=visits, seed=seed),
+        intervals=_intervals(codes, context, records=records, visits=visits, streams=streams),
         undecodable=_undecodable(codes, context, followed={"LABEL"} if len(visits.readmission) else set()),
     )
 
@@ -73,12 +77,9 @@ def _either(positive: pl.Series, negative: pl.Series, *, label: IntArray) -> pl.
     return pl.select(pl.when(pl.Series(label) == 1).then(positive).otherwise(negative)).to_series()
 
 
-def _drawn(
-    tokens: IntArray, owner: IntArray, *, names: npt.NDArray[np.str_], decoder: Decoder, rng: np.random.Generator
-) -> pl.DataFrame:
+def _drawn(owner: IntArray, choices: Choices, *, names: npt.NDArray[np.str_]) -> pl.DataFrame:
     """owner, token, kind, source, unit, low, high, value: one row a token."""
-    choices = decoder.draw(tokens, rng=rng)
-    token = pl.Series(names[tokens], dtype=pl.String)
+    token = pl.Series(names, dtype=pl.String)
     return pl.DataFrame(
         {
             "owner": owner,
@@ -94,14 +95,15 @@ def _drawn(
     )
 
 
-def _intervals(codes: pl.DataFrame, context: pl.DataFrame, *, records: Records, visits: Visits, seed: int) -> Intervals:
+def _intervals(
+    codes: pl.DataFrame, context: pl.DataFrame, *, records: Records, visits: Visits, streams: Streams
+) -> Intervals:
     """Days before, in and up to visits. A birth is at midnight, up to a day before the drawn moment, hence `- 1`."""
     width = pl.col("high") - pl.col("low")
     age = pl.col("low") + (pl.col("value") - pl.col("low")) * (width - 1).clip(0) / width
     number = len(visits.patient)
     gap = _days(_one_each(codes, "GAP", pl.col("value"), number=number)).copy()
-    rng = numpy_stream(seed, "decode", "readmission")
-    gap[visits.readmission] = rng.uniform(*READMITTED_AFTER, size=len(visits.readmission))
+    gap[visits.readmission] = streams("readmission").uniform(*READMITTED_AFTER, size=len(visits.readmission))
     return Intervals(
         gap=gap,
         length=_days(_one_each(codes, "LOS", pl.col("value"), number=number)),

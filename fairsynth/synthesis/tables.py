@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from fairsynth.config import SiteConfig
 from fairsynth.errors import ArtefactError
 from fairsynth.extraction.cells import holds, holds_any
 from fairsynth.extraction.event_rules import EventRule, first_cells
-from fairsynth.extraction.meds_rules import MedsRules
 from fairsynth.extraction.rules import DictionaryRule, Rules, TableRule, TextFormat, read_source
 from fairsynth.synthesis.inverse import guard, moment
 from fairsynth.synthesis.rows import Source, made_name, table_rows
@@ -44,38 +44,56 @@ def write_tables(events: Path, *, config: Path, out: Path) -> Path:
     site, rules = read_source(config)
     facts: dict[str, Any] = {"synthetic": manifest["facts"].get("synthetic", False)}
     inputs = {"events": manifest["content"], "rules": artefacts.sha256_json(rules.model_dump(mode="json"))}
-    source = None if isinstance(rules, MedsRules) else _read(events, rules)
+    if isinstance(rules, Rules):
+        _check_writable(rules, events)
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
-        facts |= _copied(events, folder) if source is None else _written(folder, source, events=events, site=site)
+        if isinstance(rules, Rules):
+            facts |= _written(folder, events, rules=rules, site=site)
+        else:
+            facts |= _copied(events, folder)
         if facts["synthetic"]:
             artefacts.write_text(folder / NOTICE, "Synthetic patients made by FairSynth. No row is a real person.\n")
     return out / KIND
 
 
-def _read(events: Path, rules: Rules) -> Source:
-    """The events beside their visits and patients. Raises ArtefactError when no table makes one of them."""
-    frame = pl.read_parquet(events / "data" / "*.parquet")
-    _check_writable(rules, frame, where=events)
-    return Source.of(frame, rules)
+@dataclass(kw_only=True)
+class _Counts:
+    """Of all shards written so far: `rows` of each file, and what went otherwise than the events say."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    unwritable: Counter[str] = field(default_factory=Counter)
+    implied: Counter[str] = field(default_factory=Counter)
+    retimed: int = 0
 
 
-def _written(folder: Path, source: Source, *, events: Path, site: SiteConfig) -> dict[str, Any]:
-    """Write every table and dictionary into `folder`; what the manifest says of them."""
-    rules = source.rules
-    rows: dict[str, int] = {}
-    unwritable, implied, retimed = Counter[str](), Counter[str](), 0
-    for table in rules.tables:
-        found = table_rows(table, source)
-        unwritable.update(found.unwritable)
-        retimed += found.retimed
-        complete = _complete(table, found.rows, source=source, site=site)
-        implied.update(_implied(table, complete))
-        rows[table.file] = _write(folder / f"{table.file}.csv", complete.select(table.columns), text=rules.text)
+def _written(folder: Path, events: Path, *, rules: Rules, site: SiteConfig) -> dict[str, Any]:
+    """Write every table and dictionary into `folder`, shard by shard; what the manifest says of them."""
+    counts = _Counts()
+    shards = sorted((events / "data").glob("*.parquet"))
+    widths = _widths(shards)
+    for shard in shards:
+        source = Source.of(pl.read_parquet(shard), rules)
+        for table in rules.tables:
+            found = table_rows(table, source)
+            before = counts.rows[table.file]
+            complete = _complete(table, found.rows, source=source, site=site, widths=widths, before=before)
+            _append(folder / f"{table.file}.csv", complete.select(table.columns), text=rules.text)
+            counts.rows[table.file] += complete.height
+            counts.unwritable.update(found.unwritable)
+            counts.implied.update(_implied(table, complete))
+            counts.retimed += found.retimed
     described = pl.read_parquet(events / "metadata" / "codes.parquet")
     for name, entries in _dictionaries(rules.dictionaries, described).items():
-        rows[name] = _write(folder / f"{name}.csv", entries, text=rules.text)
-    counted = {"unwritable": unwritable, "implied": implied}
-    return {"rows": rows, "retimed": retimed, **{name: dict(sorted(found.items())) for name, found in counted.items()}}
+        _append(folder / f"{name}.csv", entries, text=rules.text)
+        counts.rows[name] = entries.height
+    ordered = {name: dict(sorted(getattr(counts, name).items())) for name in ("unwritable", "implied")}
+    return {"rows": dict(counts.rows), "retimed": counts.retimed, **ordered}
+
+
+def _widths(shards: list[Path]) -> dict[str, int]:
+    """How many digits the largest identifiers have."""
+    largest = pl.scan_parquet(shards).select(pl.col("subject_id", "visit_id").max()).collect(engine="streaming")
+    return {name: len(str(largest[name][0] or 0)) for name in largest.columns}
 
 
 def _copied(events: Path, folder: Path) -> dict[str, Any]:
@@ -86,14 +104,15 @@ def _copied(events: Path, folder: Path) -> dict[str, Any]:
     return {"rows": {"data": rows}, "retimed": 0, "unwritable": {}, "implied": {}}
 
 
-def _check_writable(rules: Rules, events: pl.DataFrame, *, where: Path) -> None:
+def _check_writable(rules: Rules, events: Path) -> None:
     """Every event must lead back to a table. Raises ArtefactError with the kinds that do not."""
-    codes = events["code"].unique()
+    shards = pl.scan_parquet(events / "data" / "*.parquet")
+    codes = shards.select(pl.col("code").unique()).collect(engine="streaming")["code"]
     lost = sorted({code.split("//")[0] for code in codes if rules.table_of(code) is None})
     if lost:
         raise ArtefactError.of(
             "events that no table of the rules makes",
-            where=f"{where}  {', '.join(lost)}",
+            where=f"{events}  {', '.join(lost)}",
             expected="events of the source that the rules describe",
             do="give the site configuration that the events were extracted with",
         )
@@ -102,18 +121,29 @@ def _check_writable(rules: Rules, events: pl.DataFrame, *, where: Path) -> None:
 # --- what rows hold beside their events ------------------------------------------------------------------------------
 
 
-def _complete(table: TableRule, rows: pl.DataFrame, *, source: Source, site: SiteConfig) -> pl.DataFrame:
-    """Identifiers, the visit's times and order, constants, running numbers and copies; in file order."""
+def _complete(
+    table: TableRule,
+    rows: pl.DataFrame,
+    *,
+    source: Source,
+    site: SiteConfig,
+    widths: Mapping[str, int],
+    before: int,
+) -> pl.DataFrame:
+    """Identifiers, the visit's times and order, constants, running numbers and copies; in file order.
+
+    `before` rows of the table are written already; `widths` are digits of the largest identifiers.
+    """
     rules, write = source.rules, table.write
     rows = rows.sort("subject_id", "start", "visit_id", "time", nulls_last=False)
-    rows = rows.with_columns(**_identifiers(table, source))
+    rows = rows.with_columns(**_identifiers(table, rules, widths=widths))
     if table.file == rules.visits.table:
         rows = _as_visits(rows, table, rules=rules, site=site)
     rows = rows.with_columns(pl.col(name).fill_null(text) for name, text in write.constants.items())
     rows = rows.with_columns(moment(pl.col(edge), rules).alias(name) for name, edge in write.visit_times.items())
     for name, scope in write.sequences.items():
         number = pl.int_range(1, pl.len() + 1)
-        within = {"table": number, "visit": number.over("visit_id"), "patient": number.over("subject_id")}
+        within = {"table": number + before, "visit": number.over("visit_id"), "patient": number.over("subject_id")}
         rows = rows.with_columns(within[scope].cast(pl.String).alias(name))
     return rows.with_columns(pl.col(origin).alias(name) for name, origin in write.copies.items())
 
@@ -132,18 +162,17 @@ def _implied(table: TableRule, rows: pl.DataFrame) -> Counter[str]:
     return found
 
 
-def _identifiers(table: TableRule, source: Source) -> dict[str, pl.Expr]:
+def _identifiers(table: TableRule, rules: Rules, *, widths: Mapping[str, int]) -> dict[str, pl.Expr]:
     """The columns that say whose row it is. Text is padded, so that sorted texts are in the order of the numbers."""
-    kinds = source.rules.identifiers
+    kinds = rules.identifiers
     found = {}
-    for column, name, kind, known in (
-        (table.subject, "subject_id", kinds.subject, source.patients),
-        (table.visit, "visit_id", kinds.visit, source.visits),
+    for column, name, kind in (
+        (table.subject, "subject_id", kinds.subject),
+        (table.visit, "visit_id", kinds.visit),
     ):
         if column is not None:
             text = pl.col(name).cast(pl.String)
-            width = len(str(known[name].max() or 0))
-            found[column] = text.str.zfill(width) if kind == "text" else text
+            found[column] = text.str.zfill(widths[name]) if kind == "text" else text
     return found
 
 
@@ -197,19 +226,20 @@ def _dictionary(rules: list[DictionaryRule], codes: pl.DataFrame) -> pl.DataFram
     return frame.with_columns(guard(pl.col(name)).alias(name) for name in frame.columns)
 
 
-def _write(path: Path, rows: pl.DataFrame, *, text: TextFormat) -> int:
-    """Write one text file, as the source writes them; its number of rows."""
+def _append(path: Path, rows: pl.DataFrame, *, text: TextFormat) -> None:
+    """Add rows to a text file, as the source writes them; a new file begins with its header."""
     nothing = text.missing[0] if text.missing else ""
-    rows.write_csv(path, line_terminator="\n", separator=text.delimiter, null_value=nothing)
-    if text.encoding != "utf-8":
-        path.write_bytes(_encoded(path, text.encoding))
-    return rows.height
+    lines = rows.write_csv(
+        include_header=not path.exists(), line_terminator="\n", separator=text.delimiter, null_value=nothing
+    )
+    with path.open("ab") as handle:
+        handle.write(_encoded(lines, path.name, text.encoding))
 
 
-def _encoded(path: Path, encoding: str) -> bytes:
-    """The file in another encoding. Raises ArtefactError when it has no place for a character."""
+def _encoded(lines: str, name: str, encoding: str) -> bytes:
+    """The lines in the file's encoding. Raises ArtefactError when it has no place for a character."""
     try:
-        return path.read_text(encoding="utf-8").encode(encoding)
+        return lines.encode(encoding)
     except UnicodeEncodeError:
-        where, expected = path.name, f"characters of {encoding}"
-        raise ArtefactError.of("cells that the source's encoding cannot hold", where=where, expected=expected) from None
+        expected = f"characters of {encoding}"
+        raise ArtefactError.of("cells that the source's encoding cannot hold", where=name, expected=expected) from None

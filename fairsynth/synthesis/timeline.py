@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairsynth.schemas import FloatArray, IntArray
+from fairsynth.seeds import Streams
 
 Times = npt.NDArray[np.datetime64]
 
@@ -58,16 +59,16 @@ class Intervals:
 
 
 def timeline(
-    intervals: Intervals, *, patient_offsets: IntArray, rng: np.random.Generator, artificial: bool = False
+    intervals: Intervals, *, patient_offsets: IntArray, streams: Streams, artificial: bool = False
 ) -> Timeline:
     """Lay every patient's visits one after the other, from a first admission in the synthetic calendar.
 
     `artificial` says that the source has no calendar, so that unknown gaps are as short as extraction makes them.
     """
     patients = len(intervals.age)
-    gap = _known(intervals.gap, ARTIFICIAL_GAP if artificial else DEFAULT_GAP, rng)
-    length = np.maximum(_known(intervals.length, DEFAULT_LENGTH, rng), 1 / 24)
-    age = _known(intervals.age, DEFAULT_AGE, rng)
+    gap = _known(intervals.gap, ARTIFICIAL_GAP if artificial else DEFAULT_GAP, streams("calendar", "gap"))
+    length = np.maximum(_known(intervals.length, DEFAULT_LENGTH, streams("calendar", "length")), 1 / 24)
+    age = _known(intervals.age, DEFAULT_AGE, streams("calendar", "age"))
     first = patient_offsets[:-1]
     gap[first] = 0.0
     owner = np.repeat(np.arange(patients), np.diff(patient_offsets))
@@ -76,13 +77,21 @@ def timeline(
     spent, away = _summed(length * earlier, owner, patients), _summed(gaps, owner, patients)
     gap = gap * _share(away, of=np.maximum(age - spent, 0))[owner]
     length = length * np.where(earlier, _share(spent, of=age)[owner], 1)
-    elapsed = np.cumsum(gap + length) - length  # days from an arbitrary origin to each admission
-    base = rng.uniform(0.0, YEARS * 365.25, size=patients)
-    admitted = base[owner] + elapsed - elapsed[first][owner]
+    base = streams("calendar", "first").uniform(0.0, YEARS * 365.25, size=patients)
+    admitted = base[owner] + _elapsed(gap, length, patient_offsets)
     start = _moments(admitted)
     end = _moments(admitted + length)
     birth = (start[intervals.aged_at] - _seconds(age)).astype("datetime64[D]").astype("datetime64[us]")
     return Timeline(start=start, end=end, birth=birth, contradictory=int((spent + away > age).sum()))
+
+
+def _elapsed(gap: FloatArray, length: FloatArray, patient_offsets: IntArray) -> FloatArray:
+    """(V,) days from a patient's first admission to each; summed by patient, so that no one's rounding is another's."""
+    elapsed, counts = np.zeros(len(gap)), np.diff(patient_offsets)
+    for place in range(1, int(counts.max(initial=1))):
+        rows = patient_offsets[:-1][counts > place] + place
+        elapsed[rows] = elapsed[rows - 1] + length[rows - 1] + gap[rows]
+    return elapsed
 
 
 def _summed(values: FloatArray, owner: IntArray, patients: int) -> FloatArray:

@@ -60,13 +60,14 @@ def _codes(rows: pl.DataFrame, *, patient_offsets: IntArray) -> tuple[IntArray, 
 
 
 def _context(patients: pl.DataFrame, phenotypes: pl.DataFrame, *, vocabulary: Vocabulary) -> tuple[IntArray, IntArray]:
-    """Token ids of the label visits: group, label if positive, sex, age, phenotypes; and their offsets."""
+    """Token ids of the label visits: group, label if positive, sex and age if the vocabulary has any, phenotypes; and
+    their offsets."""
     ids = {name: index for index, name in enumerate(vocabulary.names)}
     known = phenotypes.filter(pl.col("phenotype").is_in(list(vocabulary.phenotypes)))
     frames = [
         patients.select("row", pl.format("GROUP//{}", "group").alias("token")),
-        patients.select("row", pl.format("SEX//{}", "sex").alias("token")),
-        patients.select("row", pl.format("AGE//{}", "age").alias("token")),
+        *([patients.select("row", pl.format("SEX//{}", "sex").alias("token"))] if vocabulary.sexes else []),
+        *([patients.select("row", pl.format("AGE//{}", "age").alias("token"))] if vocabulary.ages else []),
         patients.filter(pl.col("label") == 1).select("row", pl.lit("LABEL").alias("token")),
         known.join(patients, on="subject_id").select("row", pl.format("PHENOTYPE//{}", "phenotype").alias("token")),
     ]

@@ -45,19 +45,23 @@ class TokenLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The tokens that all sites of a study share. `codes` are rolled-up codes such as `DX//CCS//157`, sorted."""
+    """The tokens that all sites of a study share. `codes` are rolled-up codes such as `DX//CCS//157`, sorted.
+
+    Where nobody's sex (age, phenotypes) is known, there are none.
+    """
 
     codes: tuple[str, ...]
     groups: tuple[str, ...]
     ages: tuple[str, ...]
     phenotypes: tuple[str, ...]
+    sexes: tuple[str, ...] = SEXES
 
     @cached_property
     def layout(self) -> TokenLayout:
         """The offsets of this vocabulary's tokens."""
         groups = slice(len(self.codes), len(self.codes) + len(self.groups))
         label = groups.stop
-        sexes = slice(label + 1, label + 1 + len(SEXES))
+        sexes = slice(label + 1, label + 1 + len(self.sexes))
         ages = slice(sexes.stop, sexes.stop + len(self.ages))
         phenotypes = slice(ages.stop, ages.stop + len(self.phenotypes))
         return TokenLayout(
@@ -74,7 +78,7 @@ class Vocabulary:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """(V,) the name of every token."""
-        sexes = tuple(f"SEX//{sex}" for sex in SEXES)
+        sexes = tuple(f"SEX//{sex}" for sex in self.sexes)
         groups = tuple(f"GROUP//{group}" for group in self.groups)
         ages = tuple(f"AGE//{age}" for age in self.ages)
         phenotypes = tuple(f"PHENOTYPE//{phenotype}" for phenotype in self.phenotypes)

@@ -6,7 +6,7 @@ Never: patient identifiers, file formats other than our own safetensors, Python 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -117,6 +117,38 @@ class Records:
         return len(lengths) == 1 and all(
             offsets[0] == 0 and offsets[-1] == stop and bool((np.diff(offsets) >= 0).all()) for offsets, stop in pairs
         )
+
+
+def regrouped(parts: Iterable[Records], *, patients: int) -> Iterator[Records]:
+    """The patients of `parts` in order, `patients` at a time, the last time perhaps fewer; nobody is one empty part."""
+    waiting: list[Records] = []
+    yielded = False
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) < patients:
+            continue
+        whole = Records.concatenate(waiting)
+        stop = len(whole) - len(whole) % patients
+        for start in range(0, stop, patients):
+            yield whole.take(np.arange(start, start + patients))
+            yielded = True
+        waiting = [whole.take(np.arange(stop, len(whole)))]
+    rest = Records.concatenate(waiting) if waiting else _nobody()
+    if len(rest) or not yielded:
+        yield rest
+
+
+def _nobody() -> Records:
+    empty, start = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    return Records(
+        codes=empty,
+        visit_offsets=start,
+        patient_offsets=start,
+        context=empty,
+        context_offsets=start,
+        group=empty,
+        label=empty,
+    )
 
 
 def _gather(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairsynth.errors import ArtefactError
-from fairsynth.seeds import numpy_stream
+from fairsynth.seeds import Streams, numpy_stream
 from fairsynth.synthesis.choices import Decoder, inside
 from fairsynth.synthesis.tables import guard
 from fairsynth.synthesis.timeline import FIRST_YEAR, Intervals, timeline
@@ -37,20 +37,20 @@ def decoder(tmp_path: Path) -> Decoder:
 
 def test_codes_are_drawn_in_proportion_to_their_weights(decoder: Decoder) -> None:
     number = 40_000
-    drawn = decoder.draw(np.full(number, 1), rng=numpy_stream(1, "test")).source
+    drawn = decoder.draw(np.full(number, 1), streams=Streams(1, "test"), purpose="codes").source
     shares = {code: (drawn == code).sum() / number for code in ("b1", "b2", "b5")}
     assert shares == pytest.approx({"b1": 1 / 8, "b2": 2 / 8, "b5": 5 / 8}, abs=0.012)  # 5 standard errors
 
 
 def test_a_token_never_gets_the_code_of_another(decoder: Decoder) -> None:
     tokens = numpy_stream(2, "test").integers(0, 4, size=5_000)
-    sources = decoder.draw(tokens, rng=numpy_stream(3, "test")).source.to_list()
+    sources = decoder.draw(tokens, streams=Streams(3, "test"), purpose="codes").source.to_list()
     for token, source in zip(tokens.tolist(), sources, strict=True):
         assert source is None if token == 2 else str(source)[0] == NAMES[token].lower()
 
 
 def test_values_lie_inside_their_range_and_other_tokens_have_none(decoder: Decoder) -> None:
-    choices = decoder.draw(np.array([3] * 1000 + [0]), rng=numpy_stream(4, "test"))
+    choices = decoder.draw(np.array([3] * 1000 + [0]), streams=Streams(4, "test"), purpose="codes")
     assert choices.value[-1] is None
     values = choices.value.drop_nulls()
     assert len(values) == 1000
@@ -85,7 +85,11 @@ def test_the_calendar_keeps_gaps_lengths_and_ages(counts: list[int], seed: int) 
     visits, last = int(offsets[-1]), offsets[1:] - 1
     gap, length = rng.uniform(0, 400, visits), rng.uniform(0.1, 40, visits)
     age = rng.uniform(5 * 365.25, 100 * 365.25, len(counts))  # old enough for four visits
-    times = timeline(Intervals(gap=gap.copy(), length=length, age=age, aged_at=last), patient_offsets=offsets, rng=rng)
+    times = timeline(
+        Intervals(gap=gap.copy(), length=length, age=age, aged_at=last),
+        patient_offsets=offsets,
+        streams=Streams(seed, "decode"),
+    )
     day = np.timedelta64(86_400, "s")
     assert np.allclose((times.end - times.start) / day, length, atol=2e-5)
     within = np.setdiff1d(np.arange(visits), offsets[:-1])
@@ -103,7 +107,11 @@ def test_nobody_is_admitted_before_birth_however_long_the_gaps(counts: list[int]
     visits, last = int(offsets[-1]), offsets[1:] - 1
     gap, length = rng.uniform(0, 4000, visits), rng.uniform(0.1, 400, visits)
     age = rng.uniform(0, 3650, len(counts))
-    times = timeline(Intervals(gap=gap, length=length, age=age, aged_at=last), patient_offsets=offsets, rng=rng)
+    times = timeline(
+        Intervals(gap=gap, length=length, age=age, aged_at=last),
+        patient_offsets=offsets,
+        streams=Streams(seed, "decode"),
+    )
     day = np.timedelta64(86_400, "s")
     assert (times.start[offsets[:-1]] >= times.birth).all()
     assert (times.start < times.end).all()
@@ -118,7 +126,7 @@ def test_where_there_is_no_calendar_visits_follow_each_other_as_extraction_lays_
     unknown = np.full(4, np.nan)
     days = Intervals(gap=unknown, length=np.ones(4), age=np.array([9000.0]), aged_at=np.array([3]))
     offsets = np.array([0, 4], dtype=np.int64)
-    times = timeline(days, patient_offsets=offsets, rng=numpy_stream(1, "calendar"), artificial=True)
+    times = timeline(days, patient_offsets=offsets, streams=Streams(1, "decode"), artificial=True)
     gaps = (times.start[1:] - times.end[:-1]) / np.timedelta64(1, "D")
     assert ((gaps >= 1) & (gaps < 2)).all()
 
@@ -134,8 +142,8 @@ def test_unknown_intervals_are_drawn_and_move_no_known_one() -> None:
         age=np.array([9000.0]),
         aged_at=np.array([2]),
     )
-    full = timeline(known, patient_offsets=offsets, rng=numpy_stream(1, "calendar"))
-    partly = timeline(holes, patient_offsets=offsets, rng=numpy_stream(1, "calendar"))
+    full = timeline(known, patient_offsets=offsets, streams=Streams(1, "decode"))
+    partly = timeline(holes, patient_offsets=offsets, streams=Streams(1, "decode"))
     assert partly.start[0] == full.start[0]
     day = np.timedelta64(1, "D")
     assert 30 <= (partly.start[1] - partly.end[0]) / day <= 365
