@@ -26,6 +26,7 @@ from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Descent, Objective, adam, nll
 from fairsynth.generator.model import Halo, build, initial_weights, weights_of
 from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
+from fairsynth.generator.priming import prime
 from fairsynth.generator.train import shuffled, threads
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import numpy_stream
@@ -60,9 +61,11 @@ OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, wer
 
 
 def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
-    """An untrained model whose output bias is at the base rates of `records`."""
-    weights = initial_weights(vocabulary, config, seed=seed)
-    return build(at_home(weights, base_rates(records, vocabulary=vocabulary)), vocabulary=vocabulary, config=config)
+    """An untrained model that knows the base rates of `records`, and what else they plainly show (`priming`)."""
+    weights = at_home(initial_weights(vocabulary, config, seed=seed), base_rates(records, vocabulary=vocabulary))
+    model = build(weights, vocabulary=vocabulary, config=config)
+    prime(model, records, vocabulary=vocabulary)
+    return model
 
 
 def fit(
