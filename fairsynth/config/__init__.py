@@ -18,6 +18,7 @@ from fairsynth.config.plan import (
     TaskConfig,
     TrainingConfig,
     VocabularyConfig,
+    Wire,
 )
 from fairsynth.config.reading import MAXIMUM_YAML_BYTES, Model, checked, read_site, read_study, read_yaml
 from fairsynth.config.site import CohortConfig, FirstVisit, SiteConfig
@@ -49,6 +50,7 @@ __all__ = [
     "TaskConfig",
     "TrainingConfig",
     "VocabularyConfig",
+    "Wire",
     "checked",
     "read_site",
     "read_study",

@@ -93,6 +93,9 @@ class GeneratorConfig(Strict):
         return self
 
 
+Wire = Literal["float32", "bfloat16"]  # how weights and moments travel in a round
+
+
 class TrainingConfig(Strict):
     """Federated training of the generator."""
 
@@ -103,6 +106,7 @@ class TrainingConfig(Strict):
     final_learning_rate_share: Fraction = 0.05  # of it in the last round; a half cosine lies between
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
+    wire: Wire = "float32"  # bfloat16 halves the bytes of a round: docs/federation.md
 
 
 class AugmentationConfig(Strict):

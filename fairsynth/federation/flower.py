@@ -24,7 +24,7 @@ MESSAGE_TYPES = {"enrol": "query.enrol", "agree": "query.agree", "train": "train
 MAXIMUM_ARRAYS = 4096
 MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
 MAXIMUM_FIELDS = 16 << 20  # characters of JSON
-DTYPES = frozenset({"float32", "float64", "int64"})
+DTYPES = frozenset({"float32", "float64", "int64", "uint16"})  # uint16: bfloat16, see `wire`
 
 _ARRAYS = "arrays"
 _BODY = "body"

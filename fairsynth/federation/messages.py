@@ -101,7 +101,7 @@ class TrainRequest(Body):
 
     Arrays: `weight/<name>` float32 for every parameter; after an arm's first round, `first/<name>` and
     `second/<name>` float32, the optimiser's moments averaged over the sites; `coefficients` float64 (G, 2), dL_F/dS_g
-    and dL_F/dTP_g.
+    and dL_F/dTP_g. Where the plan's wire is bfloat16, uint16 instead of float32 (see `wire`).
     `epochs` 0 asks for the counts and losses of the received model only.
     """
 
@@ -117,7 +117,8 @@ class TrainReply(Body):
     """Site -> server. Statistics are of the *received* model on training patients; losses on both splits.
 
     Arrays: `weight/<name>`, `first/<name>` and `second/<name>` float32; `soft` and `hard` float64 (G, 4): members N_g,
-    positives P_g, predicted S_g, true positives TP_g, all summed over the site's training patients.
+    positives P_g, predicted S_g, true positives TP_g, all summed over the site's training patients. Where the plan's
+    wire is bfloat16, uint16 instead of float32, and `change/<name>`, how a weight changed, instead of `weight/<name>`.
     """
 
     kind: ClassVar[str] = "trained"

@@ -34,6 +34,7 @@ from fairsynth.federation.journal import Journal, Progress
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
+    WEIGHT,
     AgreeRequest,
     AuditRequest,
     EnrolRequest,
@@ -42,6 +43,7 @@ from fairsynth.federation.messages import (
 )
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256, reference_mask
 from fairsynth.federation.validation import Agreed, AuditedReply, Door, Enrolled, TrainedReply
+from fairsynth.federation.wire import outgoing
 from fairsynth.generator.checkpoint import save
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.train import Moments
@@ -191,10 +193,7 @@ class _Server:
             round=number,
             epochs=epochs,
         )
-        moments: Arrays = {}
-        if epochs and model.moments:
-            moments = {**weights_as(model.moments.first, FIRST), **weights_as(model.moments.second, SECOND)}
-        request = asked.pack({**weights_as(model.weights), **moments, "coefficients": values})
+        request = asked.pack({**self._sent(model, moments=bool(epochs)), "coefficients": values})
         replies = self.conversation.ask(
             dict.fromkeys(members.sites, request),
             phase=f"train, arm {model.arm}, round {number}",
@@ -222,6 +221,16 @@ class _Server:
             return replace(model, counts=counts)
         moved = replace(model, weights=_weights(replies), moments=_moments(replies))
         return replace(moved, counts=counts, steering=steering)
+
+    def _sent(self, model: _Model, *, moments: bool) -> Arrays:
+        """The model's weights, and moments where there are some, as they travel."""
+        wire = self.plan.training.wire
+        arrays = outgoing(model.weights, WEIGHT, wire=wire)
+        if moments and model.moments:
+            arrays |= outgoing(model.moments.first, FIRST, wire=wire) | outgoing(
+                model.moments.second, SECOND, wire=wire
+            )
+        return arrays
 
     def steer(self, model: _Model) -> Steering | None:
         """The steering of the next round, from the last pooled counts; none in the plain arm."""

@@ -22,12 +22,13 @@ from pydantic import NonNegativeInt, PositiveInt
 from pydantic import ValidationError as PydanticError
 
 from fairsynth import artefacts
-from fairsynth.config import Strict, StudyPlan
+from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
+    WEIGHT,
     AgreeReply,
     AgreeRequest,
     AuditReply,
@@ -38,10 +39,10 @@ from fairsynth.federation.messages import (
     Failed,
     TrainReply,
     TrainRequest,
-    weights_as,
     weights_of,
 )
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, learning_rate, plan_sha256
+from fairsynth.federation.wire import answer, incoming, outgoing
 from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.train import Moments, Study, Totals
 from fairsynth.generator.train import measure as measure_model
@@ -138,10 +139,12 @@ def train(root: Path, request: Envelope) -> Envelope:
     study = replace(
         _study(cohort, plan, shared),
         learning_rate=rate,
-        moments=_received_moments(request),
+        moments=_received_moments(request, wire=plan.training.wire),
     )
     rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
-    weights, steer = at_home(weights_of(request.arrays), rates), _coefficients(request, plan)
+    wire = plan.training.wire
+    received = incoming(request.arrays, WEIGHT, wire=wire)
+    weights, steer = at_home(received, rates), _coefficients(request, plan)
     before = measure_model(weights, records=cohort.train, study=study)
     ahead = _losses(weights, cohort.validation, study)
     after: Arrays = {}
@@ -155,8 +158,11 @@ def train(root: Path, request: Envelope) -> Envelope:
             epochs=body.epochs,
             seed=stream(plan.seed, "train", here.site, body.round),  # the same in both arms
         )
-        first, second = weights_as(trained.moments.first, FIRST), weights_as(trained.moments.second, SECOND)
-        after = {**weights_as(to_share(trained.weights, rates)), **first, **second}
+        after = {
+            **answer(to_share(trained.weights, rates), received=received, wire=wire),
+            **outgoing(trained.moments.first, FIRST, wire=wire),
+            **outgoing(trained.moments.second, SECOND, wire=wire),
+        }
         bounded = bool(trained.bounded)
     reply = TrainReply(
         site=here.site,
@@ -282,9 +288,9 @@ def _coefficients(request: Envelope, plan: StudyPlan) -> FloatArray:
     return numbers
 
 
-def _received_moments(request: Envelope) -> Moments | None:
+def _received_moments(request: Envelope, *, wire: Wire) -> Moments | None:
     """The optimiser's moments that the server averaged; none in an arm's first round."""
-    first, second = weights_of(request.arrays, FIRST), weights_of(request.arrays, SECOND)
+    first, second = (incoming(request.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
     return Moments(first=first, second=second) if first or second else None
 
 

@@ -21,7 +21,6 @@ from fairsynth.errors import Problem, ProtocolError
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
-    WEIGHT,
     AgreeReply,
     AuditReply,
     Body,
@@ -29,9 +28,9 @@ from fairsynth.federation.messages import (
     Envelope,
     TrainReply,
     TrainRequest,
-    weights_of,
 )
 from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming, widen
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 
@@ -142,10 +141,10 @@ class Door:
     ) -> TrainedReply:
         """A site's answer to a train request; `sent` are the weights that it was given, `codes` is C."""
         reply = TrainReply.unpack(envelope)
-        counts = (np.float64, (self.groups, 4))
+        counts, wire = (np.float64, (self.groups, 4)), self.plan.training.wire
         expected = {
-            f"{prefix}{name}": (np.float32, array.shape)
-            for prefix in (WEIGHT, FIRST, SECOND)
+            f"{prefix}{name}": (DTYPES[wire], array.shape)
+            for prefix in (answer_prefix(wire), FIRST, SECOND)
             for name, array in sent.items()
             if asked.epochs
         }
@@ -155,8 +154,9 @@ class Door:
         ]
         _raise(problems)
         soft, hard = (envelope.arrays[name].astype(np.float64) for name in ("soft", "hard"))
-        weights = weights_of(envelope.arrays)
-        moments = Moments(first=weights_of(envelope.arrays, FIRST), second=weights_of(envelope.arrays, SECOND))
+        weights = answered(envelope.arrays, sent=sent, wire=wire)
+        first, second = (incoming(envelope.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
+        moments = Moments(first=first, second=second)
         problems += _rules(
             {
                 "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
@@ -260,7 +260,7 @@ def _fits(arrays: Arrays, spec: Spec) -> Iterator[Problem]:
         array = arrays[name]
         if array.dtype != dtype or array.shape != shape:
             yield Problem(what="array of another shape or dtype", where=name, expected=f"{dtype.__name__} {shape}")
-        elif not np.isfinite(array.astype(np.float64)).all():
+        elif not np.isfinite(widen(array) if dtype == np.uint16 else array.astype(np.float64)).all():
             yield Problem(what="array with a value that is not a finite number", where=name)
 
 

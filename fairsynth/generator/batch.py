@@ -14,22 +14,21 @@ and predicts B label visits and sum T visits: P = B + sum T steps, label visits 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fairsynth.errors import CohortError
-from fairsynth.generator.triangular import edges
+from fairsynth.generator.triangular import BLOCK, edges
 from fairsynth.schemas import IntArray
 from fairsynth.visits.layout import TokenLayout, Vocabulary
 from fairsynth.visits.records import Records
 
-OnDevice = Callable[[IntArray], Tensor]
-BUCKETS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # patients of similar length share an attention call
+BUCKETS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # patients of similar length share an attention call
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,6 +111,16 @@ class Batch:
         """(P,) the patient of each step."""
         return torch.cat([torch.arange(len(self), device=self.patient.device), self.patient])
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on `device`, in one transfer; from pinned memory to a GPU, so that nobody waits for it."""
+        if torch.device(device).type == "cpu":
+            return self
+        parts = list(_tensors(self))
+        flat = torch.cat(parts)
+        pinned = flat.pin_memory() if torch.device(device).type == "cuda" else flat
+        moved = torch.split(pinned.to(device, non_blocking=True), [len(part) for part in parts])
+        return cast(Batch, _with_tensors(self, iter(moved)))
+
     def dense(self, layout: TokenLayout, dtype: torch.dtype) -> Tensor:
         """(P, V) the multi-hot targets, `end` included."""
         number = len(self)
@@ -121,6 +130,29 @@ class Batch:
             target[number + panel.owner, panel.low + panel.tokens] = 1
         target[number + self.last, layout.end] = 1
         return target
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Every tensor in a tree of dataclasses and tuples, in the order of the fields; all are (n,) int64."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _with_tensors(value: object, tensors: Iterator[Tensor]) -> object:
+    """The same tree with other tensors, in the same order."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if isinstance(value, tuple):
+        return tuple(_with_tensors(each, tensors) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _with_tensors(getattr(value, f.name), tensors) for f in fields(value)})
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,32 +197,29 @@ class Sequences:
         """(B,) number of predicted rows of each patient: T + 1."""
         return np.diff(self.starts)
 
-    def batch(self, rows: IntArray, *, device: torch.device | str = "cpu") -> Batch:
-        """The patients at `rows`, ordered by length."""
+    def batch(self, rows: IntArray, *, block: int = BLOCK) -> Batch:
+        """The patients at `rows`, ordered by length, for a model with panels of `block` rows."""
         rows = rows[np.argsort(self.steps[rows], kind="stable")]
         visits = self.steps[rows] - 1
         position = np.arange(visits.sum(), dtype=np.int64) - np.repeat(_offsets(visits)[:-1], visits)
         first = np.repeat(self.starts[rows], visits) + position
 
         inputs, input_offsets = gather(self.offsets, first)
-
-        def on(array: IntArray) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
+        cuts = edges(self.layout.codes.stop, block=block)
         return Batch(
-            inputs=Rows(tokens=on(self.tokens[inputs]), starts=on(input_offsets[:-1])),
-            positions=on(position + 1),
-            buckets=tuple(_buckets(visits, on=on)),
-            visits=tuple(self._panels(first + 1, cuts=edges(self.layout.codes.stop), on=on)),
-            contexts=next(self._panels(self.starts[rows], cuts=[self.layout.codes.stop, self.layout.end], on=on)),
-            last=on(np.cumsum(visits) - 1),
-            patient=on(np.repeat(np.arange(len(rows), dtype=np.int64), visits)),
-            group=on(self.group[rows]),
-            label=on(self.label[rows]),
-            rows=on(rows),
+            inputs=Rows(tokens=torch.from_numpy(self.tokens[inputs]), starts=torch.from_numpy(input_offsets[:-1])),
+            positions=torch.from_numpy(position + 1),
+            buckets=tuple(_buckets(visits)),
+            visits=tuple(self._panels(first + 1, cuts=cuts)),
+            contexts=next(self._panels(self.starts[rows], cuts=[self.layout.codes.stop, self.layout.end])),
+            last=torch.from_numpy(np.cumsum(visits) - 1),
+            patient=torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.int64), visits)),
+            group=torch.from_numpy(self.group[rows]),
+            label=torch.from_numpy(self.label[rows]),
+            rows=torch.from_numpy(rows),
         )
 
-    def batches(self, *, steps: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    def batches(self, *, steps: int, block: int = BLOCK) -> Iterator[Batch]:
         """All patients in batches of at most `steps` steps (or one patient), shortest first."""
         order = np.argsort(self.steps, kind="stable")
         ends = np.cumsum(self.steps[order])
@@ -198,10 +227,10 @@ class Sequences:
         while start < len(order):
             done = ends[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, done + steps, side="right")))
-            yield self.batch(order[start:stop], device=device)
+            yield self.batch(order[start:stop], block=block)
             start = stop
 
-    def _panels(self, rows: IntArray, *, cuts: list[int], on: OnDevice) -> Iterator[PanelRows]:
+    def _panels(self, rows: IntArray, *, cuts: list[int]) -> Iterator[PanelRows]:
         """The tokens of the CSR rows `rows`, cut into panels; every token lies within `cuts`."""
         elements, offsets = gather(self.offsets, rows)
         tokens, number = self.tokens[elements], len(rows)
@@ -217,15 +246,15 @@ class Sequences:
             yield PanelRows(
                 low=low,
                 high=high,
-                tokens=on(tokens[by_row[own]] - low),
-                owner=on(owner[by_row[own]]),
-                starts=on(starts[i]),
-                rows=on(owner[by_token[own]]),
-                places=on(places[low:high] - places[low]),
+                tokens=torch.from_numpy(tokens[by_row[own]] - low),
+                owner=torch.from_numpy(owner[by_row[own]]),
+                starts=torch.from_numpy(starts[i]),
+                rows=torch.from_numpy(owner[by_token[own]]),
+                places=torch.from_numpy(places[low:high] - places[low]),
             )
 
 
-def _buckets(visits: IntArray, *, on: OnDevice) -> Iterator[Bucket]:
+def _buckets(visits: IntArray) -> Iterator[Bucket]:
     """Attention calls for patients with these visit counts, in rising order; row 0 is the start row of all."""
     own = 1 + _offsets(visits)  # a patient's first row of its own
     ceiling = np.searchsorted(BUCKETS, visits + 1)
@@ -235,8 +264,8 @@ def _buckets(visits: IntArray, *, on: OnDevice) -> Iterator[Bucket]:
         real = place[None, :] <= visits[start:stop, None]
         rows = np.where(real & (place > 0), own[start:stop, None] + place - 1, 0)
         kept = real & (place > 0)
-        keep = None if real.all() else on(np.flatnonzero(kept.ravel()))
-        yield Bucket(patients=stop - start, length=length, gather=on(rows.ravel()), keep=keep)
+        keep = None if real.all() else torch.from_numpy(np.flatnonzero(kept.ravel()))
+        yield Bucket(patients=stop - start, length=length, gather=torch.from_numpy(rows.ravel()), keep=keep)
 
 
 def _runs(values: IntArray) -> tuple[list[int], list[int]]:

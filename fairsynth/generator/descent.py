@@ -63,13 +63,18 @@ class Objective:
 
 @dataclass(kw_only=True, eq=False)
 class Descent:
-    """A model on its way down. `part` is how many patients' gradients are formed at once; None: all of a step's."""
+    """A model on its way down.
+
+    `part` is how many patients' gradients are formed at once; None: all of a step's. `precision` is that of matrix
+    products (torch.bfloat16 where the hardware has it); weights, sums and the optimiser keep float32.
+    """
 
     model: Halo
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Adam
     sequences: Sequences
     objective: Objective
     part: int | None = None
+    precision: torch.dtype | None = None
 
     def step(self, rows: IntArray) -> Tensor:
         """Move the weights by the patients `rows`; () their loss before, without a gradient."""
@@ -83,19 +88,28 @@ class Descent:
                     raise
                 self.part = size // 2
                 LOGGER.warning("out of memory: gradients of %d patients at once from here on", self.part)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        self._clip()
         self.optimiser.step()
         return total
+
+    def _clip(self) -> None:
+        """Have the optimiser divide the gradients as it reads them, and do nothing where one is not finite."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.optimiser.grad_scale = (norm / CLIP_NORM).clamp_min(1)  # type: ignore[attr-defined]  # as GradScaler does
+        self.optimiser.found_inf = (~norm.isfinite()).to(norm.dtype)  # type: ignore[attr-defined]
 
     def _gradient(self, rows: IntArray) -> Tensor:
         """Leave the gradient of the patients' mean loss in the parameters."""
         self.optimiser.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
-        total = torch.zeros((), device=self.model.device)
+        device = self.model.device
+        total = torch.zeros((), device=device)
         size = min(self.part or len(rows), len(rows))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            batch = self.sequences.batch(part, device=self.model.device)
-            share = self.objective.of(self.model, batch, share=len(part) / len(rows))
+            batch = self.sequences.batch(part, block=self.model.head.block).to(device)
+            with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
+                share = self.objective.of(self.model, batch, share=len(part) / len(rows))
             share.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total = total + share.detach()
         return total
@@ -105,8 +119,8 @@ class Descent:
 def nll(model: Halo, sequences: Sequences, *, layout: TokenLayout) -> tuple[float, int]:
     """The summed negative log-likelihood (nats) of all patients, and the predicted visits (label visits too) in it."""
     total = 0.0
-    for batch in sequences.batches(steps=MEASURE_STEPS, device=model.device):
-        total += float(model.loss(batch, Terms(scale=1.0)))
+    for batch in sequences.batches(steps=MEASURE_STEPS, block=model.head.block):
+        total += float(model.loss(batch.to(model.device), Terms(scale=1.0)))
     return total, int(sequences.steps.sum())
 
 

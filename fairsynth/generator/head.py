@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairsynth.generator.batch import Batch, PanelRows
-from fairsynth.generator.triangular import Panel, Triangle, edges
+from fairsynth.generator.triangular import BLOCK, Panel, Triangle, edges
 
 Target = Literal["codes", "label"]
 
@@ -47,12 +47,12 @@ class Terms:
 
 
 class Head(nn.Module):
-    """The two triangular layers. `codes` is C, `tokens` V."""
+    """The two triangular layers. `codes` is C, `tokens` V; panels have `block` rows, those of a batch too."""
 
-    def __init__(self, *, embedding: int, tokens: int, codes: int) -> None:
+    def __init__(self, *, embedding: int, tokens: int, codes: int, block: int = BLOCK) -> None:
         super().__init__()
-        cuts = edges(codes)
-        self.embedding, self.codes = embedding, codes
+        cuts = edges(codes, block=block)
+        self.embedding, self.codes, self.block = embedding, codes, block
         self.low_shape = Triangle.lower([0, embedding], shift=1)
         self.tokens_shape = Triangle.upper([*cuts, tokens - 1], columns=tokens - 1)
         self.output_shape = Triangle.lower([*cuts, tokens], shift=embedding)
@@ -168,9 +168,9 @@ class _Work:
         units = self.units[:, : panel.last]
         logits = self.products.times(units, weight.T).add_(self.head.output_bias[panel.low : panel.high])
         step = 1 + rows.owner  # of each target token
-        cells = _cross_entropy(logits)
+        cells = functional.softplus(logits)  # the cross-entropy of a cell that is off
         total = cells[1:].sum() + cells[0].sum() * len(self.batch) - logits[step, rows.tokens].sum()
-        slope = torch.sigmoid(logits)
+        slope = logits.sigmoid_()
         extra = self._fairness(slope[1:], (rows.owner, rows.tokens)) if self.terms.over == "codes" else None
         slope[0] *= len(self.batch)
         slope[step, rows.tokens] -= 1
@@ -194,8 +194,8 @@ class _Work:
         visits = self.products.times(mine, own.T).add_(first[1:])
         contexts = batch.contexts
         last = self.end - panel.low
-        total = _cross_entropy(label_visits).sum() - label_visits[contexts.owner, contexts.tokens].sum()
-        total = total + _cross_entropy(visits).sum() - visits[batch.last, last].sum()
+        total = functional.softplus(label_visits).sum() - label_visits[contexts.owner, contexts.tokens].sum()
+        total = total + functional.softplus(visits).sum() - visits[batch.last, last].sum()
         of_labels, of_visits = torch.sigmoid(label_visits), torch.sigmoid(visits)
         extra = self._label_fairness(of_labels, panel) if self.terms.over == "label" else None
         of_labels[contexts.owner, contexts.tokens] -= 1
@@ -307,8 +307,3 @@ def _add_by_token(into: Tensor, rows: PanelRows, to_rows: Tensor) -> None:
     """Add to each token's row of `into` (high - low, columns) the gradients of the rows that hold it."""
     if len(rows.rows):
         into += functional.embedding_bag(rows.rows, to_rows, rows.places, mode="sum")
-
-
-def _cross_entropy(logits: Tensor) -> Tensor:
-    """log(1 + exp(logit)) of each cell: the cross-entropy of a cell that is off."""
-    return torch.log1p(logits.abs().neg_().exp_()).add_(torch.relu(logits))

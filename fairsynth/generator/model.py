@@ -23,7 +23,7 @@ from fairsynth.errors import Problem, ProtocolError
 from fairsynth.generator.base_rates import BIAS
 from fairsynth.generator.batch import Batch, Bucket
 from fairsynth.generator.head import Head, Terms
-from fairsynth.generator.triangular import Triangle
+from fairsynth.generator.triangular import BLOCK, Triangle, block_for
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import torch_stream
 from fairsynth.visits.layout import Vocabulary
@@ -61,6 +61,9 @@ class Block(nn.Module):
         size = projected.shape[1] // 3
         mixed = [projected[:1, 2 * size :]]
         for bucket in buckets:
+            if bucket.length == 2:
+                mixed.append(self._attend_first(projected[:1], projected[1 : 1 + bucket.patients]))
+                continue
             part = projected.index_select(0, bucket.gather)
             query, key, value = part.view(bucket.patients, bucket.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
@@ -68,18 +71,25 @@ class Block(nn.Module):
             mixed.append(own if bucket.keep is None else own.index_select(0, bucket.keep))
         return torch.cat(mixed)
 
+    def _attend_first(self, start: Tensor, rows: Tensor) -> Tensor:
+        """(1, 3 E) the start row, (n, 3 E) row 1 of patients -> (n, E): a softmax over two rows is a sigmoid."""
+        _, key, value = start.view(1, 3, self.heads, -1).unbind(1)
+        query, own_key, own_value = rows.view(len(rows), 3, self.heads, -1).unbind(1)
+        score = (query * (own_key - key)).sum(dim=-1, keepdim=True) / math.sqrt(query.shape[-1])
+        return torch.lerp(value, own_value, torch.sigmoid(score).to(value.dtype)).flatten(1)
+
 
 class Halo(nn.Module):
     """The generator. Build it with `build` or `initial_weights`: the constructor leaves the weights unset."""
 
-    def __init__(self, *, vocabulary: Vocabulary, config: GeneratorConfig) -> None:
+    def __init__(self, *, vocabulary: Vocabulary, config: GeneratorConfig, block: int = BLOCK) -> None:
         super().__init__()
         self.layout = layout = vocabulary.layout
         self.embedding = nn.Parameter(torch.empty(layout.size - 1, config.embedding))  # `end` is never read
         self.positions = nn.Parameter(torch.empty(config.maximum_visits + 1, config.embedding))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.embedding)
-        self.head = Head(embedding=config.embedding, tokens=layout.size, codes=layout.codes.stop)
+        self.head = Head(embedding=config.embedding, tokens=layout.size, codes=layout.codes.stop, block=block)
 
     @property
     def device(self) -> torch.device:
@@ -139,13 +149,23 @@ def initial_weights(vocabulary: Vocabulary, config: GeneratorConfig, *, seed: in
     return weights_of(model)
 
 
-def build(weights: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, config: GeneratorConfig) -> Halo:
-    """The model with these weights. Raises ProtocolError when names, shapes, type or finiteness do not fit."""
-    model = _empty(vocabulary, config)
+def build(
+    weights: Mapping[str, np.ndarray],
+    *,
+    vocabulary: Vocabulary,
+    config: GeneratorConfig,
+    device: torch.device | str = "cpu",
+) -> Halo:
+    """The model with these weights, laid out for `device`.
+
+    Raises ProtocolError when names, shapes, type or finiteness do not fit.
+    """
+    model = _empty(vocabulary, config, block=block_for(device))
     check_weights(weights, model=model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(unpacked(weights[name], name, model=model))
+    model.to(device)
     for name, triangle in model.triangles().items():
         model.get_parameter(name).register_hook(triangle.keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return model
@@ -196,8 +216,8 @@ def check_weights(weights: Mapping[str, np.ndarray], *, model: Halo) -> None:
         raise ProtocolError(problems)
 
 
-def _empty(vocabulary: Vocabulary, config: GeneratorConfig) -> Halo:
+def _empty(vocabulary: Vocabulary, config: GeneratorConfig, *, block: int = BLOCK) -> Halo:
     """A model whose weights are unset; made on the meta device, so that no global random state moves."""
     with torch.device("meta"):
-        model = Halo(vocabulary=vocabulary, config=config)
+        model = Halo(vocabulary=vocabulary, config=config, block=block)
     return model.to_empty(device="cpu")

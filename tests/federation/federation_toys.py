@@ -26,6 +26,7 @@ from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
+    WEIGHT,
     AgreeReply,
     AgreeRequest,
     AuditReply,
@@ -35,10 +36,9 @@ from fairsynth.federation.messages import (
     Envelope,
     TrainReply,
     TrainRequest,
-    weights_as,
-    weights_of,
 )
 from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.federation.wire import answer, incoming, outgoing
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.cohort import shared_vocabulary
 
@@ -108,14 +108,19 @@ class ToySite:
 
     def train(self, request: Envelope) -> Envelope:
         body = TrainRequest.unpack(request)
-        weights = weights_of(request.arrays)
+        wire = self.plan.training.wire
+        weights = incoming(request.arrays, WEIGHT, wire=wire)
         after = {}
         if body.epochs:
             draw = numpy_stream(1, self.name, body.round)
             pull = float(np.abs(request.arrays["coefficients"]).sum()) * 1e-3
             moved = {name: array + draw.normal(scale=1e-2, size=array.shape) + pull for name, array in weights.items()}
             second = {name: np.abs(draw.normal(size=array.shape)) for name, array in weights.items()}
-            after = {**weights_as(moved), **weights_as(weights, FIRST), **weights_as(second, SECOND)}
+            after = {
+                **answer(moved, received=weights, wire=wire),
+                **outgoing(weights, FIRST, wire=wire),
+                **outgoing(second, SECOND, wire=wire),
+            }
         level = 1 / (1 + np.exp(-float(np.mean([array.mean() for array in weights.values()]))))
         number = self.cohort[0].sum(axis=1).astype(float)
         positives = 2 * number
