@@ -12,7 +12,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = f"""schema: fairsynth.study/1
@@ -56,6 +58,23 @@ def worker(folder: Path, patients: int) -> None:
         train(folder / "study.yaml", out=folder / "model")
 
 
+def figures(folder: Path, numbers: Sequence[int]) -> dict[str, Any]:
+    """Memory, time and bytes for each number of patients, and by how much the peak grows from the first to the last."""
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    measured(folder, 0)
+    rows = {}
+    for number in numbers:
+        rows[number] = measured(folder, number)
+        files = [path for path in (folder / str(number)).rglob("*") if path.is_file()]
+        rows[number]["written_mib"] = sum(path.stat().st_size for path in files) / 2**20
+        print(
+            f"{number:>9,} patients",
+            *(f"{value:10.1f} {name}" for name, value in rows[number].items()),
+            file=sys.stderr,
+        )
+    return {"patients": rows, "growth": rows[numbers[-1]]["peak_mib"] / rows[numbers[0]]["peak_mib"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} patients rather than {FULL}")
@@ -64,20 +83,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return worker(Path(arguments.worker[0]), int(arguments.worker[1]))
-    rows = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
-        measured(folder, 0)
-        for number in QUICK if arguments.quick else FULL:
-            rows[number] = measured(folder, number)
-            files = [path for path in (folder / str(number)).rglob("*") if path.is_file()]
-            rows[number]["written_mib"] = sum(path.stat().st_size for path in files) / 2**20
-            if not arguments.json:
-                print(f"{number:>9,} patients", *(f"{value:10.1f} {name}" for name, value in rows[number].items()))
-    peaks = [row["peak_mib"] for row in rows.values()]
-    result = {"patients": rows, "growth": peaks[-1] / peaks[0]}
-    print(json.dumps(result) if arguments.json else f"growth of the peak: {result['growth']:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        found = figures(Path(folder), QUICK if arguments.quick else FULL)
+    print(json.dumps(found) if arguments.json else f"growth of the peak: {found['growth']:.2f}")
     return None
 
 

@@ -184,7 +184,9 @@ class _Fit:
                 continue
             for group in self.descent.optimiser.param_groups:
                 group["lr"] = learning_rate(self.steps, steps=every, config=self.config)
-            self.total += self.descent.step(rows).double() * (nats * len(rows))
+            with precise(self.config, self.model.device):
+                loss = self.descent.step(rows)
+            self.total += loss.double() * (nats * len(rows))
             self.batch = place + 1
             if self.resume is not None and self.resume.due:
                 self.resume.write(self._state())
@@ -247,6 +249,13 @@ def device_of(config: FitConfig) -> torch.device:
     if config.device == "cuda" and not found:
         raise ConfigError.of("no GPU that torch can use", where="device: cuda", do="device: auto, or cpu")
     return torch.device("cuda" if found and config.device != "cpu" else "cpu")
+
+
+def precise(config: FitConfig, device: torch.device) -> torch.autocast:
+    """Matrix products in the precision that `config` names, inside the block; sums and weights stay float32."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 @contextmanager

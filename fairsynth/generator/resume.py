@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,23 @@ class Resume:
 
         Raises ArtefactError when it is of another training, or when there are states and none is whole.
         """
-        found = sorted(self._whole(), key=lambda each: each[0], reverse=True)
-        if not found:
-            if any((self.root / kind).exists() for kind in KINDS):
-                raise ArtefactError.of(
-                    "no state of the training is whole", where=str(self.root), do="delete the folder and begin again"
-                )
-            return None
-        self._written, identity, state = found[0]
+        found = [folder for folder in (self.root / kind for kind in KINDS) if folder.exists()]
+        for folder in sorted(found, key=_number, reverse=True):
+            state = _whole(folder)
+            if state is None:
+                LOGGER.warning("a state of the training is damaged and passed over: %s", folder)
+                continue
+            self._check(artefacts.read_manifest(folder, kind=folder.name)["inputs"])
+            self._written = _number(folder)
+            return state
+        if found:
+            raise ArtefactError.of(
+                "no state of the training is whole", where=str(self.root), do="delete the folder and begin again"
+            )
+        return None
+
+    def _check(self, identity: Mapping[str, str]) -> None:
+        """Raise ArtefactError with all in which `identity` is of another training."""
         if differing := sorted(key for key in self.identity if identity.get(key) != self.identity[key]):
             raise ArtefactError(
                 Problem(
@@ -97,20 +106,23 @@ class Resume:
                 )
                 for name in differing
             )
-        return state
 
-    def _whole(self) -> Iterator[tuple[int, Mapping[str, str], State]]:
-        """Number, identity and content of each state that can be read."""
-        for kind in KINDS:
-            folder = self.root / kind
-            if not folder.exists():
-                continue
-            try:
-                manifest = artefacts.read_manifest(folder, kind=kind, verify=True)
-                number, identity = int(manifest["facts"]["written"]), dict(manifest["inputs"])
-                yield number, identity, _load(folder)
-            except (ArtefactError, SafetensorError, OSError, ValueError, KeyError, TypeError):
-                LOGGER.warning("a state of the training is damaged and passed over: %s", folder)
+
+def _number(folder: Path) -> int:
+    """How many states had been written when this one was; 0 where the manifest cannot be read."""
+    try:
+        return int(artefacts.read_manifest(folder, kind=folder.name)["facts"]["written"])
+    except (ArtefactError, OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _whole(folder: Path) -> State | None:
+    """The state in `folder`, None when any of it is damaged."""
+    try:
+        artefacts.read_manifest(folder, kind=folder.name, verify=True)
+        return _load(folder)
+    except (ArtefactError, SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _load(folder: Path) -> State:

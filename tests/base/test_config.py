@@ -43,9 +43,17 @@ def test_a_study_file_becomes_a_plan_that_holds_no_path(study):
     assert type(plan).model_validate_json(plan.model_dump_json(by_alias=True)) == plan
 
 
+def test_how_one_site_trains_alone_is_no_part_of_what_sites_agree_on(study):
+    config = read_study(study(f"{STUDY}fit:\n  epochs: 7\n  device: cpu\n"))
+    assert (config.fit.epochs, config.fit.device) == (7, "cpu")
+    assert config.plan() == read_study(study(STUDY)).plan()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "hint"),
     [
+        ("groups:\n", "fit: {epoch: 3}\ngroups:\n", 13, "did you mean 'epochs'?"),
+        ("groups:\n", "fit: {precision: half}\ngroups:\n", 13, "'auto', 'float32' or 'bfloat16'"),
         ("seed: 1", "sede: 1", 3, "did you mean 'seed'?"),
         ("patients: 50", "patient: 50", 12, "did you mean 'patients'?"),
         ("patients: 50", "patients: -5", 12, "greater than 0"),

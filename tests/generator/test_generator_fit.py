@@ -135,3 +135,20 @@ def test_nobody_to_train_on_is_refused():
 def test_a_gpu_that_is_not_there_is_told():
     with pytest.raises(ConfigError, match="no GPU"):
         fit(model(), train=TRAIN, config=QUICK.model_copy(update={"device": "cuda"}), seed=1)
+
+
+def test_half_the_digits_learn_as_much():
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        halo = model()
+        config = QUICK.model_copy(update={"precision": precision})
+        found[precision] = fit(halo, train=TRAIN, validation=VALIDATION, config=config, seed=1).epochs[-1].validation
+        assert all(weight.dtype == np.float32 for weight in weights_of(halo).values())
+    assert found["bfloat16"] != found["float32"]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.01)
+
+
+def test_on_a_cpu_the_precision_is_full_unless_asked_for():
+    device = torch.device("cpu")
+    kinds = {name: fitting.precise(FitConfig(precision=name), device) for name in ("auto", "float32", "bfloat16")}
+    assert [name for name, block in kinds.items() if block._enabled] == ["bfloat16"]

@@ -109,6 +109,13 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path, uninterrupt
     assert f"passed over: {newest(folder)}" in caplog.text
 
 
+@pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"schema": 1, "kind": "fit-1", "facts": {}}'])
+def test_a_damaged_manifest_is_a_damaged_state(tmp_path, uninterrupted, manifest):
+    folder = stopped(tmp_path, after=4)
+    (newest(folder) / "manifest.json").write_text(manifest)
+    assert trained(resume=Resume(root=folder)) == uninterrupted
+
+
 def test_with_no_whole_state_left_the_training_does_not_silently_begin_anew(tmp_path):
     folder = stopped(tmp_path, after=20)
     for kind in KINDS:
@@ -133,6 +140,6 @@ def test_the_state_of_another_training_is_refused(tmp_path, options, what):
 
 
 def test_other_threads_are_told_not_refused(tmp_path, caplog):
-    folder = stopped(tmp_path, after=3)
-    trained(resume=Resume(root=folder), threads=2)
+    folder = stopped(tmp_path, after=11, epochs=1)
+    trained(resume=Resume(root=folder), threads=2, epochs=1)
     assert "other threads" in caplog.text

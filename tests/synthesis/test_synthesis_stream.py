@@ -11,7 +11,8 @@ import pytest
 from decode_stories import CONFIGS, MIMIC, PIC, Source, make_plan, prepared, write_raw
 
 from fairsynth import artefacts
-from fairsynth.synthesis import decode
+from fairsynth.extraction import Rules
+from fairsynth.synthesis import decode, tables
 from fairsynth.synthesis.decode import write_events, write_tables
 from fairsynth.visits.records import Records, regrouped
 
@@ -52,15 +53,15 @@ def test_the_same_files_are_written_whatever_the_parts(site: tuple[Source, Path,
 def test_the_same_patients_are_written_whatever_a_shard_holds(
     site: tuple[Source, Path, Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, tables = written(site, tmp_path / "whole", site[2])
+    whole, one = written(site, tmp_path / "whole", site[2])
     monkeypatch.setattr(decode, "SHARD_PATIENTS", 6)  # of 48
     shards, again = written(site, tmp_path / "shards", site[2])
     assert sorted(path.name for path in (shards / "data").iterdir()) == [f"{n}.parquet" for n in range(8)]
     assert pl.read_parquet(shards / "data" / "*.parquet").equals(pl.read_parquet(whole / "data" / "*.parquet"))
-    assert content(again) == content(tables)
+    assert content(again) == content(one)
     facts = [artefacts.read_manifest(folder, kind="events")["facts"] for folder in (whole, shards)]
     assert facts[0] == facts[1]
-    facts = [artefacts.read_manifest(folder, kind="tables")["facts"] for folder in (tables, again)]
+    facts = [artefacts.read_manifest(folder, kind="tables")["facts"] for folder in (one, again)]
     assert facts[0] == facts[1]
 
 
@@ -81,6 +82,22 @@ def test_one_shard_is_in_memory_at_a_time(
     write_events(parts(), root=site[1], out=tmp_path, seed=3)
     assert len(ahead) == 11
     assert max(ahead) == 0  # every patient drawn so far is on disk before the next part is asked for
+
+
+def test_one_shard_becomes_rows_at_a_time(
+    site: tuple[Source, Path, Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "SHARD_PATIENTS", 4)
+    events = write_events(site[2], root=site[1], out=tmp_path, seed=3)
+    held, made = [], tables.Source.of
+
+    def of(frame: pl.DataFrame, rules: Rules) -> tables.Source:
+        held.append(frame["subject_id"].n_unique())
+        return made(frame, rules)
+
+    monkeypatch.setattr(tables.Source, "of", of)
+    write_tables(events, config=CONFIGS / site[0].name, out=tmp_path)
+    assert held == [4] * 12
 
 
 @pytest.mark.parametrize("sizes", [(), (1,), (5, 0, 5), (20, 3), (48,)])
