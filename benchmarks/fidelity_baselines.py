@@ -1,4 +1,4 @@
-"""What HALO's likelihood is compared with: unigram, first-order Markov and LSTM, whose tokens of a visit are independent.
+"""What HALO's likelihood is compared with: unigram, first-order Markov, LSTM. Their tokens of a visit are independent.
 
 In:  training, validation and held-out `Records`.   Out: nats a predicted visit (label visits included) on the held-out.
 Never: a cell that cannot be on: a label visit is charged its context tokens only, a visit its codes and `end` only.
@@ -25,13 +25,15 @@ from fairsynth.seeds import numpy_stream, torch_stream
 from fairsynth.visits.layout import TokenLayout, Vocabulary
 from fairsynth.visits.records import Records
 
-EPOCHS, PATIENCE, BATCH, LEARNING_RATE, WEIGHT_DECAY = 60, 3, 64, 2e-3, 0.01
+PATIENCE, BATCH, LEARNING_RATE, WEIGHT_DECAY = 3, 64, 2e-3, 0.01
 SIZE = 128  # of the LSTM, and of its embedding
 MEASURED = 512  # patients in one batch without a gradient
 
 
-def baseline_nll(train: Records, *, validation: Records, test: Records, vocabulary: Vocabulary, seed: int) -> dict[str, float]:
-    """Nats a predicted visit of each baseline on `test`."""
+def baseline_nll(
+    train: Records, *, validation: Records, test: Records, vocabulary: Vocabulary, seed: int, epochs: int
+) -> dict[str, float]:
+    """Nats a predicted visit of each baseline on `test`; `epochs` at most."""
     layout = vocabulary.layout
     rates = torch.from_numpy(base_rates(train, vocabulary=vocabulary)).float()
     label_visits = _label_visit_nats(test, rates=rates, layout=layout)
@@ -39,7 +41,8 @@ def baseline_nll(train: Records, *, validation: Records, test: Records, vocabula
     found = {}
     for name, network in _networks(rates, layout=layout, seed=seed).items():
         if name != "unigram":
-            _fit(network, train=train, validation=validation, layout=layout, seed=seed)
+            order = [numpy_stream(seed, "baselines", epoch) for epoch in range(epochs)]
+            _fit(network, train=train, validation=validation, layout=layout, order=order)
         found[name] = (label_visits + _nats(network, test, layout=layout)) / predicted
     return found
 
@@ -113,12 +116,14 @@ def _before(patients: Patients) -> Tensor:
     return places < patients.visits[:, None]
 
 
-def _fit(network: nn.Module, *, train: Records, validation: Records, layout: TokenLayout, seed: int) -> None:
+def _fit(
+    network: nn.Module, *, train: Records, validation: Records, layout: TokenLayout, order: list[np.random.Generator]
+) -> None:
     """AdamW until the validation NLL has not fallen for `PATIENCE` epochs; the best weights stay."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     best, kept, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    for epoch in range(EPOCHS):
-        for rows in shuffled(len(train), size=BATCH, order=numpy_stream(seed, "baselines", epoch)):
+    for each in order:
+        for rows in shuffled(len(train), size=BATCH, order=each):
             patients = _patients(train, rows, layout=layout)
             optimiser.zero_grad()
             loss = functional.binary_cross_entropy_with_logits(network(patients), patients.target, reduction="sum")

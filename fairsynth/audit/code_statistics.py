@@ -41,8 +41,8 @@ def code_statistics(records: Records, *, codes: int) -> CodeStatistics:
     return CodeStatistics(
         visit=np.asarray(visits.sum(axis=0), dtype=np.float64).ravel() / max(records.visits, 1),
         record=np.asarray(bags.sum(axis=0), dtype=np.float64).ravel() / max(len(records), 1),
-        same_visit=sparse.csr_array(sparse.triu(visits.T @ visits, k=1)) / max(records.visits, 1),
-        sequential=sparse.csr_array(visits[later - 1].T @ visits[later]) / max(len(later), 1),
+        same_visit=sparse.csr_array(sparse.triu(visits.T @ visits, k=1) / max(records.visits, 1)),
+        sequential=sparse.csr_array(visits[later - 1].T @ visits[later] / max(len(later), 1)),
     )
 
 

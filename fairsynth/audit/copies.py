@@ -11,6 +11,7 @@ import numpy as np
 from fairsynth.audit.code_statistics import record_matrix
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.visits.records import Records
+import itertools
 
 _CELLS = 20_000_000  # distances held at once
 
@@ -61,4 +62,4 @@ def _record_keys(records: Records) -> list[bytes]:
 
 
 def _keys(values: IntArray, offsets: IntArray) -> list[bytes]:
-    return [values[start:stop].tobytes() for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:stop].tobytes() for start, stop in itertools.pairwise(offsets)]

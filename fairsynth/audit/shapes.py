@@ -64,7 +64,7 @@ def values(records: Records, *, vocabulary: Vocabulary) -> dict[str, FloatArray]
 def _held(tokens: IntArray, variable: list[str], name: str) -> IntArray:
     """Those of `tokens` that are the variable's."""
     belongs = np.array([each == name for each in variable])
-    return tokens[belongs[tokens]]
+    return np.asarray(tokens[belongs[tokens]])
 
 
 def _middles(vocabulary: Vocabulary) -> tuple[FloatArray, list[str]]:

@@ -25,8 +25,8 @@ from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Descent, Objective, adam, nll
 from fairsynth.generator.model import Halo, build, initial_weights, weights_of
-from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
 from fairsynth.generator.priming import prime
+from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
 from fairsynth.generator.train import shuffled, threads
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import numpy_stream

@@ -36,7 +36,9 @@ from fairsynth.visits.records import Records
 CODE_ANSWERS = 1.0  # of unit k to code k
 CONTEXT_ANSWERS = 4.0  # of unit k to token k of the label visit, or of a block: there are few, and they say much
 RULES_OUT = -4.0  # of a block's unit k to its later tokens: -16 logits in all
-MAXIMUM_ODDS = 3.0  # log-odds of the last token of a block where no earlier one is on: it is left to learn that it must be
+MAXIMUM_ODDS = (
+    3.0  # log-odds of the last token of a block where no earlier one is on: it is left to learn that it must be
+)
 LEAST_VARIANCE = 1e-3  # of a context token: rarer ones begin no louder
 
 

@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 
 from fairsynth.audit.code_statistics import code_statistics, coefficient, on_union, r2
 from fairsynth.visits.records import Records
+import itertools
 
 CODES = 4
 
@@ -48,7 +49,7 @@ def test_each_share_of_two_patients_is_the_one_counted_by_hand():
 def test_statistics_equal_counting_over_dense_visits(patients):
     dense = [[np.isin(np.arange(CODES), codes) for codes in patient] for patient in patients]
     visits = np.array([row for patient in dense for row in patient], dtype=float)
-    pairs = [(before, after) for patient in dense for before, after in zip(patient, patient[1:], strict=False)]
+    pairs = [(before, after) for patient in dense for before, after in itertools.pairwise(patient)]
     found = code_statistics(records_of(patients), codes=CODES)
     assert found.visit == pytest.approx(visits.mean(axis=0))
     assert found.record == pytest.approx(np.mean([np.any(patient, axis=0) for patient in dense], axis=0))
