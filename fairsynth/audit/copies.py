@@ -6,12 +6,13 @@ Never: a verdict. Real patients resemble each other too, so read each figure bes
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from fairsynth.audit.code_statistics import record_matrix
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.visits.records import Records
-import itertools
 
 _CELLS = 20_000_000  # distances held at once
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import audit_toy as toy
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from sklearn.metrics import r2_score
 
 from fairsynth.audit.code_statistics import code_statistics, coefficient, on_union, r2
 from fairsynth.visits.records import Records
-import itertools
 
 CODES = 4
 
