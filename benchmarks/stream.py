@@ -50,10 +50,11 @@ def worker(folder: Path, patients: int) -> None:
     """Train the model in `folder`, or generate patients with it."""
     from fairsynth.experiments.generate import generate, source_of_model
     from fairsynth.experiments.train import Model, train
+    from fairsynth.halo import conditions
 
     if patients:
         source, out = source_of_model(Model(root=folder / "model")), folder / str(patients)
-        generate(source, number=patients, condition=(None, None), out=out, seed=1)
+        generate(source, conditions=conditions(source.vocabulary, patients), out=out, seed=1)
     else:
         train(folder / "study.yaml", out=folder / "model")
 

@@ -116,6 +116,8 @@ class HALO:
             _check(validation, vocabulary=vocabulary)
         config = self.config or default_size(records, validation)
         model = start(records, vocabulary=vocabulary, config=config, seed=self.seed)
+        if (device := device_of(self.fitting)).type != "cpu":  # where the head is laid out otherwise
+            model = build(weights_of(model), vocabulary=vocabulary, config=config, device=device)
         train, held = (
             Sequences.of(part, vocabulary=vocabulary, maximum_visits=config.maximum_visits)
             for part in (records, validation)
@@ -146,15 +148,7 @@ class HALO:
 
         Raises ConfigError on a name that the vocabulary does not have, or a number below 1.
         """
-        words = self.vocabulary
-        if number < 1:
-            raise ConfigError.of("no patients asked for", where=f"{number}", expected="a number of 1 or more")
-        given: dict[str, IntArray] = {}
-        for name, value, known in (("group", group, words.groups), ("sex", sex, words.sexes), ("age", age, words.ages)):
-            if value is not None and value not in known:
-                raise ConfigError.of(f"unknown {name}", where=value, expected=f"one of: {', '.join(known)}")
-            given[name] = np.full(number, FREE if value is None else known.index(value), dtype=np.int64)
-        return Conditions(label=np.full(number, FREE if label is None else label, dtype=np.int64), **given)
+        return conditions(self.vocabulary, number, group=group, label=label, sex=sex, age=age)
 
     def sample(self, patients: int | Conditions, *, seed: int = 0, batch_size: int = 256) -> Records:
         """New patients: a number of them, or one for each of `patients`, in their order.
@@ -173,7 +167,9 @@ class HALO:
         """
         if isinstance(patients, Records):
             _check(patients, vocabulary=self.vocabulary)
-        wanted = self.conditions(patients) if isinstance(patients, int) else patients
+        wanted = conditions(self.vocabulary, patients) if isinstance(patients, int) else patients
+        if not len(wanted):
+            raise ConfigError.of("no patients asked for", where="0", expected="at least one")
         own = stream(seed, "halo", "continue" if isinstance(wanted, Records) else "sample")
         parts = stream_patients(self.model, conditions=wanted, seed=own, batch_size=batch_size)
         while True:
@@ -233,9 +229,37 @@ class HALO:
         loaded = cls(generator.config, fitting, seed=facts["seed"])
         loaded.history = History(epochs=tuple(Epoch(**epoch) for epoch in facts["history"]))
         loaded._vocabulary = generator.vocabulary
-        model = build(generator.weights, vocabulary=generator.vocabulary, config=generator.config)
-        loaded._model = model.to(device_of(fitting))
+        loaded._model = build(
+            generator.weights,
+            vocabulary=generator.vocabulary,
+            config=generator.config,
+            device=device_of(fitting),
+        )
         return loaded
+
+
+def conditions(
+    vocabulary: Vocabulary,
+    number: int,
+    *,
+    group: str | None = None,
+    label: int | None = None,
+    sex: str | None = None,
+    age: str | None = None,
+) -> Conditions:
+    """See `HALO.conditions`."""
+    if number < 1:
+        raise ConfigError.of("no patients asked for", where=f"{number}", expected="a number of 1 or more")
+    given: dict[str, IntArray] = {}
+    for name, value, known in (
+        ("group", group, vocabulary.groups),
+        ("sex", sex, vocabulary.sexes),
+        ("age", age, vocabulary.ages),
+    ):
+        if value is not None and value not in known:
+            raise ConfigError.of(f"unknown {name}", where=value, expected=f"one of: {', '.join(known)}")
+        given[name] = np.full(number, FREE if value is None else known.index(value), dtype=np.int64)
+    return Conditions(label=np.full(number, FREE if label is None else label, dtype=np.int64), **given)
 
 
 def default_size(*parts: Records) -> GeneratorConfig:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fairsynth.cli.console import errors, output
+from fairsynth.cli.console import output
+from fairsynth.cli.progress import drawing
 from fairsynth.cli.study import JsonOption
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
@@ -33,6 +34,8 @@ def run(
     patients: Annotated[int, typer.Option(min=1, help="Number of synthetic patients.")] = 1000,
     group: Annotated[str | None, typer.Option(help="Only patients of this group.")] = None,
     label: Annotated[int | None, typer.Option(min=0, max=1, help="Only patients with this label.")] = None,
+    sex: Annotated[str | None, typer.Option(help="Only patients of this sex: female or male.")] = None,
+    age: Annotated[str | None, typer.Option(help="Only patients of this age band, such as 70-79.")] = None,
     arm: Annotated[
         Arm, typer.Option(help="Of a run: the fairness-optimised generator, or the plain one.")
     ] = Arm.fairsynth,
@@ -47,16 +50,18 @@ def run(
     """
     from fairsynth.experiments.generate import generate, source_of_model, source_of_run
     from fairsynth.experiments.train import Model
+    from fairsynth.halo import conditions
 
     model = Model(root=folder.resolve())
     if not model.exists and site is None:
         raise ConfigError.of("which site?", where="--site", expected="a site of the run", do="or the folder of a model")
-    with errors.status(f"sampling {patients:,} synthetic patients"):
-        if model.exists:
-            source = source_of_model(model)
-        else:
-            source = source_of_run(Run(root=folder.resolve()), site=str(site), arm=arm.value)
-        made = generate(source, number=patients, condition=(group, label), out=out, seed=seed)
+    if model.exists:
+        source = source_of_model(model)
+    else:
+        source = source_of_run(Run(root=folder.resolve()), site=str(site), arm=arm.value)
+    asked = conditions(source.vocabulary, patients, group=group, label=label, sex=sex, age=age)
+    with drawing(patients) as on_patients:
+        made = generate(source, conditions=asked, out=out, seed=seed, on_patients=on_patients)
     if as_json:
         typer.echo(json.dumps({"patients": made, "events": str(out / "events"), "tables": str(out / "tables")}))
         return

@@ -5,6 +5,8 @@ In:  events (journal lines and the runner's own).   Out: rich progress bars; pla
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +24,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+from fairsynth.cli.console import errors
 
 ARM_TITLES = {"plain": "training, plain generator", "fairsynth": "training, FairSynth generator"}
 
@@ -156,3 +160,17 @@ class TrainingProgress(StudyProgress):
             self.progress.update(self.current, note=note)
         if not self.console.is_terminal:
             self.console.print(f"  {note}", highlight=False)
+
+
+@contextmanager
+def drawing(patients: int) -> Iterator[Callable[[int], None]]:
+    """A bar of synthetic patients drawn, on standard error; then their tables are written."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), _Left(), console=errors, transient=True) as progress:
+        task = progress.add_task("drawing synthetic patients", total=patients)
+
+        def on_patients(drawn: int) -> None:
+            words = "writing their tables" if drawn == patients else "drawing synthetic patients"
+            progress.update(task, completed=drawn, description=words)
+
+        yield on_patients

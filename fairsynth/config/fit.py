@@ -13,7 +13,7 @@ from fairsynth.config.base import Fraction, Strict
 
 
 class FitConfig(Strict):
-    """Training with AdamW until the validation NLL no longer falls."""
+    """Training with AdamW until the validation NLL no longer falls; the warm-up is a tenth of all steps at most."""
 
     epochs: PositiveInt | None = None  # passes over the patients, at most; None: 12, up to 60 where patients are few
     batch_size: PositiveInt = 128  # patients a step

@@ -3,8 +3,9 @@
 In:  a model, training and validation sequences, `FitConfig`.   Out: the model with its best weights, `History`.
 Never: the network, global random state, an order of patients that depends on anything but the seed.
 
-The learning rate rises over `warm_up_steps`, then follows a half cosine over all steps of all epochs. The same
-arguments on the same CPU give the same bytes, whether the training was killed and resumed in between (`resume`) or not.
+The learning rate rises over `warm_up_steps` (at most a tenth of all), then follows a half cosine over all steps of all
+epochs. The same arguments on the same CPU give the same bytes, whether the training was killed and resumed in between
+(`resume`) or not.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def fit(
     on_epoch: OnEpoch = lambda _: None,
     on_step: OnStep = lambda _, __: None,
 ) -> History:
-    """Train `model`, move it to the device of `config`, and leave the weights of the best validation NLL in it.
+    """Train `model` on the device of `config` (best laid out for it, see `build`), and leave the weights of the best
+    validation NLL in it.
 
     Without `validation` patients, all epochs are run and the last weights kept. With `resume`, states are written to
     its folder on the way, and a training that was killed goes on from the newest. Raises ConfigError when there is no
@@ -119,7 +121,13 @@ class _Fit:
         positions = float(self.train.steps.mean())
         optimiser = adam(self.model, learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
         objective = Objective(layout=self.train.layout, positions=positions)
-        self.descent = Descent(model=self.model, optimiser=optimiser, sequences=self.train, objective=objective)
+        self.descent = Descent(
+            model=self.model,
+            optimiser=optimiser,
+            sequences=self.train,
+            objective=objective,
+            precision=precision_of(self.config, self.model.device),
+        )
         self.total = torch.zeros((), dtype=torch.float64, device=self.model.device)
 
     @property
@@ -157,7 +165,7 @@ class _Fit:
         self.history = History(epochs=tuple(Epoch(**epoch) for epoch in at["epochs"]))
         self.batch, self.descent.part, self.best = at["batch"], at["part"], state.arrays.get("best")
         self.total.fill_(float(state.arrays["epoch"]["total"][0]))
-        restore(self.model, self.descent.optimiser, arrays=state.arrays, steps=self.steps)
+        restore(self.model, self.descent.optimiser, arrays=state.arrays)
         if (at["threads"], at["device"]) != (torch.get_num_threads(), self.model.device.type):
             LOGGER.warning("other threads or another device than before: the weights may differ in their last digits")
 
@@ -191,9 +199,7 @@ class _Fit:
                 continue
             for group in self.descent.optimiser.param_groups:
                 group["lr"] = learning_rate(self.steps, steps=every, config=self.config)
-            with precise(self.config, self.model.device):
-                loss = self.descent.step(rows)
-            self.total += loss.double() * (nats * len(rows))
+            self.total += self.descent.step(rows).double() * (nats * len(rows))
             self.batch = place + 1
             if self.resume is not None and self.resume.due:
                 self.resume.write(self._state())
@@ -252,7 +258,8 @@ def learning_rate(step: int, *, steps: int, config: FitConfig) -> float:
     low = config.final_learning_rate_share
     along = step / max(steps - 1, 1)
     cosine = low + (1 - low) * (1 + math.cos(math.pi * along)) / 2
-    warm = min(1.0, (step + 1) / (config.warm_up_steps + 1))
+    warm_up = min(config.warm_up_steps, steps // 10)
+    warm = min(1.0, (step + 1) / (warm_up + 1))
     return config.learning_rate * warm * cosine
 
 
@@ -264,11 +271,11 @@ def device_of(config: FitConfig) -> torch.device:
     return torch.device("cuda" if found and config.device != "cpu" else "cpu")
 
 
-def precise(config: FitConfig, device: torch.device) -> torch.autocast:
-    """Matrix products in the precision that `config` names, inside the block; sums and weights stay float32."""
+def precision_of(config: FitConfig, device: torch.device) -> torch.dtype | None:
+    """What matrix products are computed in, None for that of the weights; sums and weights stay float32."""
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    return torch.bfloat16 if wanted else None
 
 
 @contextmanager

@@ -140,18 +140,21 @@ def arrays_of(model: Halo, optimiser: torch.optim.Optimizer) -> dict[str, Arrays
         group: {name: packed(optimiser.state[own][key], name, model=model) for name, own in model.named_parameters()}
         for group, key in MOMENTS.items()
     }
-    return {"weights": weights_of(model), **moments}
+    steps = next(iter(optimiser.state.values()))[
+        "step"
+    ]  # of all weights; fewer than were asked for if some were skipped
+    return {"weights": weights_of(model), **moments, "adam": {"steps": steps.reshape(1).cpu().numpy()}}
 
 
-def restore(model: Halo, optimiser: torch.optim.Optimizer, *, arrays: Mapping[str, Arrays], steps: int) -> None:
-    """Put model and optimiser where `arrays_of` found them, after `steps` steps. Raises ProtocolError on a misfit."""
+def restore(model: Halo, optimiser: torch.optim.Optimizer, *, arrays: Mapping[str, Arrays]) -> None:
+    """Put model and optimiser where `arrays_of` found them. Raises ProtocolError on a misfit."""
     for group in ("weights", *MOMENTS):
         check_weights(arrays[group], model=model)
     set_weights(model, arrays["weights"])
     for name, own in model.named_parameters():
         moments = {key: unpacked(arrays[group][name], name, model=model) for group, key in MOMENTS.items()}
         optimiser.state[own] = {
-            "step": torch.tensor(float(steps), device=own.device),
+            "step": torch.tensor(float(arrays["adam"]["steps"][0]), device=own.device),
             **{key: values.to(own.device) for key, values in moments.items()},
         }
 

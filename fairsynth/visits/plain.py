@@ -92,6 +92,8 @@ def from_frames(
     """
     told, people = _polars(events), None if patients is None else _polars(patients)
     _require(told, ("patient", "visit", "code"), where="events")
+    if nobodys := told["patient"].null_count():
+        raise CohortError.of("codes of nobody", where=f"{nobodys} rows of events", expected="a patient in each")
     if people is None:
         people = told.select("patient").unique().sort("patient")
     _require(people, ("patient",), where="patients")
@@ -231,6 +233,10 @@ def _of_people(people: pl.DataFrame) -> Iterator[Problem]:
 
 
 def _of_codes(codes: pl.DataFrame) -> Iterator[Problem]:
+    if lost := codes["position"].null_count():
+        yield Problem(
+            what="codes without a visit", where=f"{lost} of {len(codes)} codes", expected="a number or a date"
+        )
     if lost := codes.filter(pl.col("code").is_null() | (pl.col("code") == "")).height:
         yield Problem(what="empty codes", where=f"{lost} of {len(codes)} codes", expected="a text each")
 

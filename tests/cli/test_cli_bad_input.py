@@ -200,6 +200,7 @@ def test_check_tells_what_is_right_and_writes_nothing(study, tmp_path, capsys):
         (["audit", "nowhere"], "no finished run"),
         (["generate", "nowhere", "--site", "a", "--out", "x"], "no finished run|no such site"),
         (["study", "nowhere.yaml"], "missing file"),
+        (["train", "nowhere.yaml", "--out", "x"], "missing file"),
         (["extract", "nowhere", "--config", "nowhere"], "missing"),
     ],
 )
@@ -214,7 +215,20 @@ def test_a_path_that_leads_nowhere_is_named(arguments, expected, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "simulate", "extract", "study", "generate", "audit", "report", "check", "init-site", "vocabulary"]
+    "verb",
+    [
+        "demo",
+        "simulate",
+        "extract",
+        "study",
+        "train",
+        "generate",
+        "audit",
+        "report",
+        "check",
+        "init-site",
+        "vocabulary",
+    ],
 )
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -18,8 +18,9 @@ import pytest
 from fairsynth.artefacts import read_manifest, sha256_folder
 from fairsynth.cli import main
 from fairsynth.errors import ArtefactError, ConfigError
+from fairsynth.experiments.generate import generate, source_of_model
 from fairsynth.experiments.train import Model, train
-from fairsynth.halo import HALO
+from fairsynth.halo import HALO, conditions
 from fairsynth.visits.cohort import load_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +84,9 @@ def test_the_generators_folder_holds_weights_and_what_they_mean_and_no_patient(t
 def test_the_command_says_where_the_model_is_and_how_good(study: Path, tmp_path: Path, capsys) -> None:
     options = ("--site", "zhejiang", "--out", tmp_path / "model", "--epochs", 1, "--json")
     assert fairsynth("train", study, *options) == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "epoch 1 of 1: training NLL" in printed.err
+    said = json.loads(printed.out)
     assert (said["model"], said["best_epoch"], said["epochs"]) == (str(tmp_path / "model"), 1, 1)
     assert said["validation"] > 0
 
@@ -159,11 +162,12 @@ def test_a_folder_of_something_else_is_left_alone(study: Path, tmp_path: Path) -
 
 
 def test_a_model_generates_events_and_tables_without_a_server(trained: Model, tmp_path: Path, capsys) -> None:
-    options = ("--patients", 40, "--group", "yi", "--label", 1, "--out", tmp_path / "new", "--json")
+    options = ("--patients", 40, "--group", "yi", "--label", 1, "--sex", "female", "--out", tmp_path / "new", "--json")
     assert fairsynth("generate", trained.root, *options) == 0
     assert json.loads(capsys.readouterr().out)["patients"] == 40
     patients = pl.read_csv(tmp_path / "new" / "tables" / "PATIENTS.csv", infer_schema=False)
     assert len(patients) == 40
+    assert set(patients["GENDER"]) == {"F"}
     events = pl.read_parquet(tmp_path / "new" / "events" / "data" / "*.parquet")
     assert events["subject_id"].n_unique() == 40
     assert (events["code"] == "MEDS_DEATH").sum() == 40
@@ -176,9 +180,29 @@ def test_the_same_seed_generates_the_same_files(trained: Model, tmp_path: Path) 
     assert one == same != other
 
 
+def test_what_a_killed_process_left_is_no_obstacle_and_drawing_is_told(trained: Model, tmp_path: Path) -> None:
+    (tmp_path / "new" / ".events.left").mkdir(parents=True)
+    source, told = source_of_model(trained), []
+    asked = conditions(source.vocabulary, 300)
+    assert generate(source, conditions=asked, out=tmp_path / "new", seed=1, on_patients=told.append) == 300
+    assert told == [256, 300]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"events", "tables"}
+
+
+def test_events_without_their_tables_do_not_stay(trained: Model, tmp_path: Path, monkeypatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fairsynth.experiments.generate.write_tables", fails)
+    source = source_of_model(trained)
+    with pytest.raises(OSError, match="disk full"):
+        generate(source, conditions=conditions(source.vocabulary, 5), out=tmp_path / "new", seed=1)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(("--group", "martian"), "unknown group"), (("--out", "."), "folder not empty")],
+    [(("--group", "martian"), "unknown group"), (("--age", "9"), "unknown age"), (("--out", "."), "folder not empty")],
 )
 def test_what_cannot_be_generated_is_told(trained: Model, tmp_path: Path, options, said: str, capsys) -> None:
     assert fairsynth("generate", trained.root, "--out", tmp_path / "new", *options) == 2

@@ -99,6 +99,8 @@ def test_the_learning_rate_warms_up_and_ends_at_its_final_share():
     assert rates[9] == pytest.approx(2.0, rel=1e-3)
     assert rates[499] == pytest.approx(2.0 * 0.55, rel=0.01)
     assert rates[-1] == pytest.approx(0.2, rel=1e-6)
+    few = [learning_rate(step, steps=30, config=config) for step in range(30)]
+    assert int(np.argmax(few)) == 3
 
 
 def test_the_best_epoch_is_that_of_the_lowest_validation_nll():
@@ -150,5 +152,5 @@ def test_half_the_digits_learn_as_much():
 
 def test_on_a_cpu_the_precision_is_full_unless_asked_for():
     device = torch.device("cpu")
-    kinds = {name: fitting.precise(FitConfig(precision=name), device) for name in ("auto", "float32", "bfloat16")}
-    assert [name for name, block in kinds.items() if block._enabled] == ["bfloat16"]
+    found = [fitting.precision_of(FitConfig(precision=name), device) for name in ("auto", "float32", "bfloat16")]
+    assert found == [None, None, torch.bfloat16]

@@ -8,7 +8,7 @@ import pytest
 
 import fairsynth
 from fairsynth.errors import ArtefactError, CohortError, ConfigError
-from fairsynth.halo import HALO, FitConfig, GeneratorConfig, Patient, from_patients, to_patients
+from fairsynth.halo import HALO, Conditions, FitConfig, GeneratorConfig, Patient, from_patients, to_patients
 
 FIELDS = ("codes", "visit_offsets", "patient_offsets", "context", "context_offsets", "group", "label")
 SIZE = GeneratorConfig(embedding=16, layers=1, heads=2, maximum_visits=6)
@@ -145,3 +145,5 @@ def test_what_does_not_fit_is_refused(model):
         model.conditions(3, group="west")
     with pytest.raises(ConfigError, match="no patients asked for"):
         model.sample(0)
+    with pytest.raises(ConfigError, match="no patients asked for"):
+        model.sample(Conditions.free(0))

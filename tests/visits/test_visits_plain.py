@@ -136,6 +136,12 @@ def test_patients_that_a_given_vocabulary_cannot_say_are_refused(changed, said):
     [
         (EVENTS.drop("visit"), PEOPLE, "missing column: events  visit"),
         (EVENTS, PEOPLE.drop("patient"), "missing column: patients  patient"),
+        (
+            EVENTS.with_columns(visit=pl.when(pl.col("visit") > 4).then("visit")),
+            PEOPLE,
+            "codes without a visit: 3 of 5",
+        ),
+        (EVENTS.with_columns(patient=None), None, "codes of nobody: 5 rows"),
         (EVENTS, PEOPLE.head(1), "not listed: 3 rows of events"),
         (EVENTS, pl.concat([PEOPLE, PEOPLE]), "listed twice: 2 rows"),
         (EVENTS.filter(pl.col("patient") == "bo"), PEOPLE, "without a visit: 1 of 2"),
