@@ -104,7 +104,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print(json.dumps({"gpu": None}) if options.json else "no GPU here: nothing is measured")
         return
-    figures = measure(QUICK if options.quick else FULL, device=torch.device("cuda"), say=not options.json)
+    figures = measure(QUICK if options.quick else FULL, device=torch.device("cuda", 0), say=not options.json)
     print(json.dumps(figures, indent=None if options.json else 1))
 
 

@@ -11,8 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import sdpa_kernel
 
-from fairsynth.generator.model import Block, Halo
+from fairsynth.generator.model import ATTENTION, Block, Halo
 
 _ROOM = 8  # rows that the cache grows by
 
@@ -51,6 +52,13 @@ class Cache:
             self.values = [functional.pad(value, pad) for value in self.values]
         seen = torch.arange(longest, device=rows.device) <= self.lengths[:, None]  # (n, longest)
         mask = None if bool(seen.all()) else seen[:, None, None]
+        with sdpa_kernel(ATTENTION):
+            rows = self._read(rows, patients, mask=mask, longest=longest)
+        self.lengths = self.lengths + 1
+        return cast(Tensor, self.model.norm(rows))
+
+    def _read(self, rows: Tensor, patients: Tensor, *, mask: Tensor | None, longest: int) -> Tensor:
+        """(n, E) -> (n, E) through all blocks."""
         for layer, block in enumerate(cast(list[Block], self.model.blocks)):
             query, key, value = _heads(block.project(rows), block.heads)
             self.keys[layer][patients, :, self.lengths] = key
@@ -59,8 +67,7 @@ class Cache:
                 query[:, :, None], self.keys[layer][:, :, :longest], self.values[layer][:, :, :longest], attn_mask=mask
             )
             rows = block.add(rows, attended.reshape(rows.shape))
-        self.lengths = self.lengths + 1
-        return cast(Tensor, self.model.norm(rows))
+        return rows
 
     def _read_start(self) -> Tensor:
         """(1, E) the history after the start row, which sees itself only."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairsynth.generator.batch import Batch, PanelRows
-from fairsynth.generator.triangular import BLOCK, Panel, Triangle, edges
+from fairsynth.generator.triangular import ALIGNED, BLOCK, Panel, Triangle, edges, rounded
 
 Target = Literal["codes", "label"]
 
@@ -63,6 +63,11 @@ class Head(nn.Module):
         self.output = nn.Parameter(torch.empty(self.output_shape.size))  # W
         self.output_bias = nn.Parameter(torch.empty(tokens))  # c
 
+    @property
+    def width(self) -> int:
+        """Columns of a matrix of units: E + V - 1, and as many zeros as panels reach beyond."""
+        return rounded(self.embedding + self.high.out_features) + ALIGNED
+
     def triangles(self) -> dict[str, Triangle]:
         """The triangular weights, by name within the head."""
         return {"low": self.low_shape, "tokens": self.tokens_shape, "output": self.output_shape}
@@ -80,11 +85,16 @@ class Head(nn.Module):
         low, high = self.begin(history)
         codes, number = self.codes, len(batch)
         *code_panels, context_panel = self.tokens_shape.views(self.tokens)
-        added = [functional.pad(_bag(p, w), (p.low, 0)) for p, w in zip(batch.visits, code_panels, strict=True)]
+        columns = self.high.out_features
+        added = [
+            functional.pad(_bag(rows, panel)[:, : columns - rows.low], (rows.low, 0))
+            for rows, panel in zip(batch.visits, code_panels, strict=True)
+        ]
         visits = torch.cat([low[1:], functional.relu(high[1:] + sum(added))], dim=1)
         context = functional.relu(high[:1, codes:] + _bag(batch.contexts, context_panel))
         shared = torch.cat([low[:1], functional.relu(high[:1, :codes])], dim=1).expand(number, -1)
         units = torch.cat([torch.cat([shared, context], dim=1), visits])
+        units = functional.pad(units, (0, self.width - units.shape[1]))
         parts = [
             functional.linear(units[:, : panel.last], view)
             for panel, view in zip(self.output_shape.panels, self.output_shape.views(self.output), strict=True)
@@ -146,16 +156,18 @@ class _Work:
         return total * self.terms.scale
 
     def _units(self) -> None:
-        """`units` (R, E + V - 1), of which row 0 is right up to E + C; `context` (B, X - 1) units of label visits."""
+        """`units` (R, width), of which row 0 is right up to E + C; `context` (B, X - 1) units of label visits."""
         head, batch, size, codes = self.head, self.batch, self.head.embedding, self.head.codes
         (low,) = head.low_shape.views(head.low)
-        low_part = self.products.times(self.history, low.T).add_(head.low_bias)
-        high_part = self.products.times(self.history, head.high.weight.T).add_(head.high.bias)
-        self.units = units = torch.cat([low_part, high_part], dim=1)
+        self.stop = size + head.high.out_features  # of real columns
+        self.units = units = self.history.new_zeros(len(self.history), head.width)
+        torch.add(self.products.times(self.history, low.T), head.low_bias, out=units[:, :size])
+        high = self.products.times(self.history, head.high.weight.T)
+        torch.add(high, head.high.bias, out=units[:, size : self.stop])
         *code_views, context_view = head.tokens_shape.views(head.tokens)
         for rows, view in zip(batch.visits, code_views, strict=True):
-            units[1:, size + rows.low :] += _bag(rows, view)
-        self.context = torch.relu(units[:1, size + codes :] + _bag(batch.contexts, context_view))
+            units[1:, size + rows.low : size + rows.low + view.shape[1]] += _bag(rows, view)
+        self.context = torch.relu(units[:1, size + codes : self.stop] + _bag(batch.contexts, context_view))
         units.relu_()
         self.to_units = torch.zeros_like(units) if self.trains else units
 
@@ -188,7 +200,7 @@ class _Work:
         head, batch, panel = self.head, self.batch, self.head.output_shape.panels[-1]
         weight, split = head.output_shape.views(head.output)[-1], head.embedding + head.codes
         shared, own = weight[:, :split], weight[:, split:]
-        units, mine = self.units[:, :split], self.units[1:, split:]
+        units, mine = self.units[:, :split], self.units[1:, split : self.stop]
         first = self.products.times(units, shared.T).add_(head.output_bias[panel.low :])
         label_visits = self.products.times(self.context, own.T).add_(first[:1])
         visits = self.products.times(mine, own.T).add_(first[1:])
@@ -214,7 +226,7 @@ class _Work:
             head.output_shape.trim(into, panel)
             _gradient(head.output_bias)[panel.low :] += both.sum(dim=0)
             self.products.add(self.to_units[:, :split], both, shared)
-            self.products.add(self.to_units[1:, split:], of_visits, own)
+            self.products.add(self.to_units[1:, split : self.stop], of_visits, own)
             self.to_context = self.products.times(of_labels, own)
         return total
 
@@ -250,22 +262,22 @@ class _Work:
         head, batch, size, codes = self.head, self.batch, self.head.embedding, self.head.codes
         to_units = self.to_units.mul_(self.units > 0)
         to_context = self.to_context.mul_(self.context > 0)
-        to_units[0, size + codes :] = to_context.sum(dim=0)
+        to_units[0, size + codes : self.stop] = to_context.sum(dim=0)
         shape = head.tokens_shape
         *code_views, context_view = shape.views(_gradient(head.tokens))
         for rows, panel, into in zip(batch.visits, shape.panels, code_views, strict=False):
-            _add_by_token(into, rows, to_units[1:, size + rows.low :])
+            _add_by_token(into, rows, to_units[1:, size + rows.low : size + rows.low + into.shape[1]])
             shape.trim(into, panel)
         _add_by_token(context_view, batch.contexts, to_context)
         shape.trim(context_view, shape.panels[-1])
-        to_low, to_high = to_units[:, :size], to_units[:, size:]
+        to_low, to_high = to_units[:, :size], to_units[:, size : self.stop]
         (low,), (into,) = head.low_shape.views(head.low), head.low_shape.views(_gradient(head.low))
         self.products.add(into, to_low.T, self.history)
         head.low_shape.trim(into, head.low_shape.panels[0])
         self.products.add(_gradient(head.high.weight), to_high.T, self.history)
         sums = to_units.sum(dim=0)
         _gradient(head.low_bias).add_(sums[:size])
-        _gradient(head.high.bias).add_(sums[size:])
+        _gradient(head.high.bias).add_(sums[size : self.stop])
         self.to_history = self.products.times(to_high, head.high.weight)
         self.products.add(self.to_history, to_low, low)
 
@@ -286,14 +298,17 @@ class _Products:
 
     def times(self, left: Tensor, right: Tensor) -> Tensor:
         """left @ right."""
-        return (left.to(self.inner) @ right.to(self.inner)).to(self.outer)
+        left, right = left.to(self.inner), right.to(self.inner)
+        if self.inner != self.outer and left.is_cuda:  # sums leave the chip as they are
+            return torch.mm(left, right, out_dtype=self.outer)
+        return (left @ right).to(self.outer)
 
     def add(self, into: Tensor, left: Tensor, right: Tensor) -> None:
         """into += left @ right."""
         if self.inner == self.outer:
             into.addmm_(left, right)
         else:
-            into += left.to(self.inner) @ right.to(self.inner)
+            into += self.times(left, right)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

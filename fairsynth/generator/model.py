@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fairsynth.config import GeneratorConfig
 from fairsynth.errors import Problem, ProtocolError
@@ -27,6 +28,9 @@ from fairsynth.generator.triangular import BLOCK, Triangle, block_for
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import torch_stream
 from fairsynth.visits.layout import Vocabulary
+
+# Not cuDNN's: it plans 5 ms for every new shape, and nearly every batch has one.
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Block(nn.Module):
@@ -107,8 +111,9 @@ class Halo(nn.Module):
     def histories(self, batch: Batch) -> Tensor:
         """(R, E) h_t after the start row (row 0) and after each patient's rows 1 .. T."""
         rows = torch.cat([self.start(), self.embed(batch.inputs.tokens, batch.inputs.starts, batch.positions)])
-        for block in self.blocks:
-            rows = block(rows, batch.buckets)
+        with sdpa_kernel(ATTENTION):
+            for block in self.blocks:
+                rows = block(rows, batch.buckets)
         return cast(Tensor, self.norm(rows))
 
     def start(self) -> Tensor:
@@ -117,7 +122,8 @@ class Halo(nn.Module):
 
     def embed(self, tokens: Tensor, starts: Tensor, positions: Tensor) -> Tensor:
         """Rows of tokens in CSR, and their positions -> (rows, E)."""
-        return functional.embedding_bag(tokens, self.embedding, starts, mode="sum") + self.positions[positions]
+        summed = functional.embedding_bag(tokens, self.embedding, starts, mode="sum")
+        return summed + self.positions.index_select(0, positions)
 
     def triangles(self) -> dict[str, Triangle]:
         """The triangular weights, by name."""

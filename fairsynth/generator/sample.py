@@ -27,7 +27,7 @@ from fairsynth.generator.conditions import FREE, Conditions
 from fairsynth.generator.decode import Cache
 from fairsynth.generator.label_visit import LabelVisits
 from fairsynth.generator.model import Halo, build
-from fairsynth.generator.uniforms import uniforms
+from fairsynth.generator.uniforms import uniforms_on
 from fairsynth.generator.visit import draw_visit, sparse
 from fairsynth.schemas import Arrays, IntArray
 from fairsynth.visits.layout import TokenLayout, Vocabulary
@@ -199,8 +199,8 @@ class _Pool:
 
     def _uniforms(self, patients: IntArray, visits: IntArray, *path: int) -> Tensor:
         tokens = self.model.layout.size
-        drawn = uniforms(self.seed, *path, patients=patients, visits=visits, tokens=tokens)
-        return torch.from_numpy(drawn).to(self.model.device)
+        device = self.model.device
+        return uniforms_on(device, self.seed, *path, patients=patients, visits=visits, tokens=tokens)
 
     def _keep(self, rows: Tensor, *, patients: IntArray, position: IntArray) -> None:
         row, token = (index.cpu().numpy() for index in rows.nonzero(as_tuple=True))

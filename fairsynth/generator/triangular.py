@@ -5,8 +5,8 @@ Never: a full-size mask, a number for an entry that does not exist in what is pa
 
 The code level's two layers are lower triangular: half of each matrix does not exist. A triangle is stored as one flat
 parameter, panel after panel: some rows, with the columns that any of them has. Products, gradients, optimiser steps and
-averages then skip the missing half, but for the small corner of each panel, which is kept zero. Packed, the corners
-are left out too.
+averages then skip the missing half, but for the small corner of each panel, which is kept zero, as are up to 7 columns
+that round its width up (a GPU multiplies only aligned rows at full speed). Packed, all that is left out too.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from torch import Tensor
 
 BLOCK = 256  # rows of a panel, where a product of few rows is slow and a missing half worth leaving out
 BLOCK_CUDA = 1024  # on a GPU: fewer, larger kernels
+ALIGNED = 8  # numbers: 16 bytes in bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Rows `low` .. `high` - 1 with columns `first` .. `last` - 1, whole, from `start` on in the flat parameter."""
+    """Rows `low` .. `high` - 1 with columns `first` .. `last` - 1, whole, from `start` on in the flat parameter.
+
+    Columns from `end` on are those that round the width up.
+    """
 
     low: int
     high: int
     first: int
     last: int
+    end: int
     start: int
 
     @property
@@ -46,7 +51,10 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Triangle:
-    """`lower`: row k has columns 0 .. k + shift - 1. `upper`: row k has columns k .. `columns` - 1."""
+    """`lower`: row k has columns 0 .. k + shift - 1. `upper`: row k has columns k .. `end` - 1.
+
+    The width of every panel but the last is rounded up.
+    """
 
     side: Literal["lower", "upper"]
     panels: tuple[Panel, ...]
@@ -58,7 +66,9 @@ class Triangle:
         panels: list[Panel] = []
         for low, high in itertools.pairwise(cuts):
             start = panels[-1].stop if panels else 0
-            panels.append(Panel(low=low, high=high, first=0, last=high - 1 + shift, start=start))
+            end = high - 1 + shift
+            last = end if high == cuts[-1] else rounded(end)
+            panels.append(Panel(low=low, high=high, first=0, last=last, end=end, start=start))
         return cls(side="lower", panels=tuple(panels), shift=shift)
 
     @classmethod
@@ -67,7 +77,8 @@ class Triangle:
         panels: list[Panel] = []
         for low, high in itertools.pairwise(cuts):
             start = panels[-1].stop if panels else 0
-            panels.append(Panel(low=low, high=high, first=low, last=columns, start=start))
+            last = columns if high == cuts[-1] else low + rounded(columns - low)
+            panels.append(Panel(low=low, high=high, first=low, last=last, end=columns, start=start))
         return cls(side="upper", panels=tuple(panels))
 
     @property
@@ -80,7 +91,7 @@ class Triangle:
         """Numbers that exist: the length of the packed vector."""
         if self.side == "lower":
             return sum(sum(range(panel.low, panel.high)) + self.shift * panel.shape[0] for panel in self.panels)
-        return sum(panel.last * panel.shape[0] - sum(range(panel.low, panel.high)) for panel in self.panels)
+        return sum(panel.end * panel.shape[0] - sum(range(panel.low, panel.high)) for panel in self.panels)
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Each panel of a flat tensor, (rows, columns)."""
@@ -92,6 +103,7 @@ class Triangle:
             view[:, panel.low + self.shift :].tril_(-1)
         else:
             view[:, : panel.high - panel.low].triu_()
+            view[:, panel.end - panel.first :].zero_()
 
     def keep(self, flat: Tensor) -> Tensor:
         """A copy of a flat tensor with every missing entry zero."""
@@ -119,7 +131,7 @@ class Triangle:
         """The (rows, `columns`) matrix, zeros and all."""
         full = flat.new_zeros(self.panels[-1].high, columns)
         for view, panel in self._pairs(flat):
-            full[panel.low : panel.high, panel.first : panel.last] = view
+            full[panel.low : panel.high, panel.first : panel.end] = view[:, : panel.end - panel.first]
         return full
 
     def _pairs(self, flat: Tensor) -> list[tuple[Tensor, Panel]]:
@@ -130,6 +142,11 @@ class Triangle:
         exists = torch.ones(panel.shape, dtype=torch.bool, device=device)
         self.trim(exists, panel)
         return exists
+
+
+def rounded(width: int) -> int:
+    """`width` rounded up to what is aligned."""
+    return -(-width // ALIGNED) * ALIGNED
 
 
 def block_for(device: torch.device | str) -> int:

@@ -21,7 +21,8 @@ from fairsynth.generator.head import Head
 def draw_visit(head: Head, history: Tensor, *, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """(n, E) histories, (n, V) uniforms -> (n, C) bool code tokens, (n,) bool whether the visit is the last."""
     size, codes = head.embedding, head.codes
-    units = torch.cat(head.begin(history), dim=1)  # (n, E + V - 1); high units wait for their tokens
+    units = torch.cat(head.begin(history), dim=1)  # (n, width); high units wait for their tokens
+    units = functional.pad(units, (0, head.width - units.shape[1]))
     threshold = torch.logit(uniform.to(history.dtype))
     visit = torch.zeros(len(history), codes, dtype=torch.bool, device=history.device)
     outputs, columns = head.output_shape.views(head.output), head.tokens_shape.views(head.tokens)
@@ -31,16 +32,16 @@ def draw_visit(head: Head, history: Tensor, *, uniform: Tensor) -> tuple[Tensor,
         width, split = panel.high - panel.low, size + panel.low
         own = slice(split, split + width)
         fixed = functional.linear(units[:, :split], weight[:, :split], head.output_bias[panel.low : panel.high])
-        corners = column[:, :width], weight[:, split:].T
+        corners = column[:, :width], weight[:, split : split + width - 1].T
         drawn = settle(fixed, units[:, own], corners=corners, threshold=threshold[:, panel.low : panel.high])
         visit[:, panel.low : panel.high] = drawn
         tokens, starts = sparse(drawn)
         if len(tokens):
-            units[:, split:] += functional.embedding_bag(tokens, column, starts, mode="sum")
+            units[:, split : split + column.shape[1]] += functional.embedding_bag(tokens, column, starts, mode="sum")
         units[:, own].relu_()
     units[:, size + codes :].relu_()
     last = outputs[-1][-1]
-    return visit, units @ last + head.output_bias[-1] > threshold[:, -1]
+    return visit, units[:, : len(last)] @ last + head.output_bias[-1] > threshold[:, -1]
 
 
 def settle(fixed: Tensor, units: Tensor, *, corners: tuple[Tensor, Tensor], threshold: Tensor) -> Tensor:
