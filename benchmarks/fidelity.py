@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,11 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.fidelity_baselines import baseline_nll
 from benchmarks.fidelity_data import DATA_SETS, cohort_of
 from benchmarks.fidelity_table import markdown
+from fairsynth.artefacts import code_version, sha256_json
 from fairsynth.audit.copies import copied_records, copied_visits, nearest
 from fairsynth.audit.evaluate import blind_scores
 from fairsynth.audit.predictors import FitSettings, LogisticRegression
-from fairsynth.audit.resemblance import Figures, mean_resemblance, reference
+from fairsynth.audit.resemblance import Figures, Reference, label_prevalence, mean_resemblance, reference
 from fairsynth.config import FitConfig, GeneratorConfig
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import nll
@@ -54,7 +55,7 @@ class Setting:
     simulated: int  # patients to simulate, where that is done
     generator: GeneratorConfig
     fit: FitConfig
-    baseline_epochs: int = 60  # at most
+    baseline_epochs: int = 30  # at most
     small: tuple[int, ...] = ()  # training patients of the runs on little data, which look for copies
 
 
@@ -64,27 +65,61 @@ FULL = Setting(
 QUICK = Setting(seeds=3, patients=4_000, simulated=5_000, generator=GeneratorConfig(), fit=FitConfig(), small=(200,))
 
 
-def measure(cohort: Cohort, setting: Setting) -> dict[str, Any]:
-    """All figures of a data set: `figures` (mean and interval over seeds; ceiling), and what they were made from."""
+def measure(cohort: Cohort, setting: Setting, *, kept: Path) -> dict[str, Any]:
+    """All figures of a data set: `figures` (mean and interval over seeds; ceiling), and what they were made from.
+
+    What is finished is kept as JSON below `kept`, and read from there the next time.
+    """
     cohort = _shuffled(cohort, patients=setting.patients)
+    real = reference(cohort.held_out, vocabulary=cohort.vocabulary)
+    steps = _Kept(folder=kept, setting=setting)
+    told = steps.get("fixed", lambda: _fixed(cohort, setting, real=real))
+    runs = [
+        steps.get(f"seed-{seed}", lambda seed=seed: _run(cohort, setting, real=real, seed=seed))  # type: ignore[misc]
+        for seed in range(1, setting.seeds + 1)
+    ]
+    small = {
+        str(number): steps.get(f"small-{number}", lambda number=number: _small(cohort, setting, patients=number))  # type: ignore[misc]
+        for number in setting.small
+        if number < len(cohort.train)
+    }
+    ceiling = told.pop("ceiling")
+    figures = {
+        name: {"synthetic": _interval([run[name] for run in runs]), "real": ceiling.get(name)} for name in runs[0]
+    }
+    return {**told, "seeds": setting.seeds, "figures": figures, "small": small}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """JSON files of finished steps, named by the step, the setting (but for the number of seeds) and the code."""
+
+    folder: Path
+    setting: Setting
+
+    def get(self, step: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the step found, now or before."""
+        key = sha256_json([code_version(), repr(replace(self.setting, seeds=0))])[:12]
+        path = self.folder / f"{step}-{key}.json"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            found = json.dumps(make())  # before the file is opened: a killed step leaves none
+            path.write_text(found, encoding="utf-8")
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+
+
+def _fixed(cohort: Cohort, setting: Setting, *, real: Reference) -> dict[str, Any]:
+    """What no seed changes: the data, the ceiling, the baselines' likelihood."""
     held_out, vocabulary = cohort.held_out, cohort.vocabulary
-    real = reference(held_out, vocabulary=vocabulary)
     ceiling = mean_resemblance(real, _pieces(cohort.train, size=len(held_out)))
     ceiling |= {"auroc": _auroc(cohort.train, cohort), **_copies(held_out, cohort)}
-    truth = mean_resemblance(real, [held_out])
-    runs = [_run(cohort, setting, real=real, seed=seed) for seed in range(1, setting.seeds + 1)]
-    small = {
-        str(number): _small(cohort, setting, patients=number) for number in setting.small if number < len(cohort.train)
-    }
     return {
         "patients": {name: len(getattr(cohort, name)) for name in ("train", "validation", "held_out")},
         "groups": {name: int((held_out.group == index).sum()) for index, name in enumerate(vocabulary.groups)},
         "tokens": vocabulary.layout.size,
-        "seeds": setting.seeds,
-        "figures": {
-            name: {"synthetic": _interval([run[name] for run in runs]), "real": ceiling.get(name)} for name in runs[0]
-        },
-        "held_out": {name: truth[name] for name in truth if name.startswith("label/")},
+        "ceiling": ceiling,
+        "held_out": label_prevalence(held_out, vocabulary=vocabulary),
         "nll": baseline_nll(
             cohort.train,
             validation=cohort.validation,
@@ -93,11 +128,10 @@ def measure(cohort: Cohort, setting: Setting) -> dict[str, Any]:
             seed=1,
             epochs=setting.baseline_epochs,
         ),
-        "small": small,
     }
 
 
-def _run(cohort: Cohort, setting: Setting, *, real: Any, seed: int) -> Figures:
+def _run(cohort: Cohort, setting: Setting, *, real: Reference, seed: int) -> Figures:
     """The figures of one generator, and of as many synthetic patients as there are real ones to train on."""
     began = time.perf_counter()
     model, epochs = _fitted(cohort, setting, seed=seed)
@@ -204,7 +238,8 @@ def _interval(values: Sequence[float]) -> list[float]:
 
 def _results(names: Sequence[str], setting: Setting, *, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in names:
-        yield name, measure(cohort_of(name, work=work, patients=setting.simulated), setting)
+        cohort = cohort_of(name, work=work, patients=setting.simulated)
+        yield name, measure(cohort, setting, kept=work / f"fidelity-{name}")
 
 
 def main() -> None:
@@ -215,7 +250,7 @@ def main() -> None:
     parser.add_argument("--data", choices=DATA_SETS, action="append", help="only this data set; may be repeated")
     parser.add_argument("--patients", type=int, help="training patients at most")
     parser.add_argument("--seeds", type=int, help="trained generators a data set")
-    parser.add_argument("--work", type=Path, help="keep the prepared data here")
+    parser.add_argument("--work", type=Path, help="keep prepared data and finished steps here, and use them again")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

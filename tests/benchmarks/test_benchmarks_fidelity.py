@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,8 +37,13 @@ def cohort(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(cohort):
-    return measure(cohort, TINY)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def found(cohort, folder):
+    return measure(cohort, TINY, kept=folder)
 
 
 def perfect(found):
@@ -107,6 +113,13 @@ def test_the_unigram_is_charged_the_entropy_of_its_base_rates(cohort):
 def entropy(chances):
     inside = chances[(chances > 0) & (chances < 1)]
     return -(inside * np.log(inside) + (1 - inside) * np.log(1 - inside)).sum()
+
+
+def test_finished_steps_are_not_done_again(cohort, found, folder, monkeypatch):
+    monkeypatch.setattr("benchmarks.fidelity.start", None)  # no generator can be begun
+    assert measure(cohort, TINY, kept=folder) == found
+    with pytest.raises(TypeError):
+        measure(cohort, replace(TINY, patients=100), kept=folder)
 
 
 def test_the_quick_setting_has_three_seeds():
