@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.fidelity_baselines import baseline_nll
 from benchmarks.fidelity_data import DATA_SETS, cohort_of
-from benchmarks.fidelity_table import markdown
+from benchmarks.fidelity_table import insufficient, markdown, targets
 from fairsynth.artefacts import code_version, sha256_json
 from fairsynth.audit.copies import copied_records, copied_visits, nearest
 from fairsynth.audit.evaluate import blind_scores
@@ -88,7 +88,8 @@ def measure(cohort: Cohort, setting: Setting, *, kept: Path) -> dict[str, Any]:
         name: {"synthetic": _interval([run[name] for run in runs]), "real": ceiling.get(name)} for name in runs[0]
     }
     baselines = steps.get("baselines", lambda: _baselines(cohort, setting))
-    return {**told, "seeds": setting.seeds, "figures": figures, "nll": baselines, "small": small}
+    found = {**told, "seeds": setting.seeds, "figures": figures, "nll": baselines, "small": small}
+    return {**found, "targets": targets(found), "insufficient": insufficient(found)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 PREVALENCE, BIGRAMS = 0.98, 0.90  # of the ceiling's R2, at least
 LOSS_OF_AUROC = 0.02  # under training on real patients, at most
 GROUP_GAP = 0.05  # of R2 as a share of the ceiling's, under that of all patients, at most
+LEAST_CEILING = 0.5  # R2 that real patients must reach for a group to be judged by: below it, the group is too small
 STATISTICS = {
     "visit_prevalence": PREVALENCE,
     "record_prevalence": PREVALENCE,
@@ -21,15 +22,23 @@ STATISTICS = {
 
 
 def targets(found: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether each target holds for the means over seeds."""
+    """Whether each target holds for the means over seeds. A group is judged by the statistics that suffice for it."""
     shares = {name: share(found, f"r2/whole/{name}") for name in STATISTICS}
     verdicts = {f"{name}_share_of_ceiling": shares[name] >= least for name, least in STATISTICS.items()}
     verdicts["auroc_within_0.02"] = lost_auroc(found) <= LOSS_OF_AUROC
     for group in found["groups"]:
         verdicts[f"group_{group}"] = all(
-            share(found, f"r2/{group}/{name}") >= shares[name] - GROUP_GAP for name in STATISTICS
+            share(found, f"r2/{group}/{name}") >= shares[name] - GROUP_GAP
+            for name in STATISTICS
+            if f"r2/{group}/{name}" not in insufficient(found)
         )
     return verdicts
+
+
+def insufficient(found: Mapping[str, Any]) -> list[str]:
+    """The R2 of groups that even real patients do not reach `LEAST_CEILING` of."""
+    names = [f"r2/{group}/{name}" for group in found["groups"] for name in STATISTICS]
+    return [name for name in names if not found["figures"][name]["real"] >= LEAST_CEILING]
 
 
 def share(found: Mapping[str, Any], name: str) -> float:
@@ -52,8 +61,10 @@ def markdown(name: str, found: Mapping[str, Any]) -> str:
         f"{patients['held_out']:,} held out; V = {found['tokens']:,}; {found['seeds']} seeds.\n"
     )
     parts = [head, _table(_whole(found)), _table(_groups(found)), _table(_likelihood(found)), _table(_small(found))]
+    few = ", ".join(_words(name.removeprefix("r2/")) for name in insufficient(found))
     failed = [target for target, holds in targets(found).items() if not holds]
-    return "\n".join([*parts, f"Targets missed: {', '.join(failed) or 'none'}.\n"])
+    missed = f"Targets missed: {', '.join(failed) or 'none'}."
+    return "\n".join([*parts, f"{missed} INSUFFICIENT (ceiling under {LEAST_CEILING}): {few or 'none'}.\n"])
 
 
 Row = tuple[str, ...]
