@@ -25,6 +25,7 @@ from fairsynth.generator.model import Halo
 from fairsynth.generator.sample import draw
 from fairsynth.visits.records import Records
 
+DATA = 4_000  # patients that the base rates come from: few would make rare codes too frequent
 PREFIX = 2  # rows that the published loop reads again: the start and the label visit
 
 
@@ -35,7 +36,7 @@ class Effort:
     middle: tuple[Size, int] = (MIDDLE, 256)  # and patients of a batch
     large: tuple[tuple[Size, int], ...] = ((LARGE, 256), (LARGE, 32))
     turns: int = 3
-    passes: int = 10
+    passes: int = 5
     batches: int = 4  # of patients, that ours samples
     whole: bool = True  # whether one visit of the published loop is also run to its end, at the middle size
 
@@ -57,7 +58,7 @@ def sampling(effort: Effort) -> dict[str, Any]:
 
 def compare(size: Size, batch: int, *, effort: Effort) -> dict[str, float]:
     """Visits a second of both, and how the published ones are made up."""
-    model = our_model(size, usual(size, 1_000))
+    model = our_model(size, usual(size, DATA))
     naive = NaiveHalo.like(model)
     prefix = torch.zeros(batch, PREFIX, size.tokens)
     drawn: list[Records] = []
@@ -109,7 +110,7 @@ def head_passes(records: Records, batch: int) -> int:
 
 def whole_visit(size: Size, batch: int) -> dict[str, float]:
     """One visit of the published loop, run to its end: passes and visits a second."""
-    naive = NaiveHalo.like(our_model(size, usual(size, 1_000)))
+    naive = NaiveHalo.like(our_model(size, usual(size, DATA)))
     prefix, passes = torch.zeros(batch, PREFIX, size.tokens), []
     taken = seconds(lambda: passes.append(next_visit(naive, prefix, draw=torch.bernoulli).passes))
     return {"published_passes": passes[0], "published_visits_per_second": batch / taken}

@@ -5,7 +5,7 @@ passes through each format: float32; bfloat16 as `training.wire` has it (changes
 and what it might have been: weights themselves in bfloat16; changes in float16 (moments in bfloat16, or in float16
 too). For each: bytes of a round and site, there and back, and the NLL of held-out real patients (nats a visit, label
 visits included) at the end, over several seeds; beside the mean, its mean and its largest difference from float32 of
-the same seed.
+the same seed. Training magnifies any difference: what one changed bit does is the noise that the others stand in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ def whole(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def one_bit_off(values: np.ndarray) -> np.ndarray:
+    return np.nextafter(values, np.float32(np.inf))
+
+
 def bfloat16(values: np.ndarray) -> np.ndarray:
     return widen(narrow(values))
 
@@ -60,6 +64,7 @@ class Format:
 
 FORMATS = {
     "float32": Format(weights=whole, moments=whole, changes=False, size=4),
+    "float32, last bit changed": Format(weights=one_bit_off, moments=one_bit_off, changes=False, size=4),
     "bfloat16": Format(weights=bfloat16, moments=bfloat16, changes=True),
     "bfloat16, weights themselves": Format(weights=bfloat16, moments=bfloat16, changes=False),
     "float16, moments in bfloat16": Format(weights=float16, moments=bfloat16, changes=True),
@@ -69,10 +74,12 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Nats a visit of each site's held-out patients, and bytes of a round of one site, there and back."""
+    """Nats a visit of each site's held-out patients; bytes of a round of one site, there and back; and how far the last
+    round's mean change of weights is from the one that the sites computed, relative (L2)."""
 
     nll: dict[str, float]
     bytes: int
+    last_error: float
 
 
 def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int) -> Result:
@@ -87,6 +94,7 @@ def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int
         received = each(weights, form.weights)
         now = replace(study, learning_rate=learning_rate(plan, round_number=number), moments=sent(moments, form))
         replies: dict[SiteId, Arrays] = {}
+        computed: dict[SiteId, Arrays] = {}
         found: dict[SiteId, Moments] = {}
         for site, cohort in sites.items():
             one = train(
@@ -99,14 +107,24 @@ def run(sites: dict[SiteId, Cohort], plan: StudyPlan, form: Format, *, seed: int
             )
             after = to_share(one.weights, rates[site])
             replies[site] = reply(after, received=received, kept=weights, form=form)
+            computed[site] = {name: after[name] - received[name] for name in after}
             found[site] = sent(one.moments, form) or one.moments
-        weights = average(replies, patients=patients)
+        before, weights = weights, average(replies, patients=patients)
         moments = Moments(
             first=average({site: one.first for site, one in found.items()}, patients=patients),
             second=average({site: one.second for site, one in found.items()}, patients=patients),
         )
     numbers = sum(array.size for array in weights.values())
-    return Result(nll=held_out(weights, sites, rates, study), bytes=2 * 3 * form.size * numbers)
+    error = relative_error(
+        {name: weights[name] - before[name] for name in weights}, average(computed, patients=patients)
+    )
+    return Result(nll=held_out(weights, sites, rates, study), bytes=2 * 3 * form.size * numbers, last_error=error)
+
+
+def relative_error(found: Arrays, expected: Arrays) -> float:
+    """|found - expected| / |expected|, L2 over all arrays."""
+    error = sum(float(np.square(found[name] - expected[name], dtype=np.float64).sum()) for name in expected)
+    return float(np.sqrt(error / sum(float(np.square(one, dtype=np.float64).sum()) for one in expected.values())))
 
 
 def each(arrays: Arrays, lossy: Lossy) -> Arrays:
@@ -138,11 +156,12 @@ def held_out(weights: Arrays, sites: dict[SiteId, Cohort], rates: dict[SiteId, A
     return {**nll, "all": sum(one.nll for one in measured.values()) / sum(one.cells for one in measured.values())}
 
 
-def figures(sites: dict[SiteId, Cohort], plan: StudyPlan, *, seeds: int) -> dict[str, Any]:
+def figures(
+    sites: dict[SiteId, Cohort], plan: StudyPlan, *, seeds: int, formats: Sequence[str] = tuple(FORMATS)
+) -> dict[str, Any]:
     """Each format's bytes and NLL beside float32."""
-    results = {
-        name: [run(sites, plan, form, seed=seed) for seed in range(1, seeds + 1)] for name, form in FORMATS.items()
-    }
+    names = ["float32", *(name for name in formats if name != "float32")]
+    results = {name: [run(sites, plan, FORMATS[name], seed=seed) for seed in range(1, seeds + 1)] for name in names}
     base = [one.nll["all"] for one in results["float32"]]
     found: dict[str, Any] = {"seeds": seeds, "rounds": plan.training.rounds}
     for name, ones in results.items():
@@ -150,9 +169,11 @@ def figures(sites: dict[SiteId, Cohort], plan: StudyPlan, *, seeds: int) -> dict
         differences = [one - other for one, other in zip(nll, base, strict=True)]
         found[name] = {
             "megabytes_a_round": round(ones[0].bytes / 1e6, 3),
+            "last_error": float(f"{statistics.mean(one.last_error for one in ones):.2g}"),
             "nll": round(statistics.mean(nll), 4),
             "nll_sd": round(statistics.stdev(nll), 4) if seeds > 1 else None,
             "from_float32": round(statistics.mean(differences), 5),
+            "from_float32_sd": round(statistics.stdev(differences), 5) if seeds > 1 else None,
             "most_from_float32": round(max(differences, key=abs), 5),
             "sites": {site: round(statistics.mean(one.nll[site] for one in ones), 4) for site in ones[0].nll},
         }
@@ -166,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="repeat with this many initial weights")
     parser.add_argument("--rounds", type=int, help="rounds (default: the demo's)")
     parser.add_argument("--share", type=float, default=0.5, help="share of the demo's patients")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=tuple(FORMATS), help="these alone")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args()
     plan = read_study(ROOT / "studies" / "demo.yaml").plan()
@@ -174,7 +196,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         share = 0.05 if arguments.quick else arguments.share
         sites = cohorts(Path(folder), plan, share=share, small=False)
-    found = figures(sites, plan, seeds=arguments.seeds)
+    found = figures(sites, plan, seeds=arguments.seeds, formats=arguments.formats)
     print(json.dumps(found) if arguments.json else "\n".join(f"{name:30} {row}" for name, row in found.items()))
 
 

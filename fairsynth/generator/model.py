@@ -136,23 +136,20 @@ def initial_weights(vocabulary: Vocabulary, config: GeneratorConfig, *, seed: in
     GPT-2's initialisation for the transformer (normal, 0.02; projections back into the stream divided by
     sqrt(2 layers)), uniform in +-1/sqrt(N) for the head, whose output bias is 0: a site adds its own (`base_rates`).
     """
-    model = _empty(vocabulary, config)
     generator = torch_stream(seed, "generator", "initial")
     bound = 1 / math.sqrt(config.embedding + vocabulary.layout.size)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name == BIAS:
-                weight.zero_()
-            elif name.startswith("head."):
-                weight.uniform_(-bound, bound, generator=generator)
-            elif name.endswith("bias"):
-                weight.zero_()
-            elif "norm" in name:
-                weight.fill_(1)
-            else:
-                scale = math.sqrt(2 * config.layers) if name.endswith(("attention_out.weight", "mlp_out.weight")) else 1
-                weight.normal_(0, 0.02 / scale, generator=generator)
-    return weights_of(model)
+    found: Arrays = {}
+    for name, shape in shapes_of(_empty(vocabulary, config)).items():
+        weight = torch.zeros(shape)
+        if name.startswith("head.") and name != BIAS:
+            weight.uniform_(-bound, bound, generator=generator)
+        elif "norm.weight" in name:
+            weight.fill_(1)
+        elif not name.endswith("bias"):
+            scale = math.sqrt(2 * config.layers) if name.endswith(("attention_out.weight", "mlp_out.weight")) else 1
+            weight.normal_(0, 0.02 / scale, generator=generator)
+        found[name] = weight.numpy()
+    return found
 
 
 def build(

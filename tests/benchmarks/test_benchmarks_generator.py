@@ -1,13 +1,22 @@
 """The generator's benchmark at tiny sizes: every key, and figures that mean what they say."""
 
 import json
+import math
 import sys
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import generator, generator_sampling, generator_sides, generator_training, timing
+from benchmarks import (
+    generator,
+    generator_growth,
+    generator_reference,
+    generator_sampling,
+    generator_sides,
+    generator_training,
+    timing,
+)
 from benchmarks.generator_sides import Size
 from fairsynth.generator.model import initial_weights
 
@@ -16,12 +25,17 @@ EFFORT = generator.Effort(
     training=generator_training.Effort(size=TINY, large=None, turns=1, our_batches=(48, 64), naive_batches=(48,)),
     sampling=generator_sampling.Effort(middle=(TINY, 8), large=((TINY, 4),), turns=1, passes=2, batches=1),
     wire=(TINY,),
+    growth=generator_growth.Effort(
+        size=TINY, tokens=(40, 64), visits=(1, 8), rows=10, batch=4, patients=(20, 40), pass_batch=8, turns=1
+    ),
 )
 
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(generator_training, "apart", lambda work, *arguments: work(*arguments) or 1)
+    for module in (generator_training, generator_growth):
+        monkeypatch.setattr(module, "apart", lambda work, *arguments: work(*arguments) or 1)
+        monkeypatch.setattr(module, "gemm_rate", lambda: 1e11)
 
 
 def test_one_run_gives_every_key(here, monkeypatch, capsys, tmp_path):
@@ -30,13 +44,37 @@ def test_one_run_gives_every_key(here, monkeypatch, capsys, tmp_path):
     generator.main()
     found = json.loads(capsys.readouterr().out)
     assert tuple(found) == (*generator.KEYS, "details")
-    assert all(found[key] > 0 for key in generator.KEYS)
+    assert all(math.isfinite(found[key]) for key in generator.KEYS)
     assert found["details"]["same_loss"]["holds"]
     assert json.loads((tmp_path / "generator.json").read_text()) == found
+    curves = found["details"]["growth"]
+    assert {name: list(curve) for name, curve in curves.items()} == {
+        "tokens": ["40", "64"],
+        "visits": ["1", "8"],
+        "patients": ["20", "40"],
+    }
+    assert "<svg" in (tmp_path / "generator.svg").read_text()
 
 
 def test_one_part_gives_its_own_keys_alone():
     assert list(generator.figures(EFFORT, only="wire")) == ["wire_bytes_ratio", "details"]
+
+
+def test_the_plain_version_is_held_against_the_published_code():
+    row = generator_reference.Published(size=TINY, batch=4, patients=100, sampled=3, visits=10)
+    found = generator_reference.reference((row,), turns=1, passes=2)["details"]["reference"]["v64"]
+    assert found["patients_over_published"] == found["patients_per_second"] / 100
+    assert found["visits_over_published"] == found["visits_per_second"] / 10
+    assert found["passes"] <= 64
+
+
+def test_the_plain_version_has_as_many_parameters_as_the_published_code():
+    rows = {one.size.tokens: generator_sides.numbers(one.size)["naive_model"] for one in generator_reference.TABLE}
+    assert rows == {  # reference: 4.9, 14.1 and 207 million
+        628: pytest.approx(4.9e6, rel=0.01),
+        2028: pytest.approx(14.1e6, rel=0.01),
+        6869: pytest.approx(207.0e6, rel=0.001),
+    }
 
 
 def test_what_travels_is_counted_exactly():
@@ -50,6 +88,12 @@ def test_what_travels_is_counted_exactly():
 
 def test_a_long_head_sends_half_of_the_published_one():
     assert generator.wire((Size(tokens=2028),))["wire_bytes_ratio"] <= 0.55
+
+
+def test_the_machines_own_speed_is_that_of_its_fastest_product(monkeypatch):
+    times = iter([4.0, 0.5, 2.0])
+    monkeypatch.setattr(timing, "seconds", lambda call: next(times))
+    assert timing.gemm_rate(size=64, repeats=2) == 2 * 64**3 / 0.5
 
 
 def test_versions_take_turns_and_warm_up_first():

@@ -10,6 +10,7 @@ from fairsynth.config import GeneratorConfig
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Objective
 from fairsynth.generator.model import build, initial_weights
+from fairsynth.generator.visit import draw_visit
 
 WORDS = mimic_shaped.vocabulary(320)  # of two panels of codes, the second one short
 LAYOUT = WORDS.layout
@@ -73,6 +74,20 @@ def test_the_published_loop_gives_the_sequential_sample_of_the_same_uniforms():
     assert torch.equal(found.visit, expected)
     distinct = int(expected.any(dim=0).sum())
     assert 0 < distinct <= found.passes <= distinct + 1
+
+
+def test_our_sampler_gives_the_published_loops_sample_of_the_same_uniforms():
+    model = toy(noise=0.1)
+    naive = NaiveHalo.like(model)
+    rows = batch_of(patients(1, 1, 2, 3, 1, 1), np.arange(6), layout=LAYOUT, rows=ROWS).visits[:, :2]
+    uniform = torch.from_numpy(np.random.default_rng(2).random((6, LAYOUT.size)))
+    uniform[:, LAYOUT.codes.stop : LAYOUT.end] = 1  # no context token and no start: ours imposes it
+    expected = next_visit(naive, rows, draw=lambda chances: uniform < chances).visit.bool()
+    with torch.no_grad():
+        found, last = draw_visit(model.head, naive.histories(rows)[:, -1], uniform=uniform)
+    assert torch.equal(found, expected[:, LAYOUT.codes])
+    assert torch.equal(last, expected[:, LAYOUT.end])
+    assert expected[:, LAYOUT.codes].sum() > 20
 
 
 def test_a_bounded_number_of_passes_settles_as_many_tokens():

@@ -96,7 +96,7 @@ def test_gradients_that_are_not_finite_move_nothing(sequences):
 def test_bfloat16_products_give_nearly_the_same_gradient(sequences):
     exact, rough = flat(gradient(descent(sequences))), flat(gradient(descent(sequences, precision=torch.bfloat16)))
     error = np.linalg.norm(rough - exact) / np.linalg.norm(exact)
-    assert 1e-5 < error < 2e-2  # it is another precision, and close
+    assert 1e-5 < error < 5e-2  # it is another precision, and close
 
 
 @pytest.mark.parametrize("block", [3, 8])
