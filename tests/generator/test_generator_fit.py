@@ -39,7 +39,7 @@ def same(one, other):
 
 def test_the_model_keeps_the_weights_of_the_best_validation_nll():
     halo = model()
-    worsening = QUICK.model_copy(update={"epochs": 20, "learning_rate": 5e-1, "patience": None})
+    worsening = QUICK.model_copy(update={"epochs": 40, "learning_rate": 3e-2, "weight_decay": 0.0, "patience": None})
     history = fit(halo, train=FEW, validation=VALIDATION, config=worsening, seed=1)
     found = [epoch.validation for epoch in history.epochs]
     assert history.best == int(np.argmin(found)) < len(found) - 1
