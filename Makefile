@@ -58,6 +58,8 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 	$(BIN)/python -m benchmarks.convergence --quick
 	$(BIN)/python -m benchmarks.extract --quick
 	$(BIN)/python -m benchmarks.generator --quick
+	$(BIN)/python -m benchmarks.stream --quick
+	$(BIN)/python -m benchmarks.fidelity --quick
 
 bench-gpu: $(VENV)/dev.stamp    ## the 207 M-parameter generator on a GPU; says so where there is none
 	$(BIN)/python -m benchmarks.gpu

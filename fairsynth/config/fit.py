@@ -15,12 +15,12 @@ from fairsynth.config.base import Fraction, Strict
 class FitConfig(Strict):
     """Training with AdamW until the validation NLL no longer falls; the warm-up is a tenth of all steps at most."""
 
-    epochs: PositiveInt = 50  # passes over the training patients, at most
+    epochs: PositiveInt | None = None  # passes over the patients, at most; None: 12, up to 60 where patients are few
     batch_size: PositiveInt = 128  # patients a step
-    learning_rate: PositiveFloat = 1e-3  # after the warm-up
+    learning_rate: PositiveFloat = 3e-3  # after the warm-up
     warm_up_steps: NonNegativeInt = 100
     final_learning_rate_share: Annotated[float, Field(gt=0, le=1)] = 0.05  # at the last step; a half cosine before it
-    weight_decay: NonNegativeFloat = 0.01
+    weight_decay: NonNegativeFloat = 0.1
     patience: PositiveInt | None = 4  # epochs without a better validation NLL; None: never stop early
     validation_share: Fraction = 0.1  # of the patients, where no validation patients are given
     threads: PositiveInt | None = None  # torch threads; None: all of the machine. CPU sums depend on it

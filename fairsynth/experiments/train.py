@@ -23,7 +23,7 @@ from fairsynth.config import FitConfig, StudyConfig, StudyPlan, checked
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Checked, OnEvent, check, open_site
 from fairsynth.extraction import extract
-from fairsynth.generator.fit import History
+from fairsynth.generator.fit import History, epochs_of
 from fairsynth.generator.resume import Resume
 from fairsynth.halo import HALO, KIND
 from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
@@ -87,13 +87,14 @@ def train(
     cohort = _cohort(model, member, plan=plan, on_event=on_event)
     validation = cohort.validation if len(cohort.validation) else None
     halo = HALO(plan.generator, fitting, seed=plan.seed)
+    epochs = epochs_of(fitting, patients=len(cohort.train))
     on_event({"event": "fitting", "patients": len(cohort.train), "codes": len(cohort.vocabulary.codes)})
     halo.fit(
         cohort.train,
         vocabulary=cohort.vocabulary,
         validation=validation,
         resume=Resume(root=model.root / TRAINING, seconds=every_seconds),
-        on_epoch=lambda history: on_event(_epoch(history, epochs=fitting.epochs)),
+        on_epoch=lambda history: on_event(_epoch(history, epochs=epochs)),
         on_step=lambda done, every: on_event({"event": "fit_step", "done": done, "steps": every}),
     )
     halo.save(model.root)

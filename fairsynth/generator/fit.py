@@ -26,12 +26,15 @@ from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Descent, Objective, adam, nll
 from fairsynth.generator.model import Halo, build, initial_weights, weights_of
+from fairsynth.generator.priming import prime
 from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
 from fairsynth.generator.train import shuffled, threads
 from fairsynth.schemas import Arrays
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
+
+STEPS, EPOCHS = 800, (12, 60)  # what the validation NLL asked for, at 10,000 patients and more (docs/fidelity.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +64,11 @@ OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, wer
 
 
 def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
-    """An untrained model whose output bias is at the base rates of `records`."""
-    weights = initial_weights(vocabulary, config, seed=seed)
-    return build(at_home(weights, base_rates(records, vocabulary=vocabulary)), vocabulary=vocabulary, config=config)
+    """An untrained model that knows the base rates of `records`, and what else they plainly show (`priming`)."""
+    weights = at_home(initial_weights(vocabulary, config, seed=seed), base_rates(records, vocabulary=vocabulary))
+    model = build(weights, vocabulary=vocabulary, config=config)
+    prime(model, records, vocabulary=vocabulary)
+    return model
 
 
 def fit(
@@ -131,11 +136,16 @@ class _Fit:
         return -(-len(self.train) // self.config.batch_size)
 
     @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return epochs_of(self.config, patients=len(self.train))
+
+    @property
     def stopped(self) -> bool:
         """Whether all epochs are run, or `patience` of them brought no better validation NLL."""
         run, patience = len(self.history.epochs), self.config.patience
         waited = run - 1 - self.history.best
-        return run >= self.config.epochs or (patience is not None and run > 0 and waited >= patience)
+        return run >= self.epochs or (patience is not None and run > 0 and waited >= patience)
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> History:
         """Go on to the end."""
@@ -182,7 +192,7 @@ class _Fit:
     def _epoch(self, on_step: OnStep) -> None:
         number = len(self.history.epochs)
         order = numpy_stream(self.seed, "fit", "order", number)
-        every = self.batches * self.config.epochs
+        every = self.batches * self.epochs
         nats = self.descent.objective.positions * self.train.layout.size  # of a loss of 1, a patient
         for place, rows in enumerate(shuffled(len(self.train), size=self.config.batch_size, order=order)):
             if place < self.batch:
@@ -235,6 +245,12 @@ def _sha256(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def epochs_of(config: FitConfig, *, patients: int) -> int:
+    """Passes over `patients`, at most. Left to itself: `STEPS` optimisation steps' worth, within `EPOCHS`."""
+    batches = -(-patients // config.batch_size)
+    return config.epochs or min(max(EPOCHS[0], -(-STEPS // batches)), EPOCHS[1])
 
 
 def learning_rate(step: int, *, steps: int, config: FitConfig) -> float:

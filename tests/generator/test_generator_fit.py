@@ -10,7 +10,7 @@ from fairsynth.errors import ConfigError
 from fairsynth.generator import fit as fitting
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import nll
-from fairsynth.generator.fit import Epoch, History, fit, learning_rate, split, start
+from fairsynth.generator.fit import Epoch, History, epochs_of, fit, learning_rate, split, start
 from fairsynth.generator.model import weights_of
 
 QUICK = FitConfig(epochs=3, batch_size=16, learning_rate=1e-2, warm_up_steps=2, threads=1, device="cpu")
@@ -39,7 +39,7 @@ def same(one, other):
 
 def test_the_model_keeps_the_weights_of_the_best_validation_nll():
     halo = model()
-    worsening = QUICK.model_copy(update={"epochs": 20, "learning_rate": 1e-1, "patience": None})
+    worsening = QUICK.model_copy(update={"epochs": 40, "learning_rate": 3e-2, "weight_decay": 0.0, "patience": None})
     history = fit(halo, train=FEW, validation=VALIDATION, config=worsening, seed=1)
     found = [epoch.validation for epoch in history.epochs]
     assert history.best == int(np.argmin(found)) < len(found) - 1
@@ -154,3 +154,9 @@ def test_on_a_cpu_the_precision_is_full_unless_asked_for():
     device = torch.device("cpu")
     found = [fitting.precision_of(FitConfig(precision=name), device) for name in ("auto", "float32", "bfloat16")]
     assert found == [None, None, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("patients", "epochs"), [(200, 60), (1_000, 60), (4_000, 25), (10_000, 12), (1_000_000, 12)])
+def test_few_patients_are_passed_over_more_often_unless_the_configuration_says_how_often(patients, epochs):
+    assert epochs_of(FitConfig(), patients=patients) == epochs
+    assert epochs_of(FitConfig(epochs=7), patients=patients) == 7
