@@ -54,7 +54,6 @@ format: $(VENV)/dev.stamp       ## let ruff lay out the code
 
 bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 	$(BIN)/python -m benchmarks.pipeline --quick
-	$(BIN)/python -m benchmarks.stream --quick
 	$(BIN)/python -m benchmarks.convergence --quick
 	$(BIN)/python -m benchmarks.extract --quick
 	$(BIN)/python -m benchmarks.generator --quick
