@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -242,6 +243,15 @@ def _interval(values: Sequence[float]) -> list[float]:
     return [mean, mean - half, mean + half]
 
 
+def strict(value: Any) -> Any:
+    """What JSON may hold: null for a figure that nobody was there to make."""
+    if isinstance(value, dict):
+        return {name: strict(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _results(names: Sequence[str], setting: Setting, *, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in names:
         cohort = cohort_of(name, work=work, patients=setting.simulated)
@@ -264,8 +274,12 @@ def main() -> None:
     given = {name: value for name in ("seeds", "patients") if (value := getattr(arguments, name))}
     setting = replace(setting, **given, fit=setting.fit.model_copy(update={"threads": arguments.threads}))
     with nullcontext(arguments.work) if arguments.work else tempfile.TemporaryDirectory() as folder:
-        for name, found in _results(arguments.data or DATA_SETS, setting, work=Path(folder)):
-            print(json.dumps({name: found}) if arguments.json else markdown(name, found), flush=True)
+        results = _results(arguments.data or DATA_SETS, setting, work=Path(folder))
+        if arguments.json:
+            print(json.dumps(strict(dict(results)), allow_nan=False))
+            return
+        for name, found in results:
+            print(markdown(name, found), flush=True)
 
 
 if __name__ == "__main__":
