@@ -87,6 +87,7 @@ class Descent:
                 if size == 1:
                     raise
                 self.part = size // 2
+                self.model.head.release()
                 LOGGER.warning("out of memory: gradients of %d patients at once from here on", self.part)
         self._clip()
         self.optimiser.step()

@@ -62,11 +62,26 @@ class Head(nn.Module):
         self.tokens = nn.Parameter(torch.empty(self.tokens_shape.size))  # U by columns
         self.output = nn.Parameter(torch.empty(self.output_shape.size))  # W
         self.output_bias = nn.Parameter(torch.empty(tokens))  # c
+        self._held: dict[str, Tensor] = {}
 
     @property
     def width(self) -> int:
         """Columns of a matrix of units: E + V - 1, and as many zeros as panels reach beyond."""
         return rounded(self.embedding + self.high.out_features) + ALIGNED
+
+    def scratch(self, name: str, *, like: Tensor) -> Tensor:
+        """(R, width) numbers of any value, for R rows such as `like` has; kept for the next call.
+
+        Fresh memory of this size is given back to the machine and taken anew at every step, page by page.
+        """
+        held = self._held.get(name)
+        if held is None or len(held) < len(like) or (held.dtype, held.device) != (like.dtype, like.device):
+            held = self._held[name] = like.new_empty(len(like), self.width)
+        return held[: len(like)]
+
+    def release(self) -> None:
+        """Let go of what `scratch` keeps."""
+        self._held.clear()
 
     def triangles(self) -> dict[str, Triangle]:
         """The triangular weights, by name within the head."""
@@ -150,7 +165,7 @@ class _Work:
         """() the loss; with `trains`, gradients are in `to_history` and in the head's parameters."""
         with torch.autocast(self.history.device.type, enabled=False):
             self._units()
-            total = sum(self._code_panel(*each) for each in self._code_panels()) + self._context_panel()
+            total = self._context_panel() + sum(self._code_panel(*each) for each in self._code_panels())
             if self.trains:
                 self._back()
         return total * self.terms.scale
@@ -160,16 +175,20 @@ class _Work:
         head, batch, size, codes = self.head, self.batch, self.head.embedding, self.head.codes
         (low,) = head.low_shape.views(head.low)
         self.stop = size + head.high.out_features  # of real columns
-        self.units = units = self.history.new_zeros(len(self.history), head.width)
-        torch.add(self.products.times(self.history, low.T), head.low_bias, out=units[:, :size])
-        high = self.products.times(self.history, head.high.weight.T)
-        torch.add(high, head.high.bias, out=units[:, size : self.stop])
+        self.units = units = head.scratch("units", like=self.history)
+        self.products.write(units[:, :size], self.history, low.T)
+        self.products.write(units[:, size : self.stop], self.history, head.high.weight.T)
+        units[:, :size] += head.low_bias
+        units[:, size : self.stop] += head.high.bias
+        units[:, self.stop :] = 0
         *code_views, context_view = head.tokens_shape.views(head.tokens)
         for rows, view in zip(batch.visits, code_views, strict=True):
             units[1:, size + rows.low : size + rows.low + view.shape[1]] += _bag(rows, view)
         self.context = torch.relu(units[:1, size + codes : self.stop] + _bag(batch.contexts, context_view))
         units.relu_()
-        self.to_units = torch.zeros_like(units) if self.trains else units
+        if self.trains:
+            self.to_units = head.scratch("to units", like=self.history)
+            self.to_units[:, self.stop :] = 0  # the rest is written by the context panel, which sees all units
 
     def _code_panels(self) -> list[tuple[Panel, Tensor, PanelRows]]:
         views = self.head.output_shape.views(self.head.output)
@@ -225,8 +244,8 @@ class _Work:
             self.products.add(into[:, split:], of_visits.T, mine)
             head.output_shape.trim(into, panel)
             _gradient(head.output_bias)[panel.low :] += both.sum(dim=0)
-            self.products.add(self.to_units[:, :split], both, shared)
-            self.products.add(self.to_units[1:, split : self.stop], of_visits, own)
+            self.products.write(self.to_units[:, :split], both, shared)
+            self.products.write(self.to_units[1:, split : self.stop], of_visits, own)
             self.to_context = self.products.times(of_labels, own)
         return total
 
@@ -302,6 +321,13 @@ class _Products:
         if self.inner != self.outer and left.is_cuda:  # sums leave the chip as they are
             return torch.mm(left, right, out_dtype=self.outer)
         return (left @ right).to(self.outer)
+
+    def write(self, into: Tensor, left: Tensor, right: Tensor) -> None:
+        """into = left @ right."""
+        if self.inner == self.outer:
+            torch.mm(left, right, out=into)
+        else:
+            into.copy_(self.times(left, right))
 
     def add(self, into: Tensor, left: Tensor, right: Tensor) -> None:
         """into += left @ right."""
