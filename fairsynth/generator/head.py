@@ -75,7 +75,14 @@ class Head(nn.Module):
         Fresh memory of this size is given back to the machine and taken anew at every step, page by page.
         """
         held = self._held.get(name)
-        if held is None or len(held) < len(like) or (held.dtype, held.device) != (like.dtype, like.device):
+        if (
+            held is None
+            or len(held) < len(like)
+            or (held.dtype, held.device) != (like.dtype, like.device)
+            or held.is_inference()  # which training could not write to
+        ):
+            self._held.pop(name, None)  # first, so that both need not fit
+            del held
             held = self._held[name] = like.new_empty(len(like), self.width)
         return held[: len(like)]
 

@@ -147,3 +147,18 @@ def test_patients_with_one_visit_attend_as_in_a_longer_bucket():
             scores = (query[row] * key[two]).sum(dim=-1) / np.sqrt(8)
             expected = (torch.softmax(scores, dim=0)[..., None] * value[two]).sum(dim=0)
             torch.testing.assert_close(quick[row], expected.flatten(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_the_same_whatever_stood_in_the_heads_buffers(sequences):
+    clean, used = descent(sequences), descent(sequences)
+    with torch.inference_mode():
+        nll(used.model, sequences, layout=LAYOUT)
+    nll(used.model, sequences, layout=LAYOUT)
+    used._gradient(EVERYONE)
+    for held in used.model.head._held.values():
+        held.fill_(torch.nan)
+    first, second = gradient(clean), gradient(used)
+    for name, values in first.items():
+        np.testing.assert_array_equal(second[name], values)
+    used.model.head.release()
+    assert not used.model.head._held
