@@ -10,7 +10,7 @@ Never: the network, a server, global random state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
@@ -143,12 +143,14 @@ class HALO:
         label: int | None = None,
         sex: str | None = None,
         age: str | None = None,
+        phenotypes: Mapping[str, bool] | None = None,
     ) -> Conditions:
-        """`number` patients of this group, label (0 or 1), sex and age band; None leaves one to the model.
+        """`number` patients of this group, label (0 or 1), sex and age band, with (True) or without (False) each of
+        `phenotypes`; what is None or not named is left to the model.
 
         Raises ConfigError on a name that the vocabulary does not have, or a number below 1.
         """
-        return conditions(self.vocabulary, number, group=group, label=label, sex=sex, age=age)
+        return conditions(self.vocabulary, number, group=group, label=label, sex=sex, age=age, phenotypes=phenotypes)
 
     def sample(self, patients: int | Conditions, *, seed: int = 0, batch_size: int = 256) -> Records:
         """New patients: a number of them, or one for each of `patients`, in their order.
@@ -246,6 +248,7 @@ def conditions(
     label: int | None = None,
     sex: str | None = None,
     age: str | None = None,
+    phenotypes: Mapping[str, bool] | None = None,
 ) -> Conditions:
     """See `HALO.conditions`."""
     if number < 1:
@@ -259,6 +262,12 @@ def conditions(
         if value is not None and value not in known:
             raise ConfigError.of(f"unknown {name}", where=value, expected=f"one of: {', '.join(known)}")
         given[name] = np.full(number, FREE if value is None else known.index(value), dtype=np.int64)
+    if phenotypes:
+        known = vocabulary.phenotypes
+        if unknown := sorted(phenotypes.keys() - set(known)):
+            raise ConfigError.of("unknown phenotype", where=", ".join(unknown), expected=f"one of: {', '.join(known)}")
+        wanted = [int(phenotypes[name]) if name in phenotypes else FREE for name in known]
+        given["phenotypes"] = np.tile(np.array(wanted, dtype=np.int64), (number, 1))
     return Conditions(label=np.full(number, FREE if label is None else label, dtype=np.int64), **given)
 
 

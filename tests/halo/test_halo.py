@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,3 +148,16 @@ def test_what_does_not_fit_is_refused(model):
         model.sample(0)
     with pytest.raises(ConfigError, match="no patients asked for"):
         model.sample(Conditions.free(0))
+
+
+def test_phenotypes_are_given_by_name():
+    patients = [replace(one, phenotypes=["cough" if one.age == "old" else "limp"]) for one in clinic(200, seed=1)]
+    records, words = from_patients(patients)
+    model = HALO(SIZE, QUICK, seed=1).fit(records, vocabulary=words)
+    wanted = model.conditions(30, label=1, phenotypes={"cough": True, "limp": False})
+    new = list(to_patients(model.sample(wanted, seed=2), vocabulary=words))
+    assert [list(one.phenotypes) for one in new] == [["cough"]] * 30
+    free = model.conditions(3, phenotypes={"limp": True})
+    assert free.phenotypes.tolist() == [[-1, 1]] * 3
+    with pytest.raises(ConfigError, match="unknown phenotype"):
+        model.conditions(3, phenotypes={"fever": True})
