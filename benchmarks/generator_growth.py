@@ -111,7 +111,7 @@ def chart(curves: dict[str, Any], path: Path) -> None:
         for side, value in lines.items():
             axis.plot(places, [value(points[place]) for place in places], marker="o", label=side)
         axis.set(xlabel=name, ylabel=unit, title=title, xscale="log", yscale="log")
-        axis.set_xticks(places, labels=[f"{place:,}" for place in places], minor=False)
+        axis.set_xticks(places, labels=[f"{place:,}" for place in places], minor=False, rotation=45)
         axis.set_xticks([], minor=True)
         axis.legend()
     figure.savefig(path)
