@@ -10,7 +10,7 @@ machine whose memory runs out halves them and goes on.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -75,6 +75,10 @@ class Descent:
     objective: Objective
     part: int | None = None
     precision: torch.dtype | None = None
+    skipped: Tensor = field(init=False)  # () steps that moved nothing; on the device, so that no step waits for it
+
+    def __post_init__(self) -> None:
+        self.skipped = torch.zeros((), device=self.model.device)
 
     def step(self, rows: IntArray) -> Tensor:
         """Move the weights by the patients `rows`; () their loss before, without a gradient."""
@@ -98,7 +102,13 @@ class Descent:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.optimiser.grad_scale = (norm / CLIP_NORM).clamp_min(1)  # type: ignore[attr-defined]  # as GradScaler does
-        self.optimiser.found_inf = (~norm.isfinite()).to(norm.dtype)  # type: ignore[attr-defined]
+        self.optimiser.found_inf = found = (~norm.isfinite()).to(norm.dtype)  # type: ignore[attr-defined]
+        self.skipped += found
+
+    def report(self) -> None:
+        """Say how many steps so far moved nothing, if any did."""
+        if number := int(self.skipped):
+            LOGGER.warning("steps that moved nothing, since a gradient was not finite: %d", number)
 
     def _gradient(self, rows: IntArray) -> Tensor:
         """Leave the gradient of the patients' mean loss in the parameters."""

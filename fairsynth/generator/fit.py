@@ -208,6 +208,7 @@ class _Fit:
 
     def _close(self) -> None:
         """End the epoch: measure, and keep the weights when they are the best."""
+        self.descent.report()
         validation = None
         if self.validation is not None and len(self.validation):
             nats, predicted = nll(self.model, self.validation, layout=self.train.layout)

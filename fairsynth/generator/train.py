@@ -100,6 +100,7 @@ def train(
         for _ in range(epochs):
             for rows in shuffled(len(sequences), size=plan.training.batch_size, order=order):
                 descent.step(rows)
+        descent.report()
     return Trained(weights=weights_of(model), bounded=bounded, moments=_moments(optimiser, model))
 
 

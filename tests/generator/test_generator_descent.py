@@ -84,11 +84,13 @@ def test_a_step_is_that_of_clipped_gradients(sequences):
         torch.testing.assert_close(*moment, rtol=1e-4, atol=1e-8)
 
 
-def test_gradients_that_are_not_finite_move_nothing(sequences):
+def test_gradients_that_are_not_finite_move_nothing_and_are_counted(sequences, caplog):
     down = descent(sequences)
     before = [parameter.detach().clone() for parameter in down.model.parameters()]
     down.objective = Objective(layout=LAYOUT, positions=0.0 + 1e-45)  # its inverse overflows
     down.step(EVERYONE)
+    down.report()
+    assert caplog.messages == ["steps that moved nothing, since a gradient was not finite: 1"]
     for first, second in zip(before, down.model.parameters(), strict=True):
         assert torch.equal(first, second)
 
