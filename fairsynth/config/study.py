@@ -45,6 +45,7 @@ class SimulationConfig(Strict):
     seed: int = Field(default=1, ge=0)
     mix: Literal["natural", "study"] = "natural"
     detail: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the calibrated lab and drug rows that is written
+    minimum_visits: PositiveInt = 1  # patients with fewer are drawn, but are in no table
     bias: BiasConfig = BiasConfig()
 
 

@@ -80,4 +80,6 @@ def _part(process: Process, config: SimulationConfig, *, first: int, number: int
         planned, under_representation=config.bias.under_representation, rng=streams("representation")
     )
     seen = alive_before(planned, died) & there[planned.visits.patient]
+    often = np.bincount(planned.visits.patient[seen], minlength=number) >= config.minimum_visits
+    seen &= often[planned.visits.patient]
     return Part(process=process, planned=planned, seen=seen, streams=streams)

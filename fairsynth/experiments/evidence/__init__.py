@@ -1,0 +1,1 @@
+"""Does it help, and what does the helping: experiments on real held-out patients, against baselines and the oracle."""
