@@ -102,6 +102,7 @@ class ThresholdOptimiser:
     base: Predictor
     constraint: Constraint = "true_positive_rate_parity"
     objective: Objective = "balanced_accuracy_score"
+    minimum_positives: int = 1  # of a group on validation, for thresholds of its own
 
     def fit(
         self, train: Records, *, validation: Records, vocabulary: Vocabulary, settings: FitSettings, seed: int
@@ -109,7 +110,12 @@ class ThresholdOptimiser:
         """Train `base` on `train`, then choose the thresholds on `validation` as `thresholds.optimised` does."""
         fitted = self.base.fit(train, vocabulary=vocabulary, settings=settings, seed=seed)
         return optimised(
-            fitted, validation=validation, vocabulary=vocabulary, constraint=self.constraint, objective=self.objective
+            fitted,
+            validation=validation,
+            vocabulary=vocabulary,
+            constraint=self.constraint,
+            objective=self.objective,
+            minimum_positives=self.minimum_positives,
         )
 
 

@@ -106,16 +106,23 @@ def equal_rates(
 
 
 def optimised(
-    fitted: Fitted, *, validation: Records, vocabulary: Vocabulary, constraint: Constraint, objective: Objective
+    fitted: Fitted,
+    *,
+    validation: Records,
+    vocabulary: Vocabulary,
+    constraint: Constraint,
+    objective: Objective,
+    minimum_positives: int = 1,
 ) -> ByRules:
     """fairlearn's threshold optimiser (Hardt et al. 2016): equal rates on validation patients, best objective.
 
-    It needs both labels in a group. A group that lacks one on validation shares one threshold with all others that do:
-    the one with the best balanced accuracy on all validation patients, or 0.5 when these have one label only.
+    It needs both labels in a group. Groups with fewer than `minimum_positives` positives, or without a negative, on
+    validation share one threshold: the one with the best balanced accuracy on all validation patients, or 0.5 when
+    these have one label only.
     """
     scores = blind_scores(fitted, validation, vocabulary=vocabulary)
     members = members_of(validation.group, validation.label, groups=len(vocabulary.groups))
-    whole = np.asarray((members > 0).all(axis=1))  # (G,)
+    whole = (members[:, 0] > 0) & (members[:, 1] >= max(minimum_positives, 1))  # (G,)
     found: dict[int, Any] = {}
     if whole.any():
         rows = whole[validation.group]

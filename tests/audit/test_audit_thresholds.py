@@ -59,13 +59,20 @@ def rates(predicted, records: Records, *, label: int) -> np.ndarray:
     )
 
 
-def rule(constraint: str, *, validation: Records = VALIDATION, vocabulary: Vocabulary = toy.VOCABULARY):
+def rule(
+    constraint: str,
+    *,
+    validation: Records = VALIDATION,
+    vocabulary: Vocabulary = toy.VOCABULARY,
+    minimum_positives: int = 1,
+):
     return optimised(
         ByHash(),
         validation=validation,
         vocabulary=vocabulary,
         constraint=constraint,
         objective="balanced_accuracy_score",
+        minimum_positives=minimum_positives,
     )
 
 
@@ -106,6 +113,15 @@ def test_groups_that_lack_a_label_share_the_threshold_of_all_patients(constraint
         assert np.array_equal(fitted.scores(others), ByHash().scores(others) > together)
     whole = validation.take(~third)
     assert np.array_equal(fitted.scores(whole), rule(constraint, validation=whole).scores(whole))
+
+
+def test_a_group_with_too_few_positives_takes_the_threshold_of_all_patients_too():
+    scores, together = ByHash().scores(FRESH), balanced_threshold(ByHash().scores(VALIDATION), VALIDATION.label)
+    minority = FRESH.group == 1
+    own = rule("true_positive_rate_parity", minimum_positives=25).scores(FRESH)[minority]
+    shared = rule("true_positive_rate_parity", minimum_positives=26).scores(FRESH)[minority]
+    assert np.array_equal(shared, (scores > together)[minority])
+    assert not np.array_equal(own, shared)
 
 
 @pytest.mark.parametrize("label", [0, 1])
