@@ -143,9 +143,9 @@ def balanced_threshold(scores: FloatArray, label: IntArray) -> float:
     if len(np.unique(label)) < 2:
         return HALF
     values, inverse = np.unique(scores, return_inverse=True)  # rising
-    positives, negatives = (np.bincount(inverse, weights=label == each, minlength=len(values)) for each in (1, 0))
-    missed, rejected = np.cumsum(positives) / positives.sum(), np.cumsum(negatives) / negatives.sum()
-    gain = np.concatenate([[0.0], rejected - missed])  # of the threshold above the first 0, 1, 2 .. values
+    positives, negatives = (np.bincount(inverse[label == each], minlength=len(values)) for each in (1, 0))
+    # (TNR - FNR) times P N, in integers so that ties are ties; above none of the values, the first, the first two ..
+    gain = np.concatenate([[0], np.cumsum(negatives) * positives.sum() - np.cumsum(positives) * negatives.sum()])
     best = len(gain) - 1 - int(np.argmax(gain[::-1]))
     edges = np.concatenate([[-np.inf], (values[1:] + values[:-1]) / 2, [np.inf]])
     return float(edges[best])

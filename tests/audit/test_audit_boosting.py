@@ -50,6 +50,15 @@ def test_it_equals_scikit_learn_on_the_whole_dense_matrix_though_columns_were_dr
     assert np.allclose(fitted.scores(FRESH), expected, atol=1e-12)
 
 
+def test_the_tokens_kept_are_those_that_enough_patients_have_and_lack():
+    train = toy.draw([[30, 8], [20, 4]], seed=8)
+    dense = bag_of_tokens(train, vocabulary=toy.VOCABULARY).toarray()
+    kept = [column for column in range(dense.shape[1]) if 10 <= (dense[:, column] == 1).sum() <= len(train) - 10]
+    counts = dense.sum(axis=0)
+    assert fit(train).columns.tolist() == kept
+    assert {9, 10} <= set(counts.tolist())  # the limit itself is tried
+
+
 def test_another_seed_gives_other_trees():
     assert not np.allclose(fit(seed=5).scores(FRESH), fit(seed=6).scores(FRESH))
 

@@ -8,9 +8,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fairsynth import seeds
-from fairsynth.audit.federated_predictor import BySize, FairFed, federated, local_pass, weighted_mean
+from fairsynth.audit.federated_predictor import (
+    BySize,
+    FairFed,
+    fairness_gap,
+    federated,
+    local_pass,
+    opportunity_difference,
+    weighted_mean,
+)
 from fairsynth.audit.fitting import FitSettings
-from fairsynth.audit.transformer import begin, log_odds, weights_of
+from fairsynth.audit.transformer import Transformer, begin, log_odds, weights_of
 from fairsynth.errors import CohortError, ConfigError
 from fairsynth.federation.aggregate import average
 from fairsynth.schemas import SiteId
@@ -79,6 +87,16 @@ def test_one_round_is_the_patient_weighted_mean_of_one_pass_at_each_site():
     assert found.shares == ({A: 146 / 268, B: 122 / 268},)
 
 
+def test_two_rounds_at_one_site_are_two_passes_each_with_draws_of_its_own():
+    model = begin(toy.VOCABULARY, prior=log_odds(36, patients=146), seed=5)
+    for number in range(2):
+        named = seeds.stream(5, "round", number, A)
+        Transformer().descend(model, train=SITES[A], vocabulary=toy.VOCABULARY, epochs=1, seed=named)
+    found = weights_of(train(sites={A: SITES[A]}, rounds=2).fitted.model)
+    for name, array in weights_of(model).items():
+        assert np.array_equal(found[name], array)
+
+
 def test_a_single_site_keeps_its_own_weights():
     reply = {A: {"w": np.array([1.5, -2.0], dtype=np.float32)}}
     assert weighted_mean(reply, shares={A: 1.0})["w"].tolist() == [1.5, -2.0]
@@ -111,6 +129,13 @@ def test_the_shares_of_fairfed_are_the_formula_counted_patient_by_patient():
     found = shares(beta=3.0)
     assert found == pytest.approx({site: value / sum(raw.values()) for site, value in raw.items()}, rel=1e-12)
     assert abs(found[A] - len(SITES[A]) / 268) > 1e-3
+
+
+def test_a_bias_of_the_other_sign_is_far_from_everybodys():
+    own = np.array([[50.0, 10.0, 8.0, 6.0], [50.0, 10.0, 9.0, 8.0]])  # TPR 0.6 and 0.8
+    everybody = np.array([[500.0, 100.0, 95.0, 80.0], [500.0, 100.0, 85.0, 60.0]])  # TPR 0.8 and 0.6
+    assert fairness_gap(own, everybody=everybody, reference=REFERENCE) == pytest.approx(0.4)
+    assert opportunity_difference(everybody, reference=REFERENCE) == pytest.approx(-0.2)
 
 
 def test_without_beta_fairfed_is_fedavg():

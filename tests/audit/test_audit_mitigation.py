@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn import reductions
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
 from fairsynth.audit.fitting import Constant, FitSettings, bag_of_tokens
@@ -83,6 +84,19 @@ def test_a_group_that_lacks_a_label_takes_no_part_and_breaks_nothing(constraint,
     scores = fit(ExponentiatedGradient(constraint=constraint, rounds=5), train=toy.draw(cells, seed=4)).scores(FRESH)
     assert np.isfinite(scores).all()
     assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_a_classifier_that_fairlearn_replaced_by_a_constant_keeps_its_chance(monkeypatch):
+    class Replaced:
+        def __init__(self, *_, **__) -> None:
+            constants = [DummyClassifier(strategy="constant", constant=constant) for constant in (1, 0)]
+            self.predictors_, self.weights_ = pd.Series(constants), pd.Series([0.3, 0.7])
+
+        def fit(self, *_, **__) -> None:
+            pass
+
+    monkeypatch.setattr(reductions, "ExponentiatedGradient", Replaced)
+    assert np.allclose(fit(ExponentiatedGradient()).scores(FRESH), 0.3)
 
 
 @pytest.mark.parametrize("label", [0, 1])
