@@ -135,6 +135,7 @@ def test_a_bias_of_the_other_sign_is_far_from_everybodys():
     own = np.array([[50.0, 10.0, 8.0, 6.0], [50.0, 10.0, 9.0, 8.0]])  # TPR 0.6 and 0.8
     everybody = np.array([[500.0, 100.0, 95.0, 80.0], [500.0, 100.0, 85.0, 60.0]])  # TPR 0.8 and 0.6
     assert fairness_gap(own, everybody=everybody, reference=REFERENCE) == pytest.approx(0.4)
+    assert fairness_gap(everybody, everybody=own, reference=REFERENCE) == pytest.approx(0.4)
     assert opportunity_difference(everybody, reference=REFERENCE) == pytest.approx(-0.2)
 
 
