@@ -1,4 +1,4 @@
-"""Downstream models behind one protocol: fit on a training set, then score patients.
+"""Downstream models by name, behind one protocol (fitting.py): fit on a training set, then score patients.
 
 In:  training `Records` (real, mixed or synthetic).   Out: a fitted model that gives scores in [0, 1].
 Never: the label as an input (features.py is the only way in), held-out patients, global random state.
@@ -8,42 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 
-from fairsynth.audit.features import demographic_tokens, features, phenotype_tokens
+from fairsynth.audit.boosting import GradientBoosting
+from fairsynth.audit.fitting import (
+    Constant,
+    FitSettings,
+    Fitted,
+    Predictor,
+    bag_of_tokens,
+    checked_weights,
+    constant_of,
+)
 from fairsynth.audit.transformer import Transformer
 from fairsynth.errors import ConfigError
 from fairsynth.schemas import FloatArray
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """What a study fixes about fitting."""
-
-    epochs: int  # passes over the training set, where the predictor makes passes
-    threads: int  # of this process; results may differ in the last bit between thread counts
-
-
-class Fitted(Protocol):
-    """A trained predictor."""
-
-    def scores(self, records: Records) -> FloatArray:
-        """(B,) the predicted chance of label 1, in [0, 1]."""
-        ...
-
-
-class Predictor(Protocol):
-    """A downstream model. `fit` with the same arguments gives the same scores."""
-
-    def fit(self, train: Records, *, vocabulary: Vocabulary, settings: FitSettings, seed: int) -> Fitted:
-        """Train on `train` alone; `train.label` is the outcome. `seed` drives every random choice."""
-        ...
+__all__ = [
+    "PREDICTORS",
+    "Constant",
+    "FitSettings",
+    "Fitted",
+    "FittedLogisticRegression",
+    "LogisticRegression",
+    "Predictor",
+    "bag_of_tokens",
+    "load_predictor",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +52,21 @@ class LogisticRegression:
     inverse_strength: float = 1.0  # C of scikit-learn
     maximum_iterations: int = 2000
 
-    def fit(self, train: Records, *, vocabulary: Vocabulary, settings: FitSettings, seed: int) -> Fitted:
-        """Train until convergence; `settings` and `seed` change nothing."""
-        if len(present := np.unique(train.label)) < 2:
-            return Constant(score=float(present[0]) if len(present) else 0.0)
+    def fit(
+        self,
+        train: Records,
+        *,
+        vocabulary: Vocabulary,
+        settings: FitSettings,
+        seed: int,
+        weights: FloatArray | None = None,
+    ) -> Fitted:
+        """Train until convergence; `settings` and `seed` change nothing. A patient of weight 2 is as two patients."""
+        checked_weights(weights, patients=len(train))
+        if constant := constant_of(train.label, weights=weights):
+            return constant
         model = SklearnLogisticRegression(C=self.inverse_strength, max_iter=self.maximum_iterations)
-        model.fit(bag_of_tokens(train, vocabulary=vocabulary), train.label)
+        model.fit(bag_of_tokens(train, vocabulary=vocabulary), train.label, sample_weight=weights)
         return FittedLogisticRegression(
             weights=model.coef_[0].astype(np.float64), bias=float(model.intercept_[0]), vocabulary=vocabulary
         )
@@ -82,37 +86,10 @@ class FittedLogisticRegression:
         return np.asarray(0.5 * (1 + np.tanh(0.5 * log_odds)), dtype=np.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Constant:
-    """The same score for everyone."""
-
-    score: float
-
-    def scores(self, records: Records) -> FloatArray:
-        """(B,) `score`."""
-        return np.full(len(records), self.score)
-
-
-def bag_of_tokens(records: Records, *, vocabulary: Vocabulary) -> sparse.csr_array:
-    """(B, codes + phenotypes + demographic tokens) 0/1: whether a patient has the token, in any visit."""
-    layout = vocabulary.layout
-    inputs = features(records, vocabulary=vocabulary)
-    code_rows = records.visit_patient[inputs.visits.rows]
-    codes, phenotypes = len(vocabulary.codes), phenotype_tokens(layout)
-    rows = np.concatenate([code_rows, inputs.phenotypes.rows, inputs.demographics.rows])
-    columns = np.concatenate(
-        [inputs.visits.values, inputs.phenotypes.values + codes, inputs.demographics.values + codes + phenotypes]
-    )
-    shape = (len(records), codes + phenotypes + demographic_tokens(layout))
-    bag = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
-    bag.sum_duplicates()
-    bag.data[:] = 1.0
-    return bag
-
-
 PREDICTORS: Mapping[str, Predictor] = {
     "transformer": Transformer(),
     "logistic_regression": LogisticRegression(),
+    "gradient_boosting": GradientBoosting(),
 }
 
 

@@ -1,6 +1,6 @@
 """The paper's downstream model (appendix E): one transformer layer for each kind of input, one logit out of all.
 
-In:  training `Records`.   Out: `FittedTransformer`, which scores patients.
+In:  training `Records`, or weights that travelled.   Out: `FittedTransformer`, which scores patients.
 Never: the label as an input, global random state (dropout draws from a generator of its own).
 
 Three kinds of input, each projected into 128 dimensions and read by a transformer layer of its own: the sequence of
@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,13 +23,11 @@ from torch.nn import functional
 
 from fairsynth import seeds
 from fairsynth.audit.features import Features, demographic_tokens, features, phenotype_tokens
+from fairsynth.audit.fitting import FitSettings, Fitted, checked_weights
 from fairsynth.generator.train import threads
-from fairsynth.schemas import FloatArray, IntArray
+from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
-
-if TYPE_CHECKING:
-    from fairsynth.audit.predictors import FitSettings, Fitted
 
 WIDTH = 128  # "a common 128-dimensional space"
 HEADS = 4
@@ -47,24 +44,52 @@ class Transformer:
     batch_size: int = 64
     dropout: float = 0.1
 
-    def fit(self, train: Records, *, vocabulary: Vocabulary, settings: FitSettings, seed: int) -> Fitted:
-        """Train for `settings.epochs` passes over `train`; binary cross-entropy, no class weights."""
+    def fit(
+        self,
+        train: Records,
+        *,
+        vocabulary: Vocabulary,
+        settings: FitSettings,
+        seed: int,
+        weights: FloatArray | None = None,
+    ) -> Fitted:
+        """Train for `settings.epochs` passes over `train`; binary cross-entropy, no class weights.
+
+        `weights` are scaled to a mean of 1, so that the learning rate keeps its meaning.
+        """
+        checked = checked_weights(weights, patients=len(train))
+        relative = None if checked is None else checked / checked.mean()
+        positives = train.label.sum() if relative is None else train.label @ relative
         with threads(settings.threads):
-            model = Network(vocabulary, prior=_log_odds(train.label))
-            model.initialise(seeds.torch_stream(seed, "initial"))
-            dropout = Dropout(rate=self.dropout, generator=seeds.torch_stream(seed, "dropout"))
-            optimiser = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
-            for epoch in range(settings.epochs):
-                order = seeds.numpy_stream(seed, "order", epoch)
-                for rows in batches(train.visit_counts, size=self.batch_size, rng=order):
-                    batch = train.take(rows)
-                    logits = model(features(batch, vocabulary=vocabulary), dropout)  # (B,)
-                    label = torch.from_numpy(batch.label).to(logits.dtype)
-                    optimiser.zero_grad()
-                    loss = functional.binary_cross_entropy_with_logits(logits, label)
-                    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                    optimiser.step()
+            prior = log_odds(float(positives), patients=len(train))
+            model = begin(vocabulary, prior=prior, seed=seed)
+            self.descend(model, train=train, vocabulary=vocabulary, epochs=settings.epochs, seed=seed, weights=relative)
         return FittedTransformer(model=model, vocabulary=vocabulary, threads=settings.threads)
+
+    def descend(
+        self,
+        model: Network,
+        *,
+        train: Records,
+        vocabulary: Vocabulary,
+        epochs: int,
+        seed: int,
+        weights: FloatArray | None = None,
+    ) -> None:
+        """Train `model` in place for `epochs` passes over `train`, with an optimiser that starts anew."""
+        dropout = Dropout(rate=self.dropout, generator=seeds.torch_stream(seed, "dropout"))
+        optimiser = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
+        for epoch in range(epochs):
+            order = seeds.numpy_stream(seed, "order", epoch)
+            for rows in batches(train.visit_counts, size=self.batch_size, rng=order):
+                batch = train.take(rows)
+                logits = model(features(batch, vocabulary=vocabulary), dropout)  # (B,)
+                label = torch.from_numpy(batch.label).to(logits.dtype)
+                weight = None if weights is None else torch.from_numpy(weights[rows]).to(logits.dtype)
+                optimiser.zero_grad()
+                loss = functional.binary_cross_entropy_with_logits(logits, label, weight=weight)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                optimiser.step()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,6 +207,26 @@ class Network(nn.Module):
         return self.head(torch.cat(read, dim=1)).squeeze(1)  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
+def begin(vocabulary: Vocabulary, *, prior: float, seed: int) -> Network:
+    """A network that has learnt nothing but the log-odds `prior`."""
+    model = Network(vocabulary, prior=prior)
+    model.initialise(seeds.torch_stream(seed, "initial"))
+    return model
+
+
+def weights_of(model: Network) -> Arrays:
+    """Copies of the network's parameters by name, float32."""
+    return {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
+
+
+def network_of(weights: Arrays, *, vocabulary: Vocabulary) -> Network:
+    """The network with these parameters. Raises RuntimeError when names or shapes are not those of the vocabulary."""
+    model = Network(vocabulary, prior=0.0)
+    model.to_empty(device="cpu")
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return model
+
+
 def batches(lengths: IntArray, *, size: int, rng: np.random.Generator) -> Iterator[IntArray]:
     """Indices of every patient once, in random batches of `size` with similar lengths, so that little is padded."""
     order = rng.permutation(len(lengths))
@@ -210,7 +255,6 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-def _log_odds(label: IntArray) -> float:
+def log_odds(positives: float, *, patients: float) -> float:
     """Log-odds of label 1, half a patient added to either side."""
-    positives = int(label.sum())
-    return math.log((positives + 0.5) / (len(label) - positives + 0.5))
+    return math.log((positives + 0.5) / (patients - positives + 0.5))

@@ -1,7 +1,10 @@
-"""Baseline without a generator: double-prioritised oversampling (Pias et al. 2024; paper, section 5, "Baselines").
+"""Baselines without a generator: copies of real patients, by three plans.
 
 In:  a site's real training patients.   Out: copies of some of them, at most as many as a generator may add.
-Never: validation or held-out patients; a copy of a patient of the largest group.
+Never: validation or held-out patients; a copy where there is nobody to copy.
+
+`double_prioritised` is the paper's baseline (Pias et al. 2024; paper, section 5); it copies nobody of the largest
+group. `cell_balanced` evens out the cells, and `copies_to` follows any plan: the generator's own, as a control.
 """
 
 from __future__ import annotations
@@ -59,6 +62,33 @@ def double_prioritised(
     scores = [criterion(Records.concatenate([train, copies])) for copies in candidates]
     best = int(np.argmax(scores))
     return Oversampled(copies=candidates[best], cells=plans[best], validation=tuple(scores))
+
+
+def cell_balanced(train: Records, *, groups: int, budget: int, seed: int) -> Records:
+    """`budget` copies that make the (group, label) cells as equal as it allows, the smallest first.
+
+    As `plan.equal_cells`, but a cell without a patient has nothing to copy: its share goes to the others.
+    """
+    members = members_of(train.group, train.label, groups=groups)
+    ceilings = np.where(members > 0, members.max(initial=0) + budget, members)
+    cells = fill_lowest(members, budget=budget, ceilings=ceilings)
+    return train.take(copy_rows(train, cells=cells, seed=seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """The copies that a plan asked for, as far as there was somebody to copy."""
+
+    records: Records
+    missing: int  # patients that the plan wants in cells without a real one
+
+
+def copies_to(train: Records, *, cells: IntArray, seed: int) -> Copies:
+    """`cells[g, y]` copies of each cell: what a quota plan gives without a generator."""
+    members = members_of(train.group, train.label, groups=len(cells))
+    possible = np.where(members > 0, cells, 0)
+    rows = copy_rows(train, cells=possible, seed=seed)
+    return Copies(records=train.take(rows), missing=int(cells.sum() - possible.sum()))
 
 
 def copy_rows(train: Records, *, cells: IntArray, seed: int) -> IntArray:

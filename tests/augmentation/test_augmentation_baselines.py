@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fairsynth.augmentation.baselines import copy_plan, copy_rows, double_prioritised
+from fairsynth.augmentation.baselines import cell_balanced, copies_to, copy_plan, copy_rows, double_prioritised
 from fairsynth.augmentation.mixing import mix
-from fairsynth.augmentation.plan import members_of
+from fairsynth.augmentation.plan import equal_cells, members_of
 from fairsynth.federation.plans import APPROACHES
 from fairsynth.visits.records import Records
 
@@ -117,3 +117,50 @@ def test_every_approach_keeps_all_real_patients_and_adds_its_own():
         [*real, 10, 10],
         [*real, 200, 201, 202, 203],
     ]
+
+
+def cells_of(records: Records, *, groups: int) -> list[list[int]]:
+    return members_of(records.group, records.label, groups=groups).tolist()
+
+
+@settings(deadline=None)
+@given(members_strategy.filter(lambda members: (members > 0).all()), st.integers(0, 200))
+def test_copies_of_full_cells_are_those_of_the_equal_cells_plan(members, budget):
+    copies = cell_balanced(patients(members), groups=len(members), budget=budget, seed=1)
+    assert cells_of(copies, groups=len(members)) == equal_cells(members, budget=budget).tolist()
+
+
+@settings(deadline=None)
+@given(members_strategy.filter(lambda members: members.any()), st.integers(0, 200))
+def test_the_whole_budget_is_copied_from_cells_that_have_patients_and_the_smallest_becomes_as_large_as_can_be(
+    members, budget
+):
+    copies = cell_balanced(patients(members), groups=len(members), budget=budget, seed=1)
+    together = (members + cells_of(copies, groups=len(members)))[members > 0]
+    assert len(copies) == budget
+    low = max(level for level in range(300) if np.maximum(level - members[members > 0], 0).sum() <= budget)
+    assert together.min() == low
+
+
+def test_copies_follow_any_plan_and_what_nobody_can_be_copied_for_is_counted():
+    train = patients([[6, 2], [3, 0]])
+    copies = copies_to(train, cells=np.array([[0, 5], [1, 4]]), seed=1)
+    assert cells_of(copies.records, groups=2) == [[0, 5], [1, 0]]
+    assert copies.missing == 4
+    assert set(copies.records.codes.tolist()) <= set(train.codes.tolist())
+
+
+def test_every_baseline_of_copies_is_the_same_for_the_same_seed_and_another_for_another():
+    train, cells = patients([[40, 20], [30, 9]]), np.array([[3, 3], [3, 3]])
+    for copy in (
+        lambda seed: copies_to(train, cells=cells, seed=seed).records,
+        lambda seed: cell_balanced(train, groups=2, budget=15, seed=seed),
+    ):
+        assert copy(1).codes.tolist() == copy(1).codes.tolist()
+        assert copy(1).codes.tolist() != copy(2).codes.tolist()
+
+
+def test_an_empty_plan_gives_nobody():
+    copies = copies_to(patients([[6, 2], [3, 0]]), cells=np.zeros((2, 2), dtype=np.int64), seed=1)
+    assert len(copies.records) == 0
+    assert copies.missing == 0
