@@ -1,10 +1,10 @@
 """How often is the no-harm verdict wrong? `python -m benchmarks.no_harm [--trials N] [--json PATH]`.
 
 Each trial is one site, drawn from a process whose truth is known: held-out patients of four groups, and K models of
-each of two approaches. A patient's latent score is its risk, a hardness that all models share, what one model makes of
-its group, and noise. Augmenting adds `lift` to the positives outside the largest group (its gain) and `alarm` to
-everybody's negatives (its price). Printed: the true changes, and how often each verdict was given, from seeds alone and
-with the bootstrap over patients.
+each of two approaches. A patient's latent score is its risk, a hardness that all models share, a habit that all models
+of one approach share, what one model makes of its group, and noise. Augmenting adds `lift` to the positives outside the
+largest group (its gain) and `alarm` to everybody's negatives (its price). Printed: the true changes, and how often each
+verdict was given, from seeds alone and with the bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SHARES = (0.55, 0.25, 0.12, 0.08)
 PREVALENCE = 0.25
 RISK = 2.0  # how far the latent scores of positives lie above those of negatives
 NEGLECT = 0.5  # how far below that the positives outside the largest group lie
-HARDNESS, MODEL, NOISE = 0.9, 0.12, 0.4  # standard deviations: of patients, of one model in one group, of one score
+HARDNESS, HABIT = 0.9, 0.4  # standard deviations over patients: shared by all models, by those of one approach
+MODEL, NOISE = 0.12, 0.3  # of one model in one group, of one score
 METRICS = ("worst_tpr", "f1", "abs_log_di")
 TRUTH = 200_000  # patients from which true changes are taken
 
@@ -66,7 +67,8 @@ def _moves(site: Site, label: IntArray, group: IntArray) -> Iterator[FloatArray]
 
 def _scores(risk: FloatArray, *, group: IntArray, seeds: int, rng: np.random.Generator) -> Scores:
     model = MODEL * rng.normal(size=(seeds, len(GROUPS)))[:, group]  # (K, B)
-    latent = risk + model + NOISE * rng.normal(size=(seeds, len(risk)))
+    habit = HABIT * rng.normal(size=len(risk))  # whom all models of this approach over- or underrate
+    latent = risk + habit + model + NOISE * rng.normal(size=(seeds, len(risk)))
     return Scores(scores=1 / (1 + np.exp(-latent)), thresholds=np.full(seeds, 0.5))
 
 

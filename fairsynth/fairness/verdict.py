@@ -122,14 +122,19 @@ def _negative(value: float | None) -> float | None:
 
 
 def _decide(gain: Bounds, f1: Bounds, *, tolerance: float) -> Decision:
-    """F1 stands in the way where it is the one thing not shown, or where its best estimate is beyond the tolerance."""
+    """F1 stands in the way where it is the one thing not shown, or is shown to fall by more than the tolerance."""
     rises = gain.low is not None and gain.low > 0
     keeps = f1.low is not None and f1.low >= -tolerance
     if rises and keeps:
         return "augment"
-    if rises or (f1.mean is not None and f1.mean < -tolerance):
+    if rises or _falls(f1, tolerance):
         return "do not augment: F1 falls"
     return "do not augment: the gain is within noise"
+
+
+def _falls(f1: Bounds, tolerance: float) -> bool:
+    """Whether F1 is shown to fall by more than the tolerance."""
+    return f1.high is not None and f1.high < -tolerance
 
 
 def _sentence(decision: Decision, gain: Bounds, f1: Bounds, *, metric: str, tolerance: float) -> str:
@@ -139,8 +144,7 @@ def _sentence(decision: Decision, gain: Bounds, f1: Bounds, *, metric: str, tole
     if decision == "augment":
         return f"Augment: {at_least}, {falls}"
     if decision == "do not augment: F1 falls":
-        surely = f1.mean is not None and f1.mean < -tolerance
-        return f"Do not augment: F1 {'falls' if surely else 'may fall'} too far: {at_least}, {falls}"
+        return f"Do not augment: F1 {'falls' if _falls(f1, tolerance) else 'may fall'} too far: {at_least}, {falls}"
     return f"Do not augment: the gain is within noise: {at_least}, {falls}"
 
 

@@ -50,8 +50,9 @@ def test_a_fall_of_f1_that_cannot_be_excluded_is_told_from_one_that_is_seen():
     assert "F1 may fall too far" in found.text
 
 
-def test_without_a_gain_a_fall_of_f1_beyond_the_tolerance_is_what_is_said():
+def test_without_a_gain_a_shown_fall_of_f1_beyond_the_tolerance_is_what_is_said():
     assert decide(change(0.0), change(-0.03)).decision == "do not augment: F1 falls"
+    assert decide(change(0.0), change(-0.03, spread=3)).decision == "do not augment: the gain is within noise"
     assert decide(change(0.0), change(-0.01)).decision == "do not augment: the gain is within noise"
 
 
