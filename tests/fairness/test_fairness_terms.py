@@ -1,8 +1,12 @@
 """Several weighted objectives, the favourable outcome, and the differences that a report prints."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from fairlearn.metrics import (
     MetricFrame,
     demographic_parity_difference,
@@ -13,17 +17,18 @@ from fairlearn.metrics import (
     selection_rate,
     true_positive_rate,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fairsynth.config import ObjectiveConfig, ObjectiveTerm
+from fairsynth.config import GroupsConfig, ObjectiveConfig, ObjectiveTerm
 from fairsynth.errors import CohortError, ConfigError
 from fairsynth.fairness import metrics, objectives
 from fairsynth.fairness.coefficients import coefficients, names
 from fairsynth.fairness.counts import count_patients, from_confusion
 from fairsynth.fairness.terms import mirrored
 
+DOC = Path(__file__).parents[2] / "docs" / "objectives.md"
 REFERENCE = np.array([True, False, False])
 COUNTS = np.array([[400.0, 60, 70.5, 30.25], [100, 20, 12.5, 7.5], [50, 4, 9, 2.5]])
 
@@ -155,6 +160,7 @@ ALSO = (
 )
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))
 def test_loss_and_gradient_of_a_weighted_sum_are_the_weighted_sums(first, second, third):
     shares = (first, second, third)
@@ -205,3 +211,12 @@ def test_the_terms_survive_the_way_through_a_plan_and_are_told_in_words():
     again = ObjectiveConfig.model_validate(config.model_dump(mode="json", by_alias=True))
     assert again == config
     assert names(config) == "disparate_impact + 0.5 worst_tpr + 3 demographic_parity"
+
+
+def test_the_documented_choices_are_a_valid_part_of_a_study_file():
+    (text,) = re.findall(r"## What you choose\n\n```yaml\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
+    choices = yaml.safe_load(text)
+    groups, objective = GroupsConfig(**choices["groups"]), ObjectiveConfig(**choices["objective"])
+    assert groups.reference == ("white:female", "white:male")
+    assert names(objective) == "disparate_impact + 0.5 equal_opportunity + 0.2 log_ratio"
+    assert objective.weight == 1.2

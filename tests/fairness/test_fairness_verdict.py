@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks.no_harm import Site, rates, truth
+from benchmarks.no_harm import Site, rates
 from fairsynth.fairness.verdict import Change, Verdict, verdict
 
 NOISE = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
@@ -113,6 +113,7 @@ def test_replicates_that_are_often_undefined_say_nothing():
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(-0.2, 0.2), st.floats(-0.1, 0.1), st.floats(0, 0.1), st.floats(0, 0.1))
 def test_more_gain_and_more_f1_never_turn_augment_into_its_opposite(gain, f1, more_gain, more_f1):
     before = decide(change(gain), change(f1))
@@ -129,9 +130,8 @@ def test_a_verdict_is_plain_json():
 
 
 def test_where_nothing_is_gained_patients_keep_the_verdict_from_augmenting():
-    site = Site(lift=0.0, alarm=0.0, patients=600)
-    assert set(truth(site).values()) == {0.0}
-    found = rates(site, trials=100)
+    site = Site(lift=0.0, alarm=0.0, patients=500)
+    found = rates(site, trials=60)
     assert found["patients"].get("augment", 0) <= 0.06
     assert found["patients"].get("augment", 0) <= found["seeds"].get("augment", 0)
 
