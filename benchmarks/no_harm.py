@@ -122,7 +122,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"trials": arguments.trials, "rows": rows}, indent=1) + "\n")
 
 
-SETTINGS = ((0.0, 0.0), (0.2, 0.07), (0.3, 0.105), (0.5, 0.155), (0.3, 0.194), (0.3, 0.3))  # lift, alarm
+SETTINGS = ((0.0, 0.0), (0.0, -0.1), (0.2, 0.07), (0.3, 0.105), (0.5, 0.155), (0.3, 0.194), (0.3, 0.3))  # lift, alarm
 
 
 if __name__ == "__main__":
