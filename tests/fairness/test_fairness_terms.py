@@ -220,3 +220,16 @@ def test_the_documented_choices_are_a_valid_part_of_a_study_file():
     assert groups.reference == ("white:female", "white:male")
     assert names(objective) == "disparate_impact + 0.5 equal_opportunity + 0.2 log_ratio"
     assert objective.weight == 1.2
+
+
+def test_each_term_chooses_its_own_favourable_outcome():
+    parity = {"target": "label", "name": "disparate_impact"}
+    both = ObjectiveConfig(**parity, also=(ObjectiveTerm(favourable="negative", share=2.0),))
+    positive, negative = (
+        coefficients(ObjectiveConfig(**parity, favourable=one), COUNTS, reference=REFERENCE)
+        for one in ("positive", "negative")
+    )
+    found = coefficients(both, COUNTS, reference=REFERENCE)
+    assert positive.loss != pytest.approx(negative.loss)
+    assert found.loss == pytest.approx(positive.loss + 2 * negative.loss, rel=1e-12)
+    np.testing.assert_allclose(found.values, positive.values + 2 * negative.values, rtol=1e-12)
