@@ -1,6 +1,6 @@
 """The vocabulary of types that every package shares.
 
-In:  nothing.   Out: identifiers that must not mix, and the columns of an events table.
+In:  nothing.   Out: identifiers that must not mix, the sexes, and the columns of an events table.
 Never: file access, arithmetic.
 """
 
@@ -17,6 +17,7 @@ Group = NewType("Group", str)  # a value of the sensitive attribute, e.g. "black
 Split = Literal["train", "validation", "held_out"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
+SEXES = ("female", "male")
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -177,6 +177,7 @@ class _Frame:
             reference=np.isin(self.plan.groups.names, self.plan.groups.reference),
             sufficient=self.positives >= self.plan.audit.minimum_positives,
             confidence=self.plan.audit.confidence,
+            favourable=self.plan.objective.favourable,
         )
 
     def rng(self, *path: str) -> np.random.Generator:

@@ -5,12 +5,13 @@ In:  the shared part of a study file.   Out: frozen models.   Never: a path, or 
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from fairsynth.config.base import Fraction, Name, Strict
-from fairsynth.schemas import Group, SiteId
+from fairsynth.schemas import SEXES, Group, SiteId
 
 
 class TaskConfig(Strict):
@@ -35,20 +36,54 @@ class SplitConfig(Strict):
 
 
 class GroupsConfig(Strict):
-    """The taxonomy of the sensitive attribute, in a fixed order, and the groups that the others are compared to."""
+    """The taxonomy of the sensitive attribute, in a fixed order, and the groups that the others are compared to.
+
+    With `cross: sex` a study file names the attribute's own groups, and each becomes `<group>:female` and
+    `<group>:male` in `names`; `reference` may name either. What is written out names the
+    crossed groups, and reads back as the same.
+    """
 
     names: tuple[Group, ...] = Field(min_length=2)
     reference: tuple[Group, ...] = Field(min_length=1)
+    cross: Literal["none", "sex"] = "none"
+
+    @property
+    def attribute_names(self) -> tuple[Group, ...]:
+        """The groups that a site's rules may assign: `names` before they were crossed."""
+        return tuple(dict.fromkeys(self.attribute_name(name) for name in self.names))
+
+    def attribute_name(self, name: Group) -> Group:
+        """The attribute's own group that the group `name` is part of."""
+        return Group(name.rpartition(":")[0]) if self.cross == "sex" else name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cross(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("cross") != "sex":
+            return given
+        lists = {key: given[key] for key in ("names", "reference") if isinstance(given.get(key), list | tuple)}
+        return {**given, **{key: tuple(_by_sex(names)) for key, names in lists.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.names)) != len(self.names):
             raise ValueError("a group is named twice")
+        if self.cross == "sex" and set(self.names) != set(_by_sex(self.attribute_names)):
+            raise ValueError("with `cross: sex`, name the attribute's groups, or both sexes of each")
         if unknown := [group for group in self.reference if group not in self.names]:
             raise ValueError(f"reference group {unknown[0]!r} is not among `names`")
         if len(set(self.reference)) == len(self.names):
             raise ValueError("at least one group must not be a reference group")
         return self
+
+
+def _by_sex(names: Iterable[Any]) -> Iterator[Any]:
+    """Each group as female and male; one that says its sex already, or is no text at all, as it is."""
+    for name in names:
+        if not isinstance(name, str) or name.endswith(tuple(f":{sex}" for sex in SEXES)):
+            yield name
+        else:
+            yield from (f"{name}:{sex}" for sex in SEXES)
 
 
 class LevelsConfig(Strict):
@@ -68,14 +103,39 @@ class VocabularyConfig(Strict):
     phenotypes: bool = True  # the 25 CCS groups of the MIMIC benchmark, in the label visit
 
 
-class ObjectiveConfig(Strict):
-    """The fairness objective in the generator's loss (docs/architecture.md)."""
+Favourable = Literal["positive", "negative"]  # which prediction does a patient good
+
+
+class ObjectiveTerm(Strict):
+    """One fairness loss."""
 
     name: str = "disparate_impact"  # an entry point of `fairsynth.objectives`
-    target: Literal["codes", "label"] = "codes"
     comparison: Literal["pooled", "mean", "max"] = "pooled"
+    favourable: Favourable = "positive"  # negative: the loss sees predictions and labels of 0 in place of those of 1
+    share: PositiveFloat = 1.0  # of the loss in the sum of all terms
+
+
+class ObjectiveConfig(ObjectiveTerm):
+    """The fairness objective in the generator's loss, lambda (share L + sum of share_k L_k); docs/objectives.md."""
+
+    target: Literal["codes", "label"] = "codes"
+    also: tuple[ObjectiveTerm, ...] = ()  # further losses beside the first
     weight: NonNegativeFloat = Field(default=1.2, alias="lambda")
     maximum_coefficient: PositiveFloat = 1.0  # bound on |n * c_g|; reached values are reported
+
+    @property
+    def terms(self) -> tuple[ObjectiveTerm, ...]:
+        """The losses that are added up, the first included."""
+        first = ObjectiveTerm(**{name: getattr(self, name) for name in ObjectiveTerm.model_fields})
+        return (first, *self.also)
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> Self:
+        if self.target == "codes" and any(term.favourable == "negative" for term in self.terms):
+            raise ValueError("`favourable: negative` needs `target: label`: codes have no negative predictions")
+        if len({(term.name, term.comparison, term.favourable) for term in self.terms}) < len(self.terms):
+            raise ValueError("a loss is named twice in `also`: add their shares")
+        return self
 
 
 class GeneratorConfig(Strict):

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError
 from fairsynth.fairness.counts import MEMBERS, POSITIVES, PREDICTED, TRUE_POSITIVES
-from fairsynth.fairness.objectives import load_objective
+from fairsynth.fairness.objectives import load_objective, load_term
 from fairsynth.schemas import FloatArray
 
 
@@ -36,18 +37,34 @@ def coefficients(objective: ObjectiveConfig, counts: FloatArray, *, reference: n
     """
     function = load_objective(objective)
     tensor = torch.tensor(counts, dtype=torch.float64, requires_grad=True)
-    loss = function(tensor, reference=torch.tensor(reference, dtype=torch.bool), comparison=objective.comparison)
+    mask = torch.tensor(reference, dtype=torch.bool)
+    loss = function(tensor, reference=mask, comparison=objective.comparison)
     if not bool(torch.isfinite(loss)):
         raise CohortError.of(
             "the fairness objective has nobody to compare",
-            where=f"objective: {objective.name}, pooled training counts of {len(counts)} groups",
+            where=f"objective: {', '.join(_undefined(objective, tensor, mask))}, pooled training counts of"
+            f" {len(counts)} groups",
             expected="patients (for true-positive rates: positives) among reference and other groups",
             do="merge groups in the study file, or choose another objective",
         )
     (gradient,) = torch.autograd.grad(loss, tensor, allow_unused=True, materialize_grads=True)
     if not bool(torch.isfinite(gradient).all()):
-        raise CohortError.of("the fairness objective has no finite gradient", where=f"objective: {objective.name}")
+        raise CohortError.of("the fairness objective has no finite gradient", where=f"objective: {names(objective)}")
     values = gradient[:, [PREDICTED, TRUE_POSITIVES]].numpy()
     values[counts[:, MEMBERS] == 0] = 0  # nobody multiplies these two, but pooled groups give them a slope
     values[counts[:, POSITIVES] == 0, 1] = 0
     return Coefficients(loss=loss.item(), values=values)
+
+
+def names(objective: ObjectiveConfig) -> str:
+    """The losses of `objective` in words: "disparate_impact + 0.5 worst_tpr"."""
+    return " + ".join(f"{term.share:g} {term.name}" if term.share != 1 else term.name for term in objective.terms)
+
+
+def _undefined(objective: ObjectiveConfig, counts: Tensor, reference: Tensor) -> list[str]:
+    """Names of the losses that are not finite at `counts`."""
+    losses = {
+        term.name: load_term(term, target=objective.target)(counts, reference=reference, comparison=term.comparison)
+        for term in objective.terms
+    }
+    return [name for name, loss in losses.items() if not bool(torch.isfinite(loss))]

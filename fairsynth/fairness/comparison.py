@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from fairsynth.config import Favourable
 from fairsynth.fairness import metrics
 from fairsynth.fairness.counts import FN, FP, TP
 from fairsynth.fairness.estimates import Estimate, estimate, proportion
@@ -39,6 +40,7 @@ class Rules:
     reference: metrics.BoolArray  # (G,)
     sufficient: metrics.BoolArray  # (G,) groups that may enter a minimum
     confidence: float
+    favourable: Favourable = "positive"  # the prediction that disparate impact compares
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +56,9 @@ class Values:
         """Every metric of confusion counts (..., G, 4) and histograms (..., G, 2, 200)."""
         everyone, tpr, area = metrics.pooled(confusion), metrics.true_positive_rate(confusion), metrics.auroc(histogram)
         overall = {
-            "disparate_impact": metrics.disparate_impact(confusion, reference=rules.reference),
+            "disparate_impact": metrics.disparate_impact(
+                confusion, reference=rules.reference, favourable=rules.favourable
+            ),
             "worst_tpr": metrics.lowest(tpr, among=rules.sufficient).value,
             "f1": metrics.f1(everyone),
             "auroc": metrics.auroc(histogram.sum(axis=-3)),

@@ -7,11 +7,13 @@ Never: rows of patients, thresholds, intervals (intervals.py). Definitions in wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from fairsynth.config import Favourable
 from fairsynth.fairness.counts import FN, FP, TN, TP
 from fairsynth.schemas import FloatArray, IntArray
 
@@ -75,14 +77,72 @@ def balanced_accuracy(confusion: IntArray) -> FloatArray:
 # --- across groups (..., G, 4) ---------------------------------------------------------------------------------------
 
 
-def disparate_impact(confusion: IntArray, *, reference: BoolArray) -> FloatArray:
-    """(...) selection rate of all protected patients over that of all reference patients (paper, Eq. 8).
+def disparate_impact(confusion: IntArray, *, reference: BoolArray, favourable: Favourable = "positive") -> FloatArray:
+    """(...) favoured share of all protected patients over that of all reference patients (paper, Eq. 8).
 
-    NaN when the reference's selected count is 0 or either side has no patient: a model that flags nobody is not fair.
+    A patient is favoured who is predicted the `favourable` outcome; "positive", as in the paper, makes the shares
+    selection rates. NaN when no reference patient is favoured or either side has no patient: a model that flags nobody
+    is not fair.
     """
-    base = selection_rate(pooled(confusion[..., reference, :]))
-    protected = selection_rate(pooled(confusion[..., ~reference, :]))
+    cells = [TP, FP] if favourable == "positive" else [FN, TN]
+    favoured, members = confusion[..., cells].sum(-1), confusion.sum(-1)
+    base = _share(favoured[..., reference].sum(-1), members[..., reference].sum(-1))
+    protected = _share(favoured[..., ~reference].sum(-1), members[..., ~reference].sum(-1))
     return _share(protected, base)
+
+
+def abs_log_di(confusion: IntArray, *, reference: BoolArray, favourable: Favourable = "positive") -> FloatArray:
+    """(...) |log disparate impact|: 0 is parity, and a ratio of 1/2 is as far from it as one of 2.
+
+    Infinite where no protected patient is favoured but a reference patient is; NaN where the ratio is undefined.
+    """
+    with np.errstate(divide="ignore"):
+        return np.abs(np.log(disparate_impact(confusion, reference=reference, favourable=favourable)))
+
+
+def demographic_parity_difference(confusion: IntArray, *, reference: BoolArray | None) -> FloatArray:
+    """(...) the largest difference of selection rates, see `_widest`. Every group with a patient counts."""
+    everybody = np.ones(confusion.shape[-2], dtype=np.bool_)
+    return _widest(selection_rate, confusion, reference=reference, among=everybody)
+
+
+def equal_opportunity_difference(
+    confusion: IntArray, *, reference: BoolArray | None, minimum_positives: int
+) -> FloatArray:
+    """(...) the largest difference of true-positive rates, see `_widest`, over groups with enough positives."""
+    among = sufficient(confusion, minimum_positives=minimum_positives)
+    return _widest(true_positive_rate, confusion, reference=reference, among=among)
+
+
+def equalised_odds_difference(
+    confusion: IntArray, *, reference: BoolArray | None, minimum_positives: int
+) -> FloatArray:
+    """(...) the larger of `equal_opportunity_difference` and the same of false-positive rates.
+
+    Both over groups with enough positives; NaN where one of the two is undefined.
+    """
+    among = sufficient(confusion, minimum_positives=minimum_positives)
+    missed = _widest(true_positive_rate, confusion, reference=reference, among=among)
+    return np.maximum(missed, _widest(false_positive_rate, confusion, reference=reference, among=among))
+
+
+def _widest(
+    rate: Callable[[IntArray], FloatArray], confusion: IntArray, *, reference: BoolArray | None, among: BoolArray
+) -> FloatArray:
+    """(...) how far apart the rates of the groups marked in `among` (..., G) are; NaN where nobody is compared.
+
+    With a `reference` (G,): the largest distance of another group from all reference patients pooled, whom `among` does
+    not concern. With None: the highest rate minus the lowest, whoever is reference (fairlearn's `between_groups`).
+    """
+    rates = rate(confusion)  # (..., G)
+    usable = np.broadcast_to(among, rates.shape) & np.isfinite(rates)
+    if reference is None:
+        spread = np.where(usable, rates, -np.inf).max(-1) - np.where(usable, rates, np.inf).min(-1)
+        return np.where(usable.sum(-1) > 1, spread, np.nan)
+    base = rate(pooled(confusion[..., reference, :]))[..., None]
+    usable = usable & ~reference & np.isfinite(base)
+    distance = np.where(usable, np.abs(rates - base), -np.inf).max(-1)
+    return np.where(usable.any(-1), distance, np.nan)
 
 
 def sufficient(confusion: IntArray, *, minimum_positives: int) -> BoolArray:

@@ -19,9 +19,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from fairsynth.config import ObjectiveConfig
+from fairsynth.config import ObjectiveConfig, ObjectiveTerm
 from fairsynth.errors import ConfigError, Problem
 from fairsynth.fairness.counts import MEMBERS, POSITIVES, PREDICTED, TRUE_POSITIVES
+from fairsynth.fairness.terms import Weighted, favouring, weighted
 
 ENTRY_POINTS = "fairsynth.objectives"
 SOFTMIN_TEMPERATURE = 0.05  # of `worst_tpr`, in units of TPR: groups within about 0.05 of the worst share its gradient
@@ -149,21 +150,36 @@ def _undefined(like: Tensor) -> Tensor:
 def load_objective(config: ObjectiveConfig | str) -> Objective:
     """The objective that `config` (or a bare name) names among the entry points `fairsynth.objectives`, tried out.
 
-    It is called on invented counts, once with every group and once with an empty group, and must give a finite scalar
-    with a finite gradient that is not zero in S and TP. Raises ConfigError for an unknown name, an entry point that
-    cannot be imported, a target it is not defined for, or a failed trial.
+    With further losses in `also` it is the weighted sum. Each is called on invented counts, once with every group and
+    once with an empty group, and must give a finite scalar with a finite gradient that is not zero in S and TP. Raises
+    ConfigError for an unknown name, an entry point that cannot be imported, a target it is not defined for, or a failed
+    trial.
     """
     config = ObjectiveConfig(name=config, target="label") if isinstance(config, str) else config
-    objective = _import(_find(config.name))
+    losses = [load_term(term, target=config.target) for term in config.terms]
+    if len(losses) == 1 and config.share == 1:
+        return losses[0]
+    return weighted(
+        [
+            Weighted(loss=loss, comparison=term.comparison, share=term.share)
+            for loss, term in zip(losses, config.terms, strict=True)
+        ]
+    )
+
+
+def load_term(term: ObjectiveTerm, *, target: str) -> Objective:
+    """The loss of one term, without its share, tried out. Raises ConfigError as `load_objective`."""
+    objective = _import(_find(term.name))
     targets = getattr(objective, _TARGETS, None)
-    if targets is not None and config.target not in targets:
+    if targets is not None and target not in targets:
         raise ConfigError.of(
             "objective not defined for this target",
-            where=f"objective: {config.name}, target: {config.target}",
+            where=f"objective: {term.name}, target: {target}",
             expected=f"target {' or '.join(targets)}",
             do=f"set target: {targets[0]}, or choose another objective",
         )
-    problems = [problem for counts in _probes() if (problem := _trial(objective, config, counts))]
+    objective = favouring(objective, term.favourable)
+    problems = [problem for counts in _probes() if (problem := _trial(objective, term, counts))]
     if problems:
         raise ConfigError(problems[:1])
     return objective
@@ -203,16 +219,16 @@ def _probes() -> tuple[Tensor, Tensor]:
     return full, empty
 
 
-def _trial(objective: Objective, config: ObjectiveConfig, probe: Tensor) -> Problem | None:
+def _trial(objective: Objective, term: ObjectiveTerm, probe: Tensor) -> Problem | None:
     """What is wrong with `objective` on `probe`, if anything."""
     counts = probe.clone().requires_grad_()
     reference = torch.tensor([True, True, False, False])
     expected = "a differentiable scalar tensor, finite, with a finite gradient that is not zero in S and TP"
-    where = f"objective: {config.name}, comparison: {config.comparison}"
+    where = f"objective: {term.name}, comparison: {term.comparison}"
     do = "see docs/objectives.md, `Your own objective`"
     fault: str | None
     try:
-        loss = objective(counts, reference=reference, comparison=config.comparison)
+        loss = objective(counts, reference=reference, comparison=term.comparison)
         fault = _fault(loss, counts)
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         fault = f"raises {type(error).__name__}"

@@ -239,7 +239,8 @@ def _order(order: OrderQuality, cohort: _Cohort, site: _Site, counts: pl.DataFra
 
 
 def _groups(cohort: _Cohort, site: _Site) -> GroupsQuality:
-    here: list[Group] = [rule.group for rule in site.rules.rules]
+    named, groups = {rule.group for rule in site.rules.rules}, site.plan.groups
+    here: list[Group] = [name for name in groups.names if groups.attribute_name(name) in named]
     return describe_groups(count_cells(cohort.patients, plan=site.plan), plan=site.plan, here=here)
 
 

@@ -7,6 +7,7 @@ Never: a direction for a difference within noise; a comparison of groups where o
 from __future__ import annotations
 
 from fairsynth.audit.summary import ALL_SITES, Result, Scope
+from fairsynth.fairness.coefficients import names
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.report import results, wording
 from fairsynth.report.results import approach_name, positives_name, primary, within_noise
@@ -22,11 +23,13 @@ def asked(study: FinishedStudy) -> str:
     plan = study.plan
     others = [group for group in plan.groups.names if group not in plan.groups.reference]
     outcome = wording.TASKS.get(plan.task.name, plan.task.name.replace("_", " "))
+    negative = plan.objective.favourable == "negative"
+    favoured = " Not to be selected is the favour that disparate impact compares." if negative else ""
     return (
         f"Asked: if {_sites(len(plan.roster))} train one generator together with the fairness objective"
-        f" “{plan.objective.name.replace('_', ' ')}” (λ = {plan.objective.weight:g}), and each adds"
+        f" “{names(plan.objective).replace('_', ' ')}” (λ = {plan.objective.weight:g}), and each adds"
         f" {plan.augmentation.synthetic_patients:,} synthetic patients to its real ones, do models that predict"
-        f" {outcome} become fairer to {listed(others)} compared with {listed(plan.groups.reference)}?"
+        f" {outcome} become fairer to {listed(others)} compared with {listed(plan.groups.reference)}?{favoured}"
     )
 
 

@@ -73,6 +73,14 @@ def assign(strings: pl.DataFrame, *, rules: GroupRules, source: Path, minimum_ce
     return strings.join(mapped, on="raw", how="left")
 
 
+def crossed(visits: pl.DataFrame, *, cross: Literal["none", "sex"]) -> pl.DataFrame:
+    """`visits` (columns group, sex) with each patient's group as the study names it: `<group>:<sex>` if crossed.
+
+    Sex is known of all of them: patients without one have left the cohort before (`visits_with_sex_and_birth`).
+    """
+    return visits if cross == "none" else visits.with_columns(pl.format("{}:{}", "group", "sex").alias("group"))
+
+
 def _unmatched(unmatched: pl.DataFrame, *, attribute: str, source: Path, minimum_cell: int) -> Problem:
     common = unmatched.filter(pl.col("len") >= minimum_cell)["raw"].to_list()
     shown = f"; carried by {minimum_cell} patients or more: {', '.join(map(repr, common))}" if common else ""

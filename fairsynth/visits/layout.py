@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fairsynth.artefacts import sha256_json
-
-SEXES = ("female", "male")
+from fairsynth.schemas import SEXES
 
 
 @dataclass(frozen=True, kw_only=True)

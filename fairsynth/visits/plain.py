@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 
 from fairsynth.errors import CohortError, Problem
+from fairsynth.schemas import SEXES
 from fairsynth.visits.encode import encode_patients, token_ids
-from fairsynth.visits.layout import SEXES, Vocabulary
+from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 if TYPE_CHECKING:

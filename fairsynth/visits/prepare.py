@@ -21,7 +21,7 @@ from fairsynth.visits import decoder as decoding
 from fairsynth.visits.bins import AGE_BINS, binned
 from fairsynth.visits.catalogue import Catalogue, catalogue
 from fairsynth.visits.flow import Flow
-from fairsynth.visits.groups import GroupRules, assign, check_known, read_groups
+from fairsynth.visits.groups import GroupRules, assign, check_known, crossed, read_groups
 from fairsynth.visits.patients import first_strings, read_people, read_visits, select
 from fairsynth.visits.shards import Shards, few_events, inventory, open_shards
 from fairsynth.visits.split import split
@@ -165,9 +165,10 @@ def _records(site: _Site) -> pl.DataFrame:
         )
     cell = plan.audit.minimum_cell
     groups = assign(first_strings(visits), rules=site.rules, source=site.rules_path, minimum_cell=cell)
-    check_known(groups["group"].unique(), names=plan.groups.names, source=site.rules_path)
+    check_known(groups["group"].unique(), names=plan.groups.attribute_names, source=site.rules_path)
     flow.note("patients_with_a_group", len(groups))
     visits = visits.drop("raw").join(groups, on="subject_id", how="inner", maintain_order="left")
+    visits = crossed(visits, cross=plan.groups.cross)
     examples = load_task(plan.task.name)(visits, plan.task)
     _check_labels(examples, site)
     return record_visits(visits, examples, maximum_visits=plan.generator.maximum_visits, flow=flow)

@@ -86,6 +86,18 @@ def test_all_sites_is_the_sum_of_counts_and_not_the_mean_of_metrics():
     assert summary.missing == ("site-c",)
 
 
+def test_disparate_impact_compares_the_favourable_prediction():
+    favourable = plan().objective.model_copy(update={"target": "label", "favourable": "negative"})
+    result, plain = (
+        find(summarise(one, replies(), axes=AXES), "site-a")
+        for one in (plan().model_copy(update={"objective": favourable}), plan())
+    )
+    impact = [(52 - 8) / 52 / (68 / 100), (52 - 11) / 52 / (70 / 100)]
+    assert result.metrics["disparate_impact"].mean == pytest.approx(np.mean(impact))
+    unmoved = set(METRICS) - {"disparate_impact"}
+    assert all(result.metrics[name] == plain.metrics[name] for name in unmoved)
+
+
 def test_every_interval_holds_its_mean_and_has_a_width():
     summary = summarise(plan(), replies(), axes=AXES)
     for scope in summary.scopes:

@@ -51,6 +51,16 @@ def test_the_documented_objective_loads_and_gives_coefficients(install, comparis
     assert found.values[:2, 0].all()
 
 
+def test_the_documented_objective_is_weighted_beside_another(install):
+    install(documented_source(), name="log_ratio", function="log_ratio")
+    own, other = {"name": "log_ratio", "comparison": "mean"}, {"name": "worst_tpr"}
+    alone = [coefficients(ObjectiveConfig(**one, target="label"), COUNTS, reference=REFERENCE) for one in (own, other)]
+    config = ObjectiveConfig(**other, target="label", also=({**own, "share": 0.25},))
+    together = coefficients(config, COUNTS, reference=REFERENCE)
+    assert together.loss == pytest.approx(0.25 * alone[0].loss + alone[1].loss, rel=1e-12)
+    np.testing.assert_allclose(together.values, 0.25 * alone[0].values + alone[1].values, rtol=1e-12)
+
+
 BROKEN = {
     "has no gradient": "return (counts[:, 2].detach() > 30).sum().double()",
     "has no gradient in S and TP": "return (counts[:, 0] / 100).sum()",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fairsynth.config import StudyConfig, StudyPlan
 from fairsynth.quality.groups import describe_groups, group_findings, half_width
+from fairsynth.quality.report import check_site
 
 NAMES = ("white", "black", "asian", "other")
 
@@ -83,3 +84,25 @@ def test_the_verdict_names_the_small_groups_and_that_nothing_can_be_compared():
         "groups without a patient",
     ]
     assert list(group_findings(described((900, 200), (900, 200), (900, 200), (900, 200)))) == []
+
+
+def test_a_study_that_crosses_groups_with_sex_is_checked_in_crossed_groups(site):
+    groups = {"names": ["han", "yi", "buyei", "miao", "tujia", "hui", "other", "white"], "reference": ["han"]}
+    study = {
+        "schema": "fairsynth.study/1",
+        "name": "check",
+        "seed": 1,
+        "sites": [{"site": "here", "config": ".", "data": "."}],
+    }
+    plain, crossed = (
+        check_site(
+            site / "raw",
+            config=site / "config",
+            study=StudyConfig.model_validate(study | {"groups": groups | {"cross": cross}}),
+        ).groups
+        for cross in ("none", "sex")
+    )
+    assert [one.group for one in crossed.groups] == [
+        f"{one.group}:{sex}" for one in plain.groups for sex in ("female", "male")
+    ]
+    assert crossed.patients == plain.patients

@@ -9,7 +9,7 @@ from finished import make_plan, write
 
 from fairsynth.audit.summary import ALL_SITES
 from fairsynth.config import StudyPlan
-from fairsynth.report.finding import finding, warnings
+from fairsynth.report.finding import asked, finding, warnings
 from fairsynth.report.results import primary
 from fairsynth.report.study import FinishedStudy, read_finished
 
@@ -33,6 +33,14 @@ def test_equal_results_are_within_noise(tmp_path: Path) -> None:
 def test_the_metric_of_the_objective_comes_first(tmp_path: Path) -> None:
     text = finding(study(tmp_path, plan=make_plan(objective=WORST_TPR)))
     assert "(142 deaths), the worst-group TPR (of white and black) was 0.48" in text
+
+
+def test_the_question_names_every_objective_and_which_prediction_is_a_favour(tmp_path: Path) -> None:
+    several = {"target": "label", "favourable": "negative", "also": [{"name": "equal_opportunity", "share": 0.5}]}
+    text = asked(study(tmp_path / "several", plan=make_plan(objective=several)))
+    assert "“disparate impact + 0.5 equal opportunity” (λ = 1.2)" in text
+    assert "Not to be selected is the favour" in text
+    assert "favour" not in asked(study(tmp_path / "one"))
 
 
 def test_a_gain_outside_its_interval_is_told_with_its_interval_and_a_warning(tmp_path: Path) -> None:
