@@ -90,7 +90,7 @@ def train(
     sequences = _sequences(records, study)
     slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
     rate = plan.training.learning_rate if study.learning_rate is None else study.learning_rate
-    optimiser = adam(model, learning_rate=rate)
+    optimiser = adam(model, learning_rate=rate, weight_decay=plan.training.weight_decay)
     if study.moments is not None:
         _continue(optimiser, model, study.moments)
     objective = objective_of(study, slopes=slopes)
