@@ -1,6 +1,7 @@
 """A trained predictor, frozen, as a function of the chances of codes instead of codes.
 
 In:  a fitted predictor; chances (sum T, C) of the codes in a batch's visits.   Out: scores, differentiable in them.
+And: what a predictor's last layer reads of patients, in which its log-odds are linear (`augmentation.ranking`).
 Never: the label or its token; weights of a predictor that move.
 
 Where every chance is 0 or 1, scores are the predictor's own. In between, a code that is possible in several visits is
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor
 
 from fairsynth.audit.features import Features, Ragged, label_visits
-from fairsynth.audit.predictors import Fitted, FittedLogisticRegression
+from fairsynth.audit.predictors import Fitted, FittedLogisticRegression, bag_of_tokens
 from fairsynth.audit.transformer import FittedTransformer, Network
+from fairsynth.augmentation.ranking import Inputs
 from fairsynth.errors import ConfigError
 from fairsynth.generator.batch import Batch
 from fairsynth.generator.downstream import Downstream
 from fairsynth.visits.layout import TokenLayout
+from fairsynth.visits.records import Records
 
 NEARLY = 1 - 1e-6  # a chance above it is taken as it, so that the slope of 1 - prod (1 - p) stays finite
 
@@ -38,26 +41,39 @@ def relaxed(fitted: Fitted) -> Downstream:
     if isinstance(fitted, FittedTransformer):
         frozen = copy.deepcopy(fitted.model).requires_grad_(False)
         return RelaxedTransformer(model=frozen, layout=fitted.vocabulary.layout)
-    raise ConfigError.of(
+    raise _no_gradient(fitted)
+
+
+def last_layer(fitted: Fitted, records: Records) -> Inputs:
+    """(B, D) the inputs of the predictor's last layer. Raises ConfigError for a predictor without a linear one."""
+    if isinstance(fitted, FittedLogisticRegression):
+        return bag_of_tokens(records, vocabulary=fitted.vocabulary)
+    if isinstance(fitted, FittedTransformer):
+        return fitted.readouts(records)
+    raise _no_gradient(fitted)
+
+
+def _no_gradient(fitted: Fitted) -> ConfigError:
+    return ConfigError.of(
         "no gradient through this predictor",
         where=type(fitted).__name__,
         expected="logistic_regression or transformer",
-        do="train one of them for the feedback",
+        do="train one of them, on patients of both labels, for the feedback",
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RelaxedLogisticRegression:
-    """`weights` by column of `bag_of_tokens`, float64: codes, phenotypes, demographics."""
+    """`weights` by column of `bag_of_tokens`: codes, phenotypes, demographics."""
 
     weights: Tensor
     bias: float
     layout: TokenLayout
 
     def scores(self, probabilities: Tensor, batch: Batch, /) -> Tensor:
-        """(B,) scores in float64."""
-        codes, phenotypes, demographics = torch.split(self.weights, self._widths)
-        absent = torch.log1p(-probabilities.double().clamp(max=NEARLY))  # (sum T, C)
+        """(B,) scores."""
+        codes, phenotypes, demographics = torch.split(self.weights.to(probabilities.dtype), self._widths)
+        absent = torch.log1p(-probabilities.clamp(max=NEARLY))  # (sum T, C)
         never = absent.new_zeros(len(batch), len(codes)).index_add(0, batch.patient, absent)
         log_odds = -torch.expm1(never) @ codes + self.bias  # (B,)
         for weights, tokens in zip((phenotypes, demographics), _label_visits(batch, self.layout), strict=True):

@@ -91,7 +91,7 @@ class Search:
     damping: float = 1.0  # of the weights' steps; halved after each step that is not kept
     minimum_gain: float = 0.0  # of the criterion: less is no gain
     maximum_trials: int = 8
-    patience: int = 3  # proposals in a row without a gain, after which the search ends
+    patience: int = 4  # proposals in a row without a gain, after which the search ends: each move, and one made shorter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

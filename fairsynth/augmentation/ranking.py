@@ -13,7 +13,7 @@ step of descent on candidate i changes L by minus the learning rate times < grad
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from fairsynth.errors import CohortError, ConfigError
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.seeds import numpy_stream
 
-Inputs = TypeVar("Inputs", "sparse.csr_array", FloatArray)  # (B, D)
+Inputs: TypeAlias = "sparse.csr_array | FloatArray"  # (B, D)
 
 NEAR = 1e-12  # scores nearer to 0 or 1 are taken as this far from it
 TOLERANCE = 1e-8  # of the conjugate gradients, relative
@@ -35,7 +35,7 @@ def with_constant(inputs: Inputs) -> Inputs:
     ones = np.ones((inputs.shape[0], 1))
     if isinstance(inputs, np.ndarray):
         return np.concatenate([inputs, ones], axis=1)
-    return cast(Inputs, sparse.csr_array(sparse.hstack([inputs, sparse.csr_array(ones)])))
+    return sparse.csr_array(sparse.hstack([inputs, sparse.csr_array(ones)]))
 
 
 def soft_predictions(
