@@ -28,13 +28,13 @@ from fairsynth.schemas import FloatArray
 
 
 class Downstream(Protocol):
-    """A frozen predictor of the label."""
+    """A frozen predictor of the label, or another number of a patient that a frozen predictor gives."""
 
     def scores(self, probabilities: Tensor, batch: Batch, /) -> Tensor:
-        """(B,) scores in [0, 1], differentiable in the chances (sum T, C) of the codes in the visits of `batch`.
+        """(B,) scores, differentiable in the chances (sum T, C) of the codes in the visits of `batch`.
 
-        Where every chance is 0 or 1 they are the predictor's scores of patients with these codes. A patient's score
-        depends on no other patient.
+        Where every chance is 0 or 1 they are those of patients with these codes. A patient's score depends on no other
+        patient.
         """
         ...
 

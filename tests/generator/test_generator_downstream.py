@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fairsynth.audit.features import blind
 from fairsynth.audit.predictors import Constant, FitSettings, LogisticRegression
-from fairsynth.audit.relaxed import relaxed
+from fairsynth.audit.relaxed import last_layer, relaxed, training_feedback
 from fairsynth.audit.transformer import Transformer
+from fairsynth.augmentation.ranking import alignment, with_constant
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError, ConfigError
 from fairsynth.fairness.coefficients import coefficients
@@ -202,6 +203,46 @@ def test_a_step_along_the_term_closes_the_gap_of_soft_scores_and_a_step_against_
             parameter -= 0.002 * extra[name] / length
     assert abs(before) > 1e-4
     assert np.sign(abs(before) - abs(soft_gap(model, predictor))) == sign
+
+
+# --- the effect of training ------------------------------------------------------------------------------------------
+
+MEMBERS_BY_CELL = np.array([[40, 10], [30, 5], [5, 0]])
+QUOTAS = np.array([[0, 20], [0, 25], [10, 7]])
+
+
+def effect_of(fitted):
+    size = last_layer(fitted, EVERYONE).shape[1] + 1
+    direction = np.random.default_rng(3).normal(size=size)
+    return direction, training_feedback(fitted, direction=direction, quotas=QUOTAS, members=MEMBERS_BY_CELL)
+
+
+def test_with_codes_that_are_certain_the_effect_is_minus_the_alignment_of_the_candidates(fitted):
+    direction, fed = effect_of(fitted)
+    batch = batch_of(EVERYONE)
+    found = fed.predictor.scores(batch.dense(LAYOUT, torch.float32)[len(batch) :, LAYOUT.codes], batch).numpy()
+    records = EVERYONE.take(batch.rows.numpy())
+    aligned = alignment(
+        with_constant(last_layer(fitted, records)),
+        scores=fitted.scores(records),
+        labels=records.label,
+        direction=direction,
+    )
+    for group, label in ((0, 1), (1, 1), (2, 0), (0, 0), (2, 1)):
+        cell = (records.group == group) & (records.label == label)
+        weight = 90 * QUOTAS[group, label] / MEMBERS_BY_CELL[group, label] if MEMBERS_BY_CELL[group, label] else 0
+        np.testing.assert_allclose(found[cell], -weight * aligned[cell], rtol=1e-3, atol=2e-3)
+    assert np.abs(found).max() > 1
+
+
+def test_the_effect_has_the_gradient_of_finite_differences(fitted):
+    _, fed = effect_of(fitted)
+    effect = fed.predictor
+    if hasattr(effect.predictor, "model"):
+        effect.predictor.model.double()
+    batch = batch_of(EVERYONE.take(np.arange(4)))
+    chances = torch.rand(len(batch.patient), 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: effect.scores(p, batch), chances.requires_grad_())
 
 
 # --- in training -----------------------------------------------------------------------------------------------------
