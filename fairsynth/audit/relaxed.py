@@ -139,8 +139,8 @@ class TrainingEffect:
 def training_feedback(fitted: Fitted, *, direction: FloatArray, quotas: IntArray, members: IntArray) -> Feedback:
     """Feedback that moves the generator so that *training* on its patients lowers L, not so that they are scored alike.
 
-    `direction` (D + 1,) is that of `augmentation.ranking`, at best `newton_direction`; `quotas`, `members` (G, 2) are the
-    synthetic and the real training patients of all sites. The mean over the real patients of what `scores` gives is
+    `direction` (D + 1,) is that of `augmentation.ranking`, at best `newton_direction`; `quotas`, `members` (G, 2) are
+    the synthetic and the real training patients of all sites. The mean over the real patients of what `scores` gives is
     then the first-order change of L by all synthetic patients, had they the real ones' label visits. Raises ConfigError
     for a predictor without a gradient.
     """
