@@ -4,9 +4,10 @@ In:  confusion counts and score histograms by group, added up over the sites; th
 Out: a policy (odds by group, most positives, share of the budget), and the quotas that it gives each site.
 Never: patients, a predictor, randomness, held-out patients.
 
-The start is `equal_rates`. A group whose true-positive rate lies below the target gets higher odds of label 1 than the
-others, a group above it lower ones. Rates are shrunk first: groups that differ by no more than chance would make them
-differ do not move, and a group with too few positives moves as the average group does (docs/feedback.md).
+The start is `equal_rates`. A group whose true-positive rate lies below that of all groups together gets higher odds of
+label 1 than the others, a group above it lower ones. Rates are shrunk first: groups that differ by no more than chance
+would make them differ do not move, and a group with too few positives moves as the average group does
+(docs/feedback.md).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from fairsynth.fairness.counts import MEMBERS, POSITIVES, PREDICTED, TRUE_POSITI
 from fairsynth.fairness.metrics import SCORE_BINS
 from fairsynth.schemas import FloatArray, IntArray
 
-Signal = Literal["tpr", "selection"]  # which rate of a group is brought to the target
-Target = Literal["best", "mean"]  # that of the best group, or of all groups together
+Signal = Literal["tpr", "selection"]  # which rate of the groups is brought together
+_SIGNALS = {"tpr": (TRUE_POSITIVES, POSITIVES), "selection": (PREDICTED, MEMBERS)}  # columns: successes, trials
 
 LARGEST_STEP = np.log(2.0)  # of a weight, up or down, in one move
 WEIGHTS = (1 / 8, 8.0)
@@ -121,26 +122,26 @@ def _correlation(hits: FloatArray, tries: FloatArray, mean: float) -> float:
 
 def rates(counts: FloatArray, *, signal: Signal, minimum: int) -> FloatArray:
     """(G,) shrunken true-positive rates, or selection rates, of counts (G, 4)."""
-    hits, tries = (TRUE_POSITIVES, POSITIVES) if signal == "tpr" else (PREDICTED, MEMBERS)
+    hits, tries = _SIGNALS[signal]
     return shrunken(counts[:, hits], counts[:, tries], minimum=minimum)
 
 
 def next_weights(
-    weights: FloatArray, *, counts: FloatArray, signal: Signal, target: Target, minimum: int, damping: float
+    weights: FloatArray, *, counts: FloatArray, signal: Signal, minimum: int, damping: float
 ) -> FloatArray:
-    """(G,) weights after one step: each is multiplied by (target odds / own odds)^damping of the shrunken rates.
+    """(G,) weights after one step: each is multiplied by (common odds / own odds)^damping of the shrunken rates.
 
-    A step is at most a factor of two, a weight stays in `WEIGHTS`, and the weights' geometric mean is 1. `counts`
-    (G, 4) are pooled over the sites, with hard predictions. Where nobody has enough trials, nothing moves.
+    Only the ratios of weights matter, so that the best group as the target in place of all groups together would give
+    the same. A step is at most a factor of two, a weight stays in `WEIGHTS`, and the weights' geometric mean is 1.
+    `counts` (G, 4) are pooled over the sites, with hard predictions. Where nobody has enough trials, nothing moves.
     """
     found = rates(counts, signal=signal, minimum=minimum)
     if np.isnan(found).any():
         return weights
-    hits, tries = (TRUE_POSITIVES, POSITIVES) if signal == "tpr" else (PREDICTED, MEMBERS)
+    hits, tries = _SIGNALS[signal]
     kept = counts[:, tries] >= max(minimum, 1)
     common = counts[kept, hits].sum() / counts[kept, tries].sum()
-    wanted = found[kept].max() if target == "best" else common
-    step = np.clip(damping * (_log_odds(wanted) - _log_odds(found)), -LARGEST_STEP, LARGEST_STEP)
+    step = np.clip(damping * (_log_odds(common) - _log_odds(found)), -LARGEST_STEP, LARGEST_STEP)
     moved = np.log(weights) + step
     return np.asarray(np.clip(np.exp(moved - moved.mean()), *WEIGHTS))
 

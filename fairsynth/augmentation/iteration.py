@@ -19,7 +19,6 @@ import numpy.typing as npt
 from fairsynth.augmentation.feedback import (
     Policy,
     Signal,
-    Target,
     ValidationCounts,
     next_positive_share,
     next_weights,
@@ -84,10 +83,9 @@ class Criterion:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How plans are tried. `signal` and `target`: see `feedback.next_weights`."""
+    """How plans are tried. `signal`: see `feedback.next_weights`."""
 
     signal: Signal = "tpr"
-    target: Target = "best"
     damping: float = 1.0  # of the weights' steps; halved after each step that is not kept
     minimum_gain: float = 0.0  # of the criterion: less is no gain
     maximum_trials: int = 8
@@ -202,7 +200,6 @@ class _Walk:
                 weights,
                 counts=from_confusion(counts.confusion),
                 signal=self.search.signal,
-                target=self.search.target,
                 minimum=self.criterion.minimum_positives,
                 damping=self.search.damping * self.damping,
             )
