@@ -7,7 +7,7 @@ from functools import partial
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fairsynth.federation import site
+from fairsynth.federation import site, site_teaching
 
 from .session import answer
 
@@ -30,6 +30,22 @@ def agree(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Count what the model predicts, then train it."""
     return answer(message, context, site.train)
+
+
+@app.query("teach")
+def teach(message: Message, context: Context) -> Message:
+    """Add up what the sites' common teacher needs to know."""
+    from fairsynth.audit.fitting import bag_of_tokens
+
+    return answer(message, context, partial(site_teaching.teach, bag=bag_of_tokens))
+
+
+@app.query("feedback")
+def feedback(message: Message, context: Context) -> Message:
+    """Try a guide: add patients, train, count."""
+    from fairsynth.audit.taught import feedback_site
+
+    return answer(message, context, partial(site_teaching.feedback, attempt=feedback_site))
 
 
 @app.query("audit")

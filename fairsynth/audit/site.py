@@ -10,58 +10,34 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from fairsynth import artefacts, seeds
+from fairsynth import artefacts
 from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate, histogram
 from fairsynth.audit.fidelity import code_totals, code_visits
-from fairsynth.audit.predictors import FitSettings, load_predictor
+from fairsynth.audit.place import Progress, Site
+from fairsynth.audit.predictors import load_predictor
+from fairsynth.audit.taught import taught_patients
 from fairsynth.augmentation.baselines import Oversampled, double_prioritised
 from fairsynth.augmentation.mixing import Mixed, mix
-from fairsynth.augmentation.plan import PLANS, members_of
 from fairsynth.config import StudyPlan
-from fairsynth.errors import ArtefactError, ConfigError, Problem
+from fairsynth.errors import ArtefactError, ConfigError, Problem, ProtocolError
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.messages import AuditReply
-from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, plan_sha256
-from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, is_taught, plan_sha256
+from fairsynth.federation.terms import NOTHING, Guide, Terms
+from fairsynth.generator.base_rates import at_home
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.synthesis.decode import write_events, write_tables
 from fairsynth.synthesis.synthesise import synthesise
-from fairsynth.visits.cohort import Cohort, load_cohort
+from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.records import Records
 
 SELECTOR = "logistic_regression"  # judges the oversampling increments, and what synthetic patients alone teach
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """One site's part of the audit: where it is, what it has, what was agreed."""
-
-    root: Path
-    site: SiteId
-    plan: StudyPlan
-    cohort: Cohort
-    progress: Progress
-
-    def seed(self, *path: str | int) -> int:
-        """A seed for one named purpose of this audit."""
-        return seeds.stream(self.plan.seed, "audit", self.site, *path)
-
-    @property
-    def budget(self) -> int:
-        """Patients that an approach may add."""
-        return self.plan.augmentation.synthetic_patients
-
-    @property
-    def settings(self) -> FitSettings:
-        """What the plan fixes about fitting."""
-        return FitSettings(epochs=self.plan.audit.epochs, threads=self.plan.training.threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +45,44 @@ class Synthetic:
     """The synthetic patients of a site."""
 
     plain: Records  # of the plain generator, in the site's own mix of groups
-    fairsynth: Records  # of the fairness-optimised generator, by the quota plan
+    fairsynth: Records  # of the fairness-optimised generator, by the quota plan, perhaps chosen by the teacher
 
 
 def audit_site(
-    root: Path, *, site: SiteId, plan: StudyPlan, weights: Mapping[str, Arrays], progress: Progress | None = None
+    root: Path,
+    *,
+    site: SiteId,
+    plan: StudyPlan,
+    weights: Mapping[str, Arrays],
+    terms: Terms = NOTHING,
+    progress: Progress | None = None,
 ) -> tuple[AuditReply, Arrays]:
     """Make the site's synthetic patients, compare the approaches, and return counts of real held-out patients.
 
-    `weights` holds the arms "plain" and "fairsynth" as they travel, without the site's base rates. Writes
-    `root/synthetic` and `root/audit`. The same plan, cohort and weights give the same arrays. Raises ArtefactError
-    without a cohort, ConfigError on an unknown predictor.
+    `weights` holds the arms "plain" and "fairsynth" as they travel, without the site's base rates; `terms` is what else
+    the sites settled, with a guide where the plan's candidates are taught. Writes `root/synthetic` and `root/audit`.
+    The same plan, cohort, weights and terms give the same arrays. Raises ArtefactError without a cohort, ConfigError on
+    an unknown predictor, ProtocolError when the terms are not those of the plan.
     """
     if missing := {PLAIN, FAIRSYNTH} - set(weights):
         raise ConfigError(
             Problem(what="missing arm", where=f"audit: {sorted(missing)[0]}", expected="plain, fairsynth")
         )
+    if (terms.guide is not None) != is_taught(plan):
+        raise ProtocolError.of(
+            "guide not as planned", where="audit", expected="one, if and only if candidates are taught"
+        )
     for name in plan.audit.predictors:
         load_predictor(name)
     cohort = load_cohort(root)
-    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    rates = terms.rates(cohort, plan=plan)
     home = {arm: at_home(one, rates) for arm, one in weights.items()}
     here = Site(root=root, site=site, plan=plan, cohort=cohort, progress=progress or (lambda _: None))
     oversampled = _oversampled(here)
     alike = _synthesise(here, home[FAIRSYNTH], "alike", cells=None, repeat=0)
-    arrays = {**_evaluate(here, home, oversampled), **_fidelity(here, alike)}
-    first = _synthetic(here, home, repeat=0)
+    draw = partial(_synthetic, here, home, terms.guide)
+    arrays = {**_evaluate(here, draw, oversampled), **_fidelity(here, alike)}
+    first = draw(0)
     _write_synthetic(here, {"plain": first.plain, "fairsynth": first.fairsynth, "alike": alike}, weights)
     reply = AuditReply(
         site=site,
@@ -115,14 +103,14 @@ def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | 
     return synthesise(weights, cohort=here.cohort, plan=here.plan, cells=cells, number=here.budget, seed=seed)
 
 
-def _synthetic(here: Site, weights: Mapping[str, Arrays], *, repeat: int) -> Synthetic:
+def _synthetic(here: Site, weights: Mapping[str, Arrays], guide: Guide | None, repeat: int) -> Synthetic:
     """Both arms' patients, the same number of each."""
-    train = here.cohort.train
-    members = members_of(train.group, train.label, groups=len(here.plan.groups.names))
-    cells = PLANS[here.plan.augmentation.plan](members, budget=here.budget)
+    fair = weights[FAIRSYNTH]
     return Synthetic(
         plain=_synthesise(here, weights[PLAIN], "plain", cells=None, repeat=repeat),
-        fairsynth=_synthesise(here, weights[FAIRSYNTH], "fairsynth", cells=cells, repeat=repeat),
+        fairsynth=_synthesise(here, fair, "fairsynth", cells=here.quotas, repeat=repeat)
+        if guide is None
+        else taught_patients(here, fair, guide=guide, repeat=repeat),
     )
 
 
@@ -152,7 +140,7 @@ def _criterion(here: Site) -> Callable[[Records], float]:
     return score
 
 
-def _evaluate(here: Site, weights: Mapping[str, Arrays], oversampled: Oversampled) -> Arrays:
+def _evaluate(here: Site, draw: Callable[[int], Synthetic], oversampled: Oversampled) -> Arrays:
     """`confusion`, `scores` and `synthetic` of the reply.
 
     Each seed draws synthetic patients of its own, so that the spread over seeds holds the generator's chance too; all
@@ -165,7 +153,7 @@ def _evaluate(here: Site, weights: Mapping[str, Arrays], oversampled: Oversample
         "scores": np.zeros((*shape, groups, 2, SCORE_BINS), dtype=np.int64),
     }
     for repeat in range(audit.seeds):
-        synthetic = _synthetic(here, weights, repeat=repeat)
+        synthetic = draw(repeat)
         parts = {"plain": synthetic.plain, "copies": oversampled.copies, "fairsynth": synthetic.fairsynth}
         mixed = mix(here.cohort.train, **parts, groups=groups)
         if repeat == 0:
@@ -232,8 +220,7 @@ def _write_audit(here: Site, reply: AuditReply, arrays: Arrays, oversampled: Ove
 def _inputs(here: Site, weights: Mapping[str, Arrays]) -> dict[str, str]:
     """The hashes of what the synthetic patients are made from."""
     hashes = {f"weights-{arm}": weights_sha256(weights[arm]) for arm in (PLAIN, FAIRSYNTH)}
-    cohort = artefacts.read_manifest(here.root / "cohort", kind="cohort")["content"]
-    return {"cohort": cohort, "plan": plan_sha256(here.plan), **hashes}
+    return {**here.inputs, **hashes}
 
 
 def _config_folder(root: Path) -> Path:

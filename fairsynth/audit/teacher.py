@@ -19,11 +19,11 @@ from fairsynth.audit.evaluate import blind_scores
 from fairsynth.audit.federated_logistic import federated_logistic
 from fairsynth.audit.federated_predictor import BySize, federated
 from fairsynth.audit.fitting import FitSettings, Fitted
+from fairsynth.federation.newton import STRENGTHS
 from fairsynth.schemas import FloatArray, SiteId
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-STRENGTHS = (0.1, 0.03, 0.01, 0.003)  # inverse, as scikit-learn's C
 CLIP = 1e-6
 
 

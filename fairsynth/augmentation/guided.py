@@ -30,6 +30,7 @@ from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 CLIP = 1e-6  # of a score, before its log-odds
+CANDIDATES = 8  # of the generator for each patient of a quota
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

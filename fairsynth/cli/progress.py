@@ -104,6 +104,9 @@ class StudyProgress:
                 note += f", L_F {event['loss']:.3f}"
             self.progress.update(self.current, completed=done, note=note)
 
+    def _on_taught(self, event: dict[str, Any]) -> None:
+        self._step("trying which of the generator's patients to add")
+
     def _on_auditing(self, event: dict[str, Any]) -> None:
         self._step("generating at home, training predictors, evaluating on held-out real patients")
 

@@ -168,6 +168,7 @@ class TrainingConfig(Strict):
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
     wire: Wire = "float32"  # bfloat16 halves the bytes of a round: docs/federation.md
+    primed: bool = False  # sites begin alike from what their patients show together: docs/federation.md
 
 
 class AugmentationConfig(Strict):
@@ -175,6 +176,7 @@ class AugmentationConfig(Strict):
 
     synthetic_patients: PositiveInt = 2500
     plan: Literal["equal_rates", "equal_cells"] = "equal_rates"  # which patients they are: docs/augmentation.md
+    candidates: Literal["prefix", "taught"] = "prefix"  # what gives a patient its label: docs/augmentation.md
 
 
 class AuditConfig(Strict):

@@ -6,6 +6,7 @@ from fairsynth.audit.site import audit_site
 from fairsynth.audit.summary import Axes, Summary, summarise
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
+from fairsynth.federation.terms import load_terms
 from fairsynth.generator import checkpoint
 from fairsynth.schemas import Arrays, SiteId
 
@@ -19,8 +20,9 @@ def audit(run: Run, *, site: str | None = None) -> Summary:
     if not names:
         raise ConfigError.of("no site of this run on this machine", where=str(run.root))
     weights = {arm: checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}").weights for arm in ARMS}
+    terms = load_terms(run.server, plan=plan)
     replies: dict[SiteId, Arrays] = {}
     for name in names:
-        reply, arrays = audit_site(run.site(name), site=SiteId(name), plan=plan, weights=weights)
+        reply, arrays = audit_site(run.site(name), site=SiteId(name), plan=plan, weights=weights, terms=terms)
         replies[SiteId(name)] = arrays
     return summarise(plan, replies, axes=Axes.model_validate(reply))

@@ -17,8 +17,9 @@ from fairsynth.config import FitConfig, StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.experiments.train import Model
+from fairsynth.federation.terms import load_terms
 from fairsynth.generator import checkpoint
-from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.generator.base_rates import at_home
 from fairsynth.generator.fit import device_of
 from fairsynth.generator.model import Halo, build
 from fairsynth.generator.sample import Conditions, stream_patients
@@ -51,7 +52,8 @@ def source_of_run(run: Run, *, site: str, arm: str) -> Source:
     folder, plan = run.site(site), run.plan
     generator = checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}")
     cohort = load_cohort(folder)
-    weights = at_home(generator.weights, base_rates(cohort.train, vocabulary=cohort.vocabulary))
+    rates = load_terms(run.server, plan=plan).rates(cohort, plan=plan)
+    weights = at_home(generator.weights, rates)
     device = device_of(FitConfig())
     model = build(weights, vocabulary=cohort.vocabulary, config=generator.config, device=device)
     return Source(model=model, vocabulary=cohort.vocabulary, folder=folder, plan=plan, name=(site, arm))

@@ -20,9 +20,11 @@ from fairsynth.schemas import SiteId
 MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
 REFUSED = "FS-302"  # a reply came and was refused at the door
 EARLIER = "FS-303"  # left out in an earlier phase, whose journal line says why
-PATIENCE = {"enrol": 4, "agree": 2, "train": 1, "audit": 4}  # deadlines a phase may take: reading tables takes longer
+# deadlines that a request may take: reading tables takes longer, and so does generating and fitting
+PATIENCE = {"enrol": 4, "agree": 2, "train": 1, "teach": 1, "feedback": 4, "audit": 4}
 
 Checked = TypeVar("Checked")
+Result = TypeVar("Result")
 
 
 class Transport(Protocol):
@@ -89,6 +91,16 @@ class Conversation:
         self._require_quorum(accepted, [*refusals, *earlier], phase=phase)
         return accepted
 
+    def ask_all(
+        self, sites: Iterable[SiteId], request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
+    ) -> dict[SiteId, Checked]:
+        """As `ask`, one request to all `sites`; raises SomeLeft unless each has a checked reply."""
+        requests = dict.fromkeys(sites, request)
+        replies = self.ask(requests, phase=phase, check=check)
+        if len(replies) < len(requests):
+            raise SomeLeft(replies)
+        return replies
+
     def _require_quorum(self, accepted: Iterable[SiteId], refusals: list[Refusal], *, phase: str) -> None:
         present = list(accepted)
         if len(present) < self.plan.quorum:
@@ -101,6 +113,24 @@ class Conversation:
                 )
                 for refusal in refusals
             )
+
+
+class SomeLeft(Exception):
+    """Some sites of an exchange that needs the same ones throughout did not answer; the others did."""
+
+    def __init__(self, stayed: Iterable[SiteId]) -> None:
+        self.stayed = tuple(stayed)
+        super().__init__(f"{len(self.stayed)} sites stayed")
+
+
+def with_the_same(sites: Iterable[SiteId], work: Callable[[tuple[SiteId, ...]], Result]) -> Result:
+    """What `work` gives that asks the same sites again and again; it begins anew whenever some leave."""
+    stayed = tuple(sites)
+    while True:
+        try:
+            return work(stayed)
+        except SomeLeft as left:
+            stayed = left.stayed
 
 
 class _Refused(Exception):

@@ -19,7 +19,14 @@ from fairsynth.errors import ProtocolError
 from fairsynth.federation.messages import Envelope
 from fairsynth.schemas import Arrays
 
-MESSAGE_TYPES = {"enrol": "query.enrol", "agree": "query.agree", "train": "train", "audit": "query.audit"}
+MESSAGE_TYPES = {
+    "enrol": "query.enrol",
+    "agree": "query.agree",
+    "train": "train",
+    "teach": "query.teach",
+    "feedback": "query.feedback",
+    "audit": "query.audit",
+}
 
 MAXIMUM_ARRAYS = 4096
 MAXIMUM_BYTES = 1 << 30  # of all arrays of one message

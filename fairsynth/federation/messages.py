@@ -3,7 +3,8 @@
 In:  values.   Out: `Envelope`, which any transport can carry, and back.
 Never: flwr, files, exception text, patient data other than the counts that are named here.
 
-Phases: enrol -> agree -> train (per arm and round) -> audit.
+Phases: enrol -> agree -> train (per arm and round) -> audit. Where the plan's candidates are taught, teach and feedback
+come before the audit, each with several requests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pydantic import ValidationError as PydanticError
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.schemas import Arrays, SiteId
+
+Runs = tuple[NonNegativeInt, ...]  # numbers of runs of codes of which no visit of any site has two; primed studies only
 
 
 class Envelope(Strict):
@@ -51,6 +54,13 @@ class Body(Strict):
             raise ProtocolError(what) from None
 
 
+class SiteReply(Body):
+    """What every reply says: whose it is, and of which study."""
+
+    site: SiteId
+    plan_sha256: str
+
+
 class EnrolRequest(Body):
     """Server -> site: extract, build the cohort, and propose codes."""
 
@@ -58,12 +68,10 @@ class EnrolRequest(Body):
     plan: StudyPlan
 
 
-class EnrolReply(Body):
+class EnrolReply(SiteReply):
     """Site -> server. Arrays: `members` int64 (G, 2), training patients by (group, label)."""
 
     kind: ClassVar[str] = "enrolled"
-    site: SiteId
-    plan_sha256: str
     data_sha256: str  # of the site's events artefact: names the data, reveals nothing of it
     codes: dict[str, NonNegativeInt]  # rolled-up code -> training patients who carry it, at least `minimum_patients`
     visits: NonNegativeInt  # of training patients
@@ -83,15 +91,15 @@ class AgreeRequest(Body):
     visits: PositiveInt  # their visits, label visits not counted
 
 
-class AgreeReply(Body):
+class AgreeReply(SiteReply):
     """Site -> server: encoded; how much of the site's data the shared vocabulary covers.
 
-    Arrays: `cohort` int64 (3, G, 2), patients by (split, group, label).
+    Arrays: `cohort` int64 (3, G, 2), patients by (split, group, label). Where the plan's training is primed, also
+    `occurs` int64 (V,), training patients with each context token and their visits with each code, and `shared` int64
+    (R,), their visits with at least two codes of each run of codes (`generator.priming.Shown`).
     """
 
     kind: ClassVar[str] = "agreed"
-    site: SiteId
-    plan_sha256: str
     vocabulary_sha256: str
     mapped_share: float  # of the site's code occurrences in training visits
 
@@ -108,12 +116,13 @@ class TrainRequest(Body):
     kind: ClassVar[str] = "train"
     plan_sha256: str
     vocabulary_sha256: str
+    exclusive: Runs = ()
     arm: str  # "plain" or "fairsynth"
     round: NonNegativeInt
     epochs: NonNegativeInt
 
 
-class TrainReply(Body):
+class TrainReply(SiteReply):
     """Site -> server. Statistics are of the *received* model on training patients; losses on both splits.
 
     Arrays: `weight/<name>`, `first/<name>` and `second/<name>` float32; `soft` and `hard` float64 (G, 4): members N_g,
@@ -122,8 +131,6 @@ class TrainReply(Body):
     """
 
     kind: ClassVar[str] = "trained"
-    site: SiteId
-    plan_sha256: str
     arm: str
     round: NonNegativeInt
     patients: PositiveInt  # n_i, the weight of this site in the average
@@ -134,18 +141,65 @@ class TrainReply(Body):
     bounded: bool  # whether a coefficient hit its bound
 
 
+class TeachRequest(Body):
+    """Server -> site: add up the logistic regression's loss and its derivatives at these weights.
+
+    Arrays: `weights` float64 (F + 1,) on the bag of tokens (codes, phenotypes, groups, sexes and ages), then the bias.
+    """
+
+    kind: ClassVar[str] = "teach"
+    plan_sha256: str
+    vocabulary_sha256: str
+
+
+class TeachReply(SiteReply):
+    """Site -> server: sums over training patients, and one over validation patients.
+
+    Arrays: `gradient` float64 (F + 1,); `hessian` float64 ((F + 1)(F + 2) / 2,), the upper triangle row by row.
+    """
+
+    kind: ClassVar[str] = "taught"
+    loss: float  # nats of training patients
+    validation: float  # nats of validation patients at the same weights
+
+
+class FeedbackRequest(Body):
+    """Server -> site: add patients by this guide, train the plan's first predictor, count on real patients.
+
+    Arrays: `weight/<name>` float32 of the fairness-optimised generator; `teacher` float64 (F + 1,), the weights that
+    the phase teach ended with; `selected` float64 (G,), the share of a group's candidates above its cut, in (0, 1).
+    """
+
+    kind: ClassVar[str] = "feedback"
+    plan_sha256: str
+    vocabulary_sha256: str
+    exclusive: Runs = ()
+
+
+class FeedbackReply(SiteReply):
+    """Site -> server: counts only.
+
+    Arrays: `validation` int64 (G, 4), TP, FP, FN, TN at 0.5 of real validation patients; `seen` int64 (G, 4), the same
+    of training and validation patients together.
+    """
+
+    kind: ClassVar[str] = "fed_back"
+
+
 class AuditRequest(Body):
     """Server -> site: generate R' at home with both arms, train the predictors, evaluate on held-out real patients.
 
-    Arrays: `<arm>/weight/<name>` float32 for both arms.
+    Arrays: `<arm>/weight/<name>` float32 for both arms. Where the plan's candidates are taught, also `teacher` and
+    `selected`, as in `FeedbackRequest`: those that were kept.
     """
 
     kind: ClassVar[str] = "audit"
     plan_sha256: str
     vocabulary_sha256: str
+    exclusive: Runs = ()
 
 
-class AuditReply(Body):
+class AuditReply(SiteReply):
     """Site -> server: counts only.
 
     Axes: A approaches, P predictors, K seeds, H thresholds ("half", "tuned"), G groups, Q = 4 (TP, FP, FN, TN).
@@ -157,8 +211,6 @@ class AuditReply(Body):
     """
 
     kind: ClassVar[str] = "audited"
-    site: SiteId
-    plan_sha256: str
     approaches: tuple[str, ...]
     predictors: tuple[str, ...]
     thresholds: tuple[str, ...]

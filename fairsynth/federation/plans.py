@@ -38,6 +38,11 @@ def learning_rate(plan: StudyPlan, *, round_number: int) -> float:
     return training.learning_rate * (least + (1 - least) * (1 + math.cos(math.pi * done)) / 2)
 
 
+def is_taught(plan: StudyPlan) -> bool:
+    """Whether a teacher that the sites train together chooses who of the generator's candidates has the outcome."""
+    return plan.augmentation.candidates == "taught"
+
+
 def reference_mask(plan: StudyPlan) -> npt.NDArray[np.bool_]:
     """(G,) true for the groups that the others are compared to."""
     return np.array([group in plan.groups.reference for group in plan.groups.names], dtype=np.bool_)

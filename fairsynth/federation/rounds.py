@@ -1,7 +1,7 @@
-"""The server's loop: enrol -> agree -> train both arms -> audit.
+"""The server's loop: enrol -> agree -> train both arms -> perhaps teach, feedback -> audit.
 
 In:  a transport, a plan.   Out: the server's folder: `plan.json`, `journal.jsonl`, `enrolment.json`,
-`generator-plain/`, `generator-fairsynth/`, `audit/`.
+`generator-plain/`, `generator-fairsynth/`, `terms/` where there are any, `audit/`.
 Never: flwr, a patient's record, an unchecked reply.
 
 Both arms start from the same weights and use the same seeds at the sites; they differ in the coefficients alone, so
@@ -25,32 +25,30 @@ from safetensors.numpy import save_file
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
-from fairsynth.errors import CohortError, FairSynthError, Problem
+from fairsynth.errors import CohortError, FairSynthError
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool, weights_sha256
+from fairsynth.federation.agreement import Members, agree, check_pooled, enrol
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.journal import Journal, Progress
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
     WEIGHT,
-    AgreeRequest,
     AuditRequest,
-    EnrolRequest,
     TrainRequest,
     weights_as,
 )
-from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256, reference_mask
-from fairsynth.federation.validation import Agreed, AuditedReply, Door, Enrolled, TrainedReply
+from fairsynth.federation.planning import plan_guide
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, plan_sha256, reference_mask
+from fairsynth.federation.teaching import teach
+from fairsynth.federation.terms import Guide, Terms, save_terms
+from fairsynth.federation.validation import AuditedReply, Door, TrainedReply
 from fairsynth.federation.wire import outgoing
 from fairsynth.generator.checkpoint import save
-from fairsynth.generator.model import initial_weights
 from fairsynth.generator.train import Moments
-from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
-from fairsynth.seeds import stream
-from fairsynth.visits.cohort import shared_vocabulary
-from fairsynth.visits.layout import Vocabulary
+from fairsynth.schemas import Arrays, FloatArray, SiteId
 
 __all__ = ["Transport", "check_pooled", "run_study"]
 
@@ -78,14 +76,6 @@ def run_study(transport: Transport, *, plan: StudyPlan, root: Path, progress: Pr
         raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Members:
-    """The sites that take part, what they share, and the server's door."""
-
-    sites: Mapping[SiteId, Agreed]
-    vocabulary: Vocabulary
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
     """A global model on its way, and the pooled soft counts (G, 4) that its next coefficients come from."""
@@ -111,68 +101,20 @@ class _Server:
     def run(self) -> None:
         """All phases, in order."""
         self.journal.append("study", **_study_event(self.plan))
-        members = self.agree(self.enrol())
-        initial = initial_weights(
-            members.vocabulary, self.plan.generator, seed=stream(self.plan.seed, "initial-weights")
-        )
+        members = agree(self.conversation, enrol(self.conversation), root=self.root)
+        initial = members.first_weights(self.plan)
         weights: dict[str, Arrays] = {}
         counts: FloatArray | None = None
         for arm in ARMS:
             model = _Model(arm=arm, weights=initial, counts=counts)
             weights[arm], counts = self.train(model, members)
             self.keep(arm, weights[arm], members)
-        self.audit(weights, members)
+        self.audit(weights, members, guide=self.guide(weights[FAIRSYNTH], members))
         self.journal.append("finished")
-
-    # --- enrol, agree
-
-    def enrol(self) -> dict[SiteId, Enrolled]:
-        """Every site of the roster proposes codes and tells its training cells; the pooled cells are checked."""
-        request = EnrolRequest(plan=self.plan).pack()
-        enrolled = self.conversation.ask(
-            dict.fromkeys(self.plan.roster, request),
-            phase="enrol",
-            check=lambda site, envelope: self.door.enrolled(envelope, site=site),
-        )
-        check_pooled(self.plan, {site: one.members for site, one in enrolled.items()})
-        self.journal.append(
-            "enrolled",
-            sites={
-                site: {"patients": one.patients, "visits": one.reply.visits, "codes": len(one.reply.codes)}
-                for site, one in enrolled.items()
-            },
-        )
-        return enrolled
-
-    def agree(self, enrolled: dict[SiteId, Enrolled]) -> _Members:
-        """The sites encode their cohorts with one vocabulary; when one drops out, the others are asked again."""
-        while True:
-            vocabulary = shared_vocabulary(_pooled_codes(self.plan, enrolled), plan=self.plan)
-            request = AgreeRequest(
-                plan_sha256=plan_sha256(self.plan),
-                codes=vocabulary.codes,
-                patients=sum(one.patients for one in enrolled.values()),
-                visits=sum(one.reply.visits for one in enrolled.values()),
-            ).pack({"members": pool({site: one.members for site, one in enrolled.items()})})
-            agreed = self.conversation.ask(
-                dict.fromkeys(enrolled, request),
-                phase="agree",
-                check=lambda site, envelope, now=enrolled, names=vocabulary: self.door.agreed(  # type: ignore[misc]
-                    envelope, enrolled=now[site], vocabulary_sha256=names.sha256
-                ),
-            )
-            if len(agreed) == len(enrolled):
-                break
-            enrolled = {site: enrolled[site] for site in agreed}
-            check_pooled(self.plan, {site: one.members for site, one in enrolled.items()})
-        members = _Members(sites=agreed, vocabulary=vocabulary)
-        artefacts.write_json(self.root / "enrolment.json", _enrolment(members))
-        self.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
-        return members
 
     # --- train
 
-    def train(self, model: _Model, members: _Members) -> tuple[Arrays, FloatArray]:
+    def train(self, model: _Model, members: Members) -> tuple[Arrays, FloatArray]:
         """All rounds of one arm: its final weights, and the pooled counts (G, 4) of the model that it began with."""
         first: FloatArray | None = None
         for number in range(self.plan.training.rounds):
@@ -181,7 +123,7 @@ class _Server:
         model = self.round(model, members, number=self.plan.training.rounds, epochs=0)
         return model.weights, first if first is not None else np.zeros((len(self.plan.groups.names), 4))
 
-    def round(self, model: _Model, members: _Members, *, number: int, epochs: int) -> _Model:
+    def round(self, model: _Model, members: Members, *, number: int, epochs: int) -> _Model:
         """One request to every site: train `epochs` from `model`, and count what `model` predicts."""
         started = time.monotonic()
         steering = self.steer(model) if epochs else None
@@ -192,6 +134,7 @@ class _Server:
             arm=model.arm,
             round=number,
             epochs=epochs,
+            exclusive=members.exclusive,
         )
         request = asked.pack({**self._sent(model, moments=bool(epochs)), "coefficients": values})
         replies = self.conversation.ask(
@@ -239,7 +182,7 @@ class _Server:
         slopes = coefficients(self.plan.objective, model.counts, reference=reference_mask(self.plan)).values
         return steer(slopes, before=model.steering)
 
-    def keep(self, arm: str, weights: Arrays, members: _Members) -> None:
+    def keep(self, arm: str, weights: Arrays, members: Members) -> None:
         """Write the arm's global generator."""
         save(
             self.root,
@@ -257,13 +200,29 @@ class _Server:
             },
         )
 
-    # --- audit
+    # --- teach, feedback, audit
 
-    def audit(self, weights: Mapping[str, Arrays], members: _Members) -> None:
+    def guide(self, weights: Arrays, members: Members) -> Guide | None:
+        """What the sites settle beside the weights, kept in `terms/`; a guide where the plan has a teacher."""
+        guide = None
+        if is_taught(self.plan):
+            teacher = teach(self.conversation, members)
+            guide = plan_guide(self.conversation, members, weights=weights, teacher=teacher.weights)
+        if guide or self.plan.training.primed:
+            save_terms(self.root, Terms(exclusive=members.exclusive, guide=guide), plan=self.plan)
+        return guide
+
+    def audit(self, weights: Mapping[str, Arrays], members: Members, *, guide: Guide | None) -> None:
         """Every site generates at home, trains the predictors and sends counts of its real held-out patients."""
         self.journal.append("auditing", sites=list(members.sites))
-        request = AuditRequest(plan_sha256=plan_sha256(self.plan), vocabulary_sha256=members.vocabulary.sha256).pack(
+        asked = AuditRequest(
+            plan_sha256=plan_sha256(self.plan),
+            vocabulary_sha256=members.vocabulary.sha256,
+            exclusive=members.exclusive,
+        )
+        request = asked.pack(
             {name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()}
+            | (guide.arrays() if guide else {})
         )
         replies = self.conversation.ask(
             dict.fromkeys(members.sites, request),
@@ -293,63 +252,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
-
-
-def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray]) -> None:
-    """Every group of the plan needs a training patient somewhere, and the task needs positives.
-
-    `cells` are each site's training patients by (group, label), (G, 2). Raises CohortError with all problems.
-    """
-    members = pool(dict(cells))
-    problems = [
-        Problem(
-            what="a group with nobody in it",
-            where=f"groups.names -> {group}, training patients of {', '.join(cells)}",
-            expected="at least one patient at one site",
-            do="remove the group from the study file, or map raw strings to it in the sites' groups.yaml",
-        )
-        for group, number in zip(plan.groups.names, members.sum(axis=1), strict=True)
-        if number == 0
-    ]
-    if not members[:, 1].any():
-        problems.append(
-            Problem(
-                what="a task without positives",
-                where=f"task.name -> {plan.task.name}, training patients of {', '.join(cells)}",
-                expected="at least one patient with the label",
-                do="choose another task, or widen the sites' cohort filters",
-            )
-        )
-    if problems:
-        raise CohortError(problems)
-
-
-def _pooled_codes(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> list[str]:
-    """The union of the proposed codes; above `maximum_codes`, those of most patients, ties by name."""
-    patients: dict[str, int] = {}
-    for one in enrolled.values():
-        for code, number in one.reply.codes.items():
-            patients[code] = patients.get(code, 0) + number
-    ranked = sorted(patients, key=lambda code: (-patients[code], code))
-    return sorted(ranked[: plan.vocabulary.maximum_codes])
-
-
-def _enrolment(members: _Members) -> dict[str, object]:
-    return {
-        "sites": {
-            site: {
-                "data_sha256": one.enrolled.reply.data_sha256,
-                "flow": one.enrolled.reply.flow,
-                "codes": len(one.enrolled.reply.codes),
-                "visits": one.enrolled.reply.visits,
-                "mapped_share": one.reply.mapped_share,
-                "cohort": one.cohort.tolist(),
-            }
-            for site, one in members.sites.items()
-        },
-        "vocabulary_sha256": members.vocabulary.sha256,
-        "codes": list(members.vocabulary.codes),
-    }
 
 
 def _round_event(replies: Mapping[SiteId, TrainedReply], soft: FloatArray, *, loss: float | None) -> dict[str, object]:

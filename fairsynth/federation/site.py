@@ -41,9 +41,11 @@ from fairsynth.federation.messages import (
     TrainRequest,
     weights_of,
 )
-from fairsynth.federation.plans import ARMS, FAIRSYNTH, learning_rate, plan_sha256
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, learning_rate, plan_sha256
+from fairsynth.federation.terms import Guide, Terms
 from fairsynth.federation.wire import answer, incoming, outgoing
-from fairsynth.generator.base_rates import at_home, base_rates, to_share
+from fairsynth.generator.base_rates import at_home, to_share
+from fairsynth.generator.priming import Shown
 from fairsynth.generator.train import Moments, Study, Totals
 from fairsynth.generator.train import measure as measure_model
 from fairsynth.generator.train import train as train_model
@@ -64,7 +66,7 @@ class Evaluate(Protocol):
     """`fairsynth.audit.site.audit_site`, given by the caller because the audit lies behind federation in the flow."""
 
     def __call__(
-        self, root: Path, *, site: SiteId, plan: StudyPlan, weights: dict[str, Arrays]
+        self, root: Path, *, site: SiteId, plan: StudyPlan, weights: dict[str, Arrays], terms: Terms
     ) -> tuple[AuditReply, Arrays]:
         """The counts of this site's held-out patients."""
 
@@ -110,7 +112,7 @@ def enrol(root: Path, request: Envelope) -> Envelope:
 def agree(root: Path, request: Envelope) -> Envelope:
     """Encode the cohort with the shared vocabulary. Raises CohortError, ProtocolError."""
     body = AgreeRequest.unpack(request)
-    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
+    here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
     vocabulary = shared_vocabulary(body.codes, plan=plan)
     encoded = encode(root, vocabulary=vocabulary, plan=plan)
     shared = Shared(
@@ -126,14 +128,18 @@ def agree(root: Path, request: Envelope) -> Envelope:
         vocabulary_sha256=vocabulary.sha256,
         mapped_share=float(encoded.mapped_share),
     )
-    return reply.pack({"cohort": np.asarray(encoded.cells, dtype=np.int64)})
+    arrays: Arrays = {"cohort": np.asarray(encoded.cells, dtype=np.int64)}
+    if plan.training.primed:
+        shown = Shown.by(load_cohort(root).train, vocabulary=vocabulary)
+        arrays |= {"occurs": shown.occurs, "shared": shown.shared}
+    return reply.pack(arrays)
 
 
 def train(root: Path, request: Envelope) -> Envelope:
     """Count what the received model predicts, then train it for the epochs asked. Raises ProtocolError."""
     body = TrainRequest.unpack(request)
-    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
-    shared = _shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
+    shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     cohort = load_cohort(root)
     rate = learning_rate(plan, round_number=body.round)
     study = replace(
@@ -141,7 +147,7 @@ def train(root: Path, request: Envelope) -> Envelope:
         learning_rate=rate,
         moments=_received_moments(request, wire=plan.training.wire),
     )
-    rates = base_rates(cohort.train, vocabulary=cohort.vocabulary)
+    rates = Terms(exclusive=body.exclusive).rates(cohort, plan=plan)
     wire = plan.training.wire
     received = incoming(request.arrays, WEIGHT, wire=wire)
     weights, steer = at_home(received, rates), _coefficients(request, plan)
@@ -183,10 +189,12 @@ def train(root: Path, request: Envelope) -> Envelope:
 def audit(root: Path, request: Envelope, *, evaluate: Evaluate) -> Envelope:
     """Generate at home, train the predictors, evaluate on real held-out patients; counts leave."""
     body = AuditRequest.unpack(request)
-    here, plan = read_site_folder(root), _agreed_plan(root, body.plan_sha256)
-    _shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
+    read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     weights = {arm: weights_of(request.arrays, f"{arm}/weight/") for arm in ARMS}
-    reply, arrays = evaluate(root, site=here.site, plan=plan, weights=weights)
+    guide = Guide.read(request.arrays, vocabulary=load_cohort(root).vocabulary) if is_taught(plan) else None
+    terms = Terms(exclusive=body.exclusive, guide=guide)
+    reply, arrays = evaluate(root, site=here.site, plan=plan, weights=weights, terms=terms)
     return reply.model_copy(update={"plan_sha256": body.plan_sha256}).pack(arrays)
 
 
@@ -252,7 +260,7 @@ def _read(path: Path, model: type[Model]) -> Model:
         ) from None
 
 
-def _agreed_plan(root: Path, sha256: str) -> StudyPlan:
+def agreed_plan(root: Path, sha256: str) -> StudyPlan:
     """The plan that this site enrolled for, which must be the one that the request names."""
     plan = _read(root / "plan.json", StudyPlan)
     if plan_sha256(plan) != sha256:
@@ -260,7 +268,7 @@ def _agreed_plan(root: Path, sha256: str) -> StudyPlan:
     return plan
 
 
-def _shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Shared:
+def read_shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Shared:
     """What was agreed, which must be what the request names."""
     shared = _read(root / "shared.json", Shared)
     if (shared.plan_sha256, shared.vocabulary_sha256) != (plan_sha256(plan), vocabulary_sha256):

@@ -10,36 +10,32 @@ contradict each other or the enrolment). A site that lies within these bounds is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from fairsynth.config import StudyPlan
-from fairsynth.errors import Problem, ProtocolError
+from fairsynth.errors import Problem
+from fairsynth.federation.checks import are_counts, are_losses, fits, identity, refuse, rules
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
     AgreeReply,
     AuditReply,
-    Body,
     EnrolReply,
     Envelope,
     TrainReply,
     TrainRequest,
 )
-from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
-from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming, widen
+from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS
+from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming
+from fairsynth.generator.priming import Shown, runs
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
+from fairsynth.visits.layout import TokenLayout, Vocabulary
 
 MAXIMUM_UPDATE = 100.0  # |w_reply - w_sent| <= this * (1 + |w_sent|), L2: no honest round comes near; not a DP bound
-MAXIMUM_COUNT = 1 << 40  # of any one count: sums over a site and over 2^10 sites stay exact in int64 and float64
 _SLACK = 1e-5  # relative, of sums of float32 probabilities
-
-Spec = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # array name -> dtype, shape
-Reply = TypeVar("Reply", bound=Body)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +58,7 @@ class Agreed:
     enrolled: Enrolled
     reply: AgreeReply
     cohort: IntArray  # (3, G, 2) by split, group and label
+    shown: Shown | None = None  # by its training patients, where the plan's training is primed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,12 +94,15 @@ class Door:
     def enrolled(self, envelope: Envelope, *, site: SiteId) -> Enrolled:
         """A site's answer to the enrol request."""
         reply = EnrolReply.unpack(envelope)
-        problems = [*self._identity(reply, site), *_fits(envelope.arrays, {"members": (np.int64, (self.groups, 2))})]
-        _raise(problems)
+        problems = [
+            *identity(reply, site=site, plan=self.plan),
+            *fits(envelope.arrays, {"members": (np.int64, (self.groups, 2))}),
+        ]
+        refuse(problems)
         members = envelope.arrays["members"].astype(np.int64)
-        problems += _rules(
+        problems += rules(
             {
-                "members: counts from 0 to 2^40": _are_counts(members),
+                "members: counts from 0 to 2^40": are_counts(members),
                 "members: at least one patient": bool(members.any()),
                 "visits: at least one a patient": reply.visits >= members.sum(),
                 "codes: at least one": len(reply.codes) > 0,
@@ -113,28 +113,33 @@ class Door:
                 "data_sha256: 64 hexadecimal digits": _is_sha256(reply.data_sha256),
             }
         )
-        _raise(problems)
+        refuse(problems)
         return Enrolled(reply=reply, members=members)
 
-    def agreed(self, envelope: Envelope, *, enrolled: Enrolled, vocabulary_sha256: str) -> Agreed:
+    def agreed(self, envelope: Envelope, *, enrolled: Enrolled, vocabulary: Vocabulary) -> Agreed:
         """A site's answer to the agree request."""
-        reply = AgreeReply.unpack(envelope)
+        reply, primed = AgreeReply.unpack(envelope), self.plan.training.primed
+        spec: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {"cohort": (np.int64, (3, self.groups, 2))}
+        if primed:
+            spec |= {"occurs": (np.int64, (vocabulary.layout.size,)), "shared": (np.int64, (len(runs(vocabulary)),))}
         problems = [
-            *self._identity(reply, enrolled.reply.site),
-            *_fits(envelope.arrays, {"cohort": (np.int64, (3, self.groups, 2))}),
+            *identity(reply, site=enrolled.reply.site, plan=self.plan),
+            *fits(envelope.arrays, spec),
         ]
-        _raise(problems)
+        refuse(problems)
         cohort = envelope.arrays["cohort"].astype(np.int64)
-        problems += _rules(
+        shown = _shown(envelope.arrays, enrolled) if primed else None
+        problems += rules(
             {
-                "vocabulary_sha256: the study's": reply.vocabulary_sha256 == vocabulary_sha256,
+                "vocabulary_sha256: the study's": reply.vocabulary_sha256 == vocabulary.sha256,
                 "mapped_share: from 0 to 1": 0 <= reply.mapped_share <= 1,
-                "cohort: counts from 0 to 2^40": _are_counts(cohort),
+                "cohort: counts from 0 to 2^40": are_counts(cohort),
                 "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members),
+                **(_rules_of_shown(shown, enrolled=enrolled, layout=vocabulary.layout) if shown else {}),
             }
         )
-        _raise(problems)
-        return Agreed(enrolled=enrolled, reply=reply, cohort=cohort)
+        refuse(problems)
+        return Agreed(enrolled=enrolled, reply=reply, cohort=cohort, shown=shown)
 
     def trained(
         self, envelope: Envelope, *, asked: TrainRequest, sent: Arrays, site: Agreed, codes: int
@@ -149,19 +154,19 @@ class Door:
             if asked.epochs
         }
         problems = [
-            *self._identity(reply, site.reply.site),
-            *_fits(envelope.arrays, {"soft": counts, "hard": counts, **expected}),
+            *identity(reply, site=site.reply.site, plan=self.plan),
+            *fits(envelope.arrays, {"soft": counts, "hard": counts, **expected}),
         ]
-        _raise(problems)
+        refuse(problems)
         soft, hard = (envelope.arrays[name].astype(np.float64) for name in ("soft", "hard"))
         weights = answered(envelope.arrays, sent=sent, wire=wire)
         first, second = (incoming(envelope.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
         moments = Moments(first=first, second=second)
-        problems += _rules(
+        problems += rules(
             {
                 "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
                 "patients: as enrolled": reply.patients == site.enrolled.patients,
-                "nll_train, nll_validation: finite, from 0": _is_loss(reply.nll_train, reply.nll_validation),
+                "nll_train, nll_validation: finite, from 0": are_losses(reply.nll_train, reply.nll_validation),
                 "cells_train: one or more a patient, at most as enrolled": site.enrolled.patients
                 <= reply.cells_train
                 <= site.enrolled.patients + site.enrolled.reply.visits,
@@ -173,7 +178,7 @@ class Door:
         )
         for name, values in (("soft", soft), ("hard", hard)):
             problems += self._counts(name, values, cells=reply.cells_train * codes, members=site.enrolled.members)
-        _raise(problems)
+        refuse(problems)
         kept = moments if asked.epochs else None
         return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard)
 
@@ -191,22 +196,22 @@ class Door:
             "alone": (2, g, 2, SCORE_BINS),
         }
         problems = [
-            *self._identity(reply, site.reply.site),
-            *_rules(
+            *identity(reply, site=site.reply.site, plan=self.plan),
+            *rules(
                 {
                     "axes: as planned": (reply.approaches, reply.predictors, reply.thresholds, reply.seeds)
                     == (APPROACHES, self.plan.audit.predictors, THRESHOLDS, self.plan.audit.seeds)
                 }
             ),
-            *_fits(envelope.arrays, {name: (np.int64, shape) for name, shape in shapes.items()}),
+            *fits(envelope.arrays, {name: (np.int64, shape) for name, shape in shapes.items()}),
         ]
-        _raise(problems)
+        refuse(problems)
         arrays: dict[str, IntArray] = {name: envelope.arrays[name].astype(np.int64) for name in shapes}
         confusion, held_out = arrays["confusion"], site.cohort[2]
         positives, negatives = confusion[..., 0] + confusion[..., 2], confusion[..., 1] + confusion[..., 3]
-        problems += _rules(
+        problems += rules(
             {
-                "arrays: counts from 0 to 2^40": all(map(_are_counts, arrays.values())),
+                "arrays: counts from 0 to 2^40": all(map(are_counts, arrays.values())),
                 "confusion: the positives of the held-out patients": bool((positives == held_out[:, 1]).all()),
                 "confusion: the negatives of the held-out patients": bool((negatives == held_out[:, 0]).all()),
                 "scores: the held-out patients": bool((arrays["scores"].sum(axis=-1) == held_out).all()),
@@ -216,24 +221,14 @@ class Door:
                 ),
             }
         )
-        _raise(problems)
+        refuse(problems)
         return AuditedReply(reply=reply, arrays=dict(arrays))
-
-    def _identity(self, reply: EnrolReply | AgreeReply | TrainReply | AuditReply, site: SiteId) -> list[Problem]:
-        """The reply must be of this site, of the roster, and of this study."""
-        return _rules(
-            {
-                "site: of the roster": reply.site in self.plan.roster,
-                "site: the one that was asked": reply.site == site,
-                "plan_sha256: the study's": reply.plan_sha256 == plan_sha256(self.plan),
-            }
-        )
 
     def _counts(self, name: str, counts: FloatArray, *, cells: int, members: IntArray) -> list[Problem]:
         """0 <= TP <= P and TP <= S, N as enrolled, and P and S within what they count (visits x codes, or patients)."""
         number, positives, predicted, true_positives = counts.T
         slack = 1 + _SLACK
-        rules = {
+        held = {
             f"{name}: counts from 0": bool((counts >= 0).all()),
             f"{name}: N as enrolled": np.array_equal(number, members.sum(axis=1)),
             f"{name}: P whole numbers": np.array_equal(positives, np.rint(positives)),
@@ -241,42 +236,40 @@ class Door:
             f"{name}: TP at most S": bool((true_positives <= predicted * slack).all()),
         }
         if self.plan.objective.target == "label":
-            rules[f"{name}: P as enrolled"] = np.array_equal(positives, members[:, 1])
-            rules[f"{name}: S at most N"] = bool((predicted <= number * slack).all())
+            held[f"{name}: P as enrolled"] = np.array_equal(positives, members[:, 1])
+            held[f"{name}: S at most N"] = bool((predicted <= number * slack).all())
         else:
-            rules[f"{name}: P at most visits x codes"] = bool(positives.sum() <= cells)
-            rules[f"{name}: S at most visits x codes"] = bool(predicted.sum() <= cells * slack)
-        return _rules(rules)
+            held[f"{name}: P at most visits x codes"] = bool(positives.sum() <= cells)
+            held[f"{name}: S at most visits x codes"] = bool(predicted.sum() <= cells * slack)
+        return rules(held)
 
 
-def _fits(arrays: Arrays, spec: Spec) -> Iterator[Problem]:
-    """The problems of names, dtypes, shapes and values that are not numbers."""
-    if missing := sorted(set(spec) - set(arrays)):
-        yield Problem(what="array missing", where=missing[0], expected=f"{len(spec)} arrays")
-    if extra := len(set(arrays) - set(spec)):
-        yield Problem(what="unknown arrays", where=f"{extra} of them", expected=f"{len(spec)} arrays")
-    for name in sorted(set(spec) & set(arrays)):
-        dtype, shape = spec[name]
-        array = arrays[name]
-        if array.dtype != dtype or array.shape != shape:
-            yield Problem(what="array of another shape or dtype", where=name, expected=f"{dtype.__name__} {shape}")
-        elif not np.isfinite(widen(array) if dtype == np.uint16 else array.astype(np.float64)).all():
-            yield Problem(what="array with a value that is not a finite number", where=name)
+def _shown(arrays: Arrays, enrolled: Enrolled) -> Shown:
+    return Shown(
+        occurs=arrays["occurs"].astype(np.int64),
+        shared=arrays["shared"].astype(np.int64),
+        visits=enrolled.reply.visits,
+        patients=enrolled.patients,
+    )
 
 
-def _rules(rules: Mapping[str, bool | np.bool_]) -> list[Problem]:
-    """A problem for every rule, `key: what is expected`, that does not hold."""
-    broken = [rule.partition(": ") for rule, holds in rules.items() if not holds]
-    return [Problem(what="reply breaks a rule", where=key, expected=expected) for key, _, expected in broken]
-
-
-def _raise(problems: list[Problem]) -> None:
-    if problems:
-        raise ProtocolError(problems)
-
-
-def _are_counts(array: IntArray) -> bool:
-    return bool(((array >= 0) & (array <= MAXIMUM_COUNT)).all())
+def _rules_of_shown(shown: Shown, *, enrolled: Enrolled, layout: TokenLayout) -> dict[str, bool]:
+    """Codes within the visits, context tokens within the patients, groups and label as enrolled."""
+    occurs, members = shown.occurs, enrolled.members
+    return {
+        "occurs, shared: counts from 0 to 2^40": are_counts(occurs) and are_counts(shown.shared),
+        "occurs: codes in at most the enrolled visits": bool((occurs[layout.codes] <= shown.visits).all()),
+        "occurs: context tokens of at most the enrolled patients": bool(
+            (occurs[layout.context] <= shown.patients).all()
+        ),
+        "occurs: groups as enrolled": np.array_equal(occurs[layout.groups], members.sum(axis=1)),
+        "occurs: labels as enrolled": int(occurs[layout.label]) == int(members[:, 1].sum()),
+        "occurs: one sex and one age band a patient at most": all(
+            int(occurs[block].sum()) <= shown.patients for block in (layout.sexes, layout.ages)
+        ),
+        "occurs: no start, no end": not occurs[layout.context.stop :].any(),
+        "shared: at most the enrolled visits": bool((shown.shared <= shown.visits).all()),
+    }
 
 
 def _is_from_zero(arrays: Arrays) -> bool:
@@ -285,10 +278,6 @@ def _is_from_zero(arrays: Arrays) -> bool:
 
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _is_loss(*values: float) -> bool:
-    return all(np.isfinite(value) and value >= 0 for value in values)
 
 
 def _step(weights: Arrays, sent: Arrays) -> float:

@@ -32,9 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairsynth.generator.model import Halo
+from fairsynth.config import GeneratorConfig
+from fairsynth.generator.base_rates import base_rates
+from fairsynth.generator.model import Halo, build, initial_weights, weights_of
 from fairsynth.generator.triangular import Triangle
-from fairsynth.schemas import FloatArray, IntArray
+from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
@@ -102,6 +104,23 @@ def home_rates(rates: FloatArray, shown: Shown, *, blocks: list[slice], vocabula
     for block in (layout.groups, layout.sexes, layout.ages):
         found[block] = _odds(shown.occurs[block], chances=shown.patients)
     return found
+
+
+def rates_at_home(records: Records, *, vocabulary: Vocabulary, blocks: list[slice] | None) -> FloatArray:
+    """(V,) what a site with the training patients `records` adds at home: its base rates, or with `blocks`, on which
+    all sites agree, those that fit a primed model.
+    """
+    rates = base_rates(records, vocabulary=vocabulary)
+    if blocks is None:
+        return rates
+    return home_rates(rates, Shown.by(records, vocabulary=vocabulary), blocks=blocks, vocabulary=vocabulary)
+
+
+def primed_weights(shown: Shown, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Arrays:
+    """The weights that sites begin with whose patients together are as `shown`."""
+    model = build(initial_weights(vocabulary, config, seed=seed), vocabulary=vocabulary, config=config)
+    prime(model, shown, vocabulary=vocabulary)
+    return weights_of(model)
 
 
 def runs(vocabulary: Vocabulary) -> list[slice]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from federation_toys import toy_plan
 
+from fairsynth.audit.fitting import bag_of_tokens
 from fairsynth.audit.site import audit_site
+from fairsynth.audit.taught import feedback_site
 from fairsynth.config import (
     AuditConfig,
     AugmentationConfig,
@@ -18,7 +20,7 @@ from fairsynth.config import (
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.federation import site
+from fairsynth.federation import site, site_teaching
 from fairsynth.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,8 @@ WORK = {
     "enrol": site.enrol,
     "agree": site.agree,
     "train": site.train,
+    "teach": partial(site_teaching.teach, bag=bag_of_tokens),
+    "feedback": partial(site_teaching.feedback, attempt=feedback_site),
     "audit": partial(site.audit, evaluate=audit_site),
 }
 

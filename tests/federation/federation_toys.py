@@ -34,11 +34,17 @@ from fairsynth.federation.messages import (
     EnrolReply,
     EnrolRequest,
     Envelope,
+    FeedbackReply,
+    FeedbackRequest,
+    TeachReply,
+    TeachRequest,
     TrainReply,
     TrainRequest,
 )
+from fairsynth.federation.newton import log_loss, sums_of, triangle
 from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
 from fairsynth.federation.wire import answer, incoming, outgoing
+from fairsynth.generator.priming import runs
 from fairsynth.seeds import numpy_stream
 from fairsynth.visits.cohort import shared_vocabulary
 
@@ -78,12 +84,20 @@ class ToySite:
     plan: StudyPlan
     codes: Mapping[str, int] = field(default_factory=lambda: dict(CODES))
     visits: int = 90
+    together: int = 0  # visits with two codes of a run
     poison: Poison = lambda kind, envelope: envelope
     asked: list[Envelope] = field(default_factory=list)
 
     def __call__(self, request: Envelope) -> Envelope | None:
         self.asked.append(request)
-        answers = {"enrol": self.enrol, "agree": self.agree, "train": self.train, "audit": self.audit}
+        answers = {
+            "enrol": self.enrol,
+            "agree": self.agree,
+            "train": self.train,
+            "teach": self.teach,
+            "feedback": self.feedback,
+            "audit": self.audit,
+        }
         return self.poison(request.kind, answers[request.kind](request))
 
     @property
@@ -104,7 +118,15 @@ class ToySite:
     def agree(self, request: Envelope) -> Envelope:
         vocabulary = shared_vocabulary(AgreeRequest.unpack(request).codes, plan=self.plan)
         reply = AgreeReply(**self.identity, vocabulary_sha256=vocabulary.sha256, mapped_share=1.0)
-        return reply.pack({"cohort": self.cohort})
+        arrays = {"cohort": self.cohort}
+        if self.plan.training.primed:
+            layout, patients = vocabulary.layout, int(self.cohort[0].sum())
+            occurs = np.zeros(layout.size, dtype=np.int64)
+            occurs[layout.codes] = self.visits // 3
+            occurs[layout.groups], occurs[layout.label] = self.cohort[0].sum(axis=1), self.cohort[0, :, 1].sum()
+            occurs[layout.sexes.start], occurs[layout.ages.start] = patients // 2, patients
+            arrays |= {"occurs": occurs, "shared": np.full(len(runs(vocabulary)), self.together, dtype=np.int64)}
+        return reply.pack(arrays)
 
     def train(self, request: Envelope) -> Envelope:
         body = TrainRequest.unpack(request)
@@ -139,6 +161,33 @@ class ToySite:
             bounded=False,
         )
         return reply.pack({**after, "soft": soft, "hard": hard})
+
+    def patients(self, split: int, size: int):
+        """Rows (n, size) of zeros and ones and labels (n,) of a split: positives have the first five tokens more often.
+
+        The groups' tokens are not among them.
+        """
+        label = np.repeat([0, 1], self.cohort[split].sum(axis=0))
+        chance = np.full((len(label), size), 0.2)
+        chance[label == 1, :5] = 0.6
+        return (numpy_stream(1, self.name, split).random(chance.shape) < chance).astype(float), label
+
+    def teach(self, request: Envelope) -> Envelope:
+        TeachRequest.unpack(request)
+        weights = request.arrays["weights"]
+        sums = sums_of(*self.patients(0, len(weights) - 1), weights)
+        nats = log_loss(*self.patients(1, len(weights) - 1), weights)
+        reply = TeachReply(**self.identity, loss=sums.loss, validation=nats)
+        return reply.pack({"gradient": sums.gradient, "hessian": triangle(sums.hessian)})
+
+    def feedback(self, request: Envelope) -> Envelope:
+        """A share of a group that lies above the cut is the share of it that is predicted positive."""
+        FeedbackRequest.unpack(request)
+        counts = {}
+        for name, cells in (("validation", self.cohort[1]), ("seen", self.cohort[:2].sum(axis=0))):
+            above = np.floor(cells * request.arrays["selected"][:, None]).astype(np.int64)
+            counts[name] = np.stack([above[:, 1], above[:, 0], (cells - above)[:, 1], (cells - above)[:, 0]], axis=1)
+        return FeedbackReply(**self.identity).pack(counts)
 
     def audit(self, request: Envelope) -> Envelope:
         AuditRequest.unpack(request)

@@ -25,7 +25,6 @@ from fairsynth.visits.cohort import Cohort
 from fairsynth.visits.records import Records
 
 Scope = Literal["federated", "local", "pooled"]  # who trains generator and teacher together
-CANDIDATES = 8  # of the generator for each patient of a quota
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

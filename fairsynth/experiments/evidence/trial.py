@@ -116,9 +116,9 @@ class Trial:
         """The method, and what it is when sites do not work together, might pool, or have their groups dealt anew."""
         least = self.bench.plan.audit.minimum_positives
         chosen = self._choose(counts, "fairsynth", predictor, bench=self.bench, scope="federated")
-        counts.facts[f"selected/{predictor}"] = chosen.kept.guidance.selected.round(4).tolist()
+        counts.facts[f"selected/{predictor}"] = chosen.kept.selected.round(4).tolist()
         counts.facts[f"tried/{predictor}"] = [
-            {"selected": float(each.guidance.selected.mean()), "f1": each.f1, "worst_tpr": each.worst_tpr(least)}
+            {"selected": float(each.selected.mean()), "f1": each.f1, "worst_tpr": each.worst_tpr(least)}
             for each in chosen.tried
         ]
         if self.wide:

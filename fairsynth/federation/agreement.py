@@ -1,0 +1,159 @@
+"""Who takes part, and what they share: enrol -> agree -> the weights that both arms start from.
+
+In:  a conversation with the sites of the roster.   Out: `Members`, and `enrolment.json` in the server's folder.
+Never: a code of fewer patients than the plan allows; training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fairsynth import artefacts
+from fairsynth.config import StudyPlan
+from fairsynth.errors import CohortError, Problem
+from fairsynth.federation.aggregate import pool
+from fairsynth.federation.conversation import Conversation
+from fairsynth.federation.messages import AgreeRequest, EnrolRequest
+from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.validation import Agreed, Door, Enrolled
+from fairsynth.generator.model import initial_weights
+from fairsynth.generator.priming import Shown, primed_weights
+from fairsynth.schemas import Arrays, IntArray, SiteId
+from fairsynth.seeds import stream
+from fairsynth.visits.cohort import shared_vocabulary
+from fairsynth.visits.layout import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Members:
+    """The sites that take part, and what they share."""
+
+    sites: Mapping[SiteId, Agreed]
+    vocabulary: Vocabulary
+
+    @cached_property
+    def shown(self) -> Shown | None:
+        """What the training patients of all sites show, added up; None unless the study begins primed."""
+        parts = [self.sites[site].shown for site in sorted(self.sites)]
+        known = [part for part in parts if part is not None]
+        return sum(known[1:], start=known[0]) if known else None
+
+    @property
+    def exclusive(self) -> tuple[int, ...]:
+        """The numbers of the runs of codes of which no visit of any site has two; none unless primed."""
+        return () if self.shown is None else tuple(int(run) for run in (self.shown.shared == 0).nonzero()[0])
+
+    def first_weights(self, plan: StudyPlan) -> Arrays:
+        """What both arms start from."""
+        seed = stream(plan.seed, "initial-weights")
+        if self.shown is None:
+            return initial_weights(self.vocabulary, plan.generator, seed=seed)
+        return primed_weights(self.shown, vocabulary=self.vocabulary, config=plan.generator, seed=seed)
+
+
+def enrol(conversation: Conversation) -> dict[SiteId, Enrolled]:
+    """Every site of the roster proposes codes and tells its training cells; the pooled cells are checked."""
+    plan = conversation.plan
+    request = EnrolRequest(plan=plan).pack()
+    enrolled = conversation.ask(
+        dict.fromkeys(plan.roster, request),
+        phase="enrol",
+        check=lambda site, envelope: Door(plan=plan).enrolled(envelope, site=site),
+    )
+    check_pooled(plan, {site: one.members for site, one in enrolled.items()})
+    conversation.journal.append(
+        "enrolled",
+        sites={
+            site: {"patients": one.patients, "visits": one.reply.visits, "codes": len(one.reply.codes)}
+            for site, one in enrolled.items()
+        },
+    )
+    return enrolled
+
+
+def agree(conversation: Conversation, enrolled: dict[SiteId, Enrolled], *, root: Path) -> Members:
+    """The sites encode their cohorts with one vocabulary; when one drops out, the others are asked again."""
+    plan = conversation.plan
+    while True:
+        vocabulary = shared_vocabulary(_pooled_codes(plan, enrolled), plan=plan)
+        request = AgreeRequest(
+            plan_sha256=plan_sha256(plan),
+            codes=vocabulary.codes,
+            patients=sum(one.patients for one in enrolled.values()),
+            visits=sum(one.reply.visits for one in enrolled.values()),
+        ).pack({"members": pool({site: one.members for site, one in enrolled.items()})})
+        agreed = conversation.ask(
+            dict.fromkeys(enrolled, request),
+            phase="agree",
+            check=lambda site, envelope, now=enrolled, words=vocabulary: Door(plan=plan).agreed(  # type: ignore[misc]
+                envelope, enrolled=now[site], vocabulary=words
+            ),
+        )
+        if len(agreed) == len(enrolled):
+            break
+        enrolled = {site: enrolled[site] for site in agreed}
+        check_pooled(plan, {site: one.members for site, one in enrolled.items()})
+    members = Members(sites=agreed, vocabulary=vocabulary)
+    artefacts.write_json(root / "enrolment.json", _enrolment(members))
+    conversation.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
+    return members
+
+
+def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray]) -> None:
+    """Every group of the plan needs a training patient somewhere, and the task needs positives.
+
+    `cells` are each site's training patients by (group, label), (G, 2). Raises CohortError with all problems.
+    """
+    members = pool(dict(cells))
+    problems = [
+        Problem(
+            what="a group with nobody in it",
+            where=f"groups.names -> {group}, training patients of {', '.join(cells)}",
+            expected="at least one patient at one site",
+            do="remove the group from the study file, or map raw strings to it in the sites' groups.yaml",
+        )
+        for group, number in zip(plan.groups.names, members.sum(axis=1), strict=True)
+        if number == 0
+    ]
+    if not members[:, 1].any():
+        problems.append(
+            Problem(
+                what="a task without positives",
+                where=f"task.name -> {plan.task.name}, training patients of {', '.join(cells)}",
+                expected="at least one patient with the label",
+                do="choose another task, or widen the sites' cohort filters",
+            )
+        )
+    if problems:
+        raise CohortError(problems)
+
+
+def _pooled_codes(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> list[str]:
+    """The union of the proposed codes; above `maximum_codes`, those of most patients, ties by name."""
+    patients: dict[str, int] = {}
+    for one in enrolled.values():
+        for code, number in one.reply.codes.items():
+            patients[code] = patients.get(code, 0) + number
+    ranked = sorted(patients, key=lambda code: (-patients[code], code))
+    return sorted(ranked[: plan.vocabulary.maximum_codes])
+
+
+def _enrolment(members: Members) -> dict[str, object]:
+    return {
+        "sites": {
+            site: {
+                "data_sha256": one.enrolled.reply.data_sha256,
+                "flow": one.enrolled.reply.flow,
+                "codes": len(one.enrolled.reply.codes),
+                "visits": one.enrolled.reply.visits,
+                "mapped_share": one.reply.mapped_share,
+                "cohort": one.cohort.tolist(),
+            }
+            for site, one in members.sites.items()
+        },
+        "vocabulary_sha256": members.vocabulary.sha256,
+        "codes": list(members.vocabulary.codes),
+    }
