@@ -97,12 +97,13 @@ def _drawn(here: Site, weights: Arrays, *, number: IntArray, repeat: int) -> Rec
 
 
 def _kept(root: Path, inputs: Mapping[str, str]) -> Records | None:
-    """The candidates that were kept, if they are whole and of these inputs; their numbers follow from them."""
+    """The candidates that were kept, if they are whole and of these inputs and this version; their numbers follow from them."""
     try:
         manifest = artefacts.read_manifest(root / KIND, kind=KIND, verify=True)
     except ArtefactError:
         return None
-    return Records.load(root / KIND / RECORDS) if manifest["inputs"] == inputs else None
+    fresh = manifest["inputs"] == inputs and manifest["code_version"] == artefacts.code_version()
+    return Records.load(root / KIND / RECORDS) if fresh else None
 
 
 def _at_half(here: Site, fitted: Fitted, records: Records) -> IntArray:

@@ -104,6 +104,9 @@ class StudyProgress:
                 note += f", L_F {event['loss']:.3f}"
             self.progress.update(self.current, completed=done, note=note)
 
+    def _on_teaching(self, event: dict[str, Any]) -> None:
+        self._step("teaching the sites' common model of who has the outcome")
+
     def _on_taught(self, event: dict[str, Any]) -> None:
         self._step("trying which of the generator's patients to add")
 

@@ -41,6 +41,7 @@ class Taught:
 def teach(conversation: Conversation, members: Members) -> Taught:
     """Train the teacher. Raises ProtocolError below quorum, CohortError unless there are patients of both labels."""
     started = time.monotonic()
+    conversation.journal.append("teaching", sites=list(members.sites))
     everyone = np.sum([one.enrolled.members for one in members.sites.values()], axis=(0, 1))
     if not everyone.all():
         raise CohortError.of("patients of one label only", where="teach", expected="both labels among all sites")

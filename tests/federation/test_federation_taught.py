@@ -66,7 +66,8 @@ def test_teach_and_feedback_come_between_training_and_audit_and_are_told(finishe
     kinds = [request.kind for request in sites["site-a"].asked]
     taught, fed = kinds.count("teach"), kinds.count("feedback")
     assert kinds == ["enrol", "agree", *["train"] * 4, *["teach"] * taught, *["feedback"] * fed, "audit"]
-    assert [each["event"] for each in read(root / "journal.jsonl")][-5:] == [
+    assert [each["event"] for each in read(root / "journal.jsonl")][-6:] == [
+        "teaching",
         "taught",
         "planned",
         "auditing",

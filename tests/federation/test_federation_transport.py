@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +15,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import server.transport as server_transport
 from client.session import answer, site_folder
+from fairsynth.config import AugmentationConfig
 from fairsynth.errors import ConfigError, ProtocolError
-from fairsynth.federation.flower import decode, encode
+from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
 from fairsynth.federation.journal import read
 from fairsynth.federation.messages import EnrolRequest, Envelope, Failed
 from fairsynth.federation.rounds import run_study
@@ -91,6 +94,23 @@ def test_a_whole_study_runs_over_a_grid_with_and_without_node_names(named, tmp_p
     run_study(GridTransport(grid, roster=plan.roster, simulated=not named), plan=plan, root=tmp_path)
     assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
     assert set(grid.types) == {"query.enrol", "query.agree", "train", "query.audit"}
+
+
+def test_a_study_with_a_teacher_runs_over_a_grid_too(tmp_path):
+    plan = toy_plan(augmentation=AugmentationConfig(synthetic_patients=10, candidates="taught"))
+    grid = grid_of(plan, named=True)
+    run_study(GridTransport(grid, roster=plan.roster, simulated=False), plan=plan, root=tmp_path)
+    assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
+    assert set(grid.types) == set(MESSAGE_TYPES.values())
+
+
+def test_the_site_half_has_a_handler_for_every_kind_of_request():
+    source = ast.parse((Path(__file__).resolve().parents[2] / "client" / "app.py").read_text(encoding="utf-8"))
+    calls = [one for each in ast.walk(source) if isinstance(each, ast.FunctionDef) for one in each.decorator_list]
+    handled = {ast.unparse(call).removeprefix("app.") for call in calls}
+    assert handled == {
+        "train()" if kind == "train" else f"query({kind.removeprefix('query.')!r})" for kind in MESSAGE_TYPES.values()
+    }
 
 
 def test_messages_expire_when_the_server_no_longer_waits_for_them(tmp_path):
