@@ -97,7 +97,7 @@ def _drawn(here: Site, weights: Arrays, *, number: IntArray, repeat: int) -> Rec
 
 
 def _kept(root: Path, inputs: Mapping[str, str]) -> Records | None:
-    """The candidates that were kept, if they are whole and of these inputs and this version; their numbers follow from them."""
+    """The candidates that were kept, if they are whole, of these inputs (which say how many) and of this version."""
     try:
         manifest = artefacts.read_manifest(root / KIND, kind=KIND, verify=True)
     except ArtefactError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairsynth.fairness.planning import Rule, Trial, moved_shares
@@ -99,6 +99,7 @@ def test_shares_move_by_the_difference_of_log_odds_where_counts_are_sure():
     assert odds == pytest.approx([(0.25 / 0.75) / (0.4 / 0.6), (0.25 / 0.75) / (0.1 / 0.9)], rel=1e-3)
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), st.floats(0.05, 0.95))
 def test_shares_stay_inside_the_open_interval_whatever_was_counted(chosen, share):
     found = moved_shares(trial([share] * 2, chosen=chosen))

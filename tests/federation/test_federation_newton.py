@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from sklearn.linear_model import LogisticRegression
@@ -40,6 +40,7 @@ def test_the_loss_is_the_negative_log_chance_of_the_labels():
     assert sums_of(ROWS, LABEL, at).loss == pytest.approx(nats, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 239), min_size=1, max_size=4, unique=True), st.integers(0, 99))
 def test_however_patients_are_spread_over_sites_the_sums_are_those_of_all(cuts, seed):
     at = np.random.default_rng(seed).normal(size=7)
@@ -75,6 +76,7 @@ def test_the_validation_loss_rides_along_and_moves_nothing():
     assert other.sums.validation == other.weights.sum()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 99))
 def test_a_symmetric_matrix_is_its_upper_triangle(size, seed):
     half = np.random.default_rng(seed).normal(size=(size, size))
