@@ -25,7 +25,7 @@ from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 STEPS = 50  # at most
-TOLERANCE = 1e-10  # of the Newton decrement, half its square being the loss that is still to be gained
+TOLERANCE = 1e-10  # nats: twice the loss that a step can still gain, at which one more is the last
 HALVINGS = 30
 
 
@@ -69,7 +69,8 @@ def federated_logistic(
     now = total(weights)
     for _ in range(STEPS):
         step = linalg.solve(now.hessian, now.gradient, assume_a="pos")
-        if float(now.gradient @ step) < TOLERANCE:
+        if float(now.gradient @ step) < TOLERANCE * inverse_strength:
+            weights = weights - step  # errors square: where one more is 1e-5, none is left after it
             break
         weights, now = _shortened(total, weights, step=step, now=now)
     return FittedLogisticRegression(weights=weights[:-1], bias=float(weights[-1]), vocabulary=vocabulary)
