@@ -135,7 +135,7 @@ def _steering(
 
 def _validation(shared: Arrays, cohorts: Cohorts, *, rates: Mapping[SiteId, FloatArray], study: Study) -> float:
     measured = [
-        measure(at_home(shared, rates[site]), records=one.validation, study=study) for site, one in cohorts.items()
+        measure(at_home(shared, rates[site]), records=cohorts[site].validation, study=study) for site in sorted(cohorts)
     ]
     return sum(one.nll for one in measured) / sum(one.cells for one in measured)
 
