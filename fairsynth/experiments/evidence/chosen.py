@@ -48,9 +48,10 @@ class Trial:
         return float(np.nan_to_num(metrics.f1(metrics.pooled(self.validation))))
 
     def worst_tpr(self, minimum_positives: int) -> float:
-        """Of validation patients; of all together where no group has enough positives."""
+        """Of validation patients; of all together where no group has enough positives, 0 where nobody is one."""
         worst = float(metrics.worst_tpr(self.validation, minimum_positives=minimum_positives).value)
-        return worst if np.isfinite(worst) else float(metrics.true_positive_rate(metrics.pooled(self.validation)))
+        pooled = float(np.nan_to_num(metrics.true_positive_rate(metrics.pooled(self.validation))))
+        return worst if np.isfinite(worst) else pooled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
