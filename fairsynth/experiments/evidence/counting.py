@@ -6,6 +6,7 @@ Never: a score of one patient; an approach's idea of whom to add.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from fairsynth.visits.records import Records
 
 Progress = Callable[[str], None]
 Models = Mapping[SiteId, Fitted]
+Approaches = Callable[[str], Mapping[str, Callable[[], Mapping[SiteId, Records]]]]  # predictor -> who is added, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +105,28 @@ class Counts:
             train=np.stack([bench.members(site) for site in bench.draw.sites]),
             facts=self.facts,
         )
+
+
+def counted(
+    bench: Bench,
+    approaches: Approaches,
+    *,
+    setting: str,
+    sizes: Sizes,
+    number: int,
+    facts: dict[str, Any],
+    progress: Progress,
+) -> Cell:
+    """The cell of all `approaches` to all predictors of the plan; `number` is the seed's, `facts` may grow meanwhile.
+
+    The seconds of an approach include those of whatever it is the first to ask for.
+    """
+    counts = Counts(bench=bench, facts=facts)
+    for predictor in bench.plan.audit.predictors:
+        for approach, add in approaches(predictor).items():
+            progress(f"{approach}, {predictor}")
+            began = time.monotonic()
+            added = add()
+            counts.count(approach, predictor, models=fit(bench, predictor=predictor, added=added), added=added)
+            facts[f"seconds/{approach}/{predictor}"] = round(time.monotonic() - began, 1)
+    return counts.cell(setting=setting, sizes=sizes, number=number)

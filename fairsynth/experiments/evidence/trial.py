@@ -14,13 +14,12 @@ from functools import cached_property
 from fairsynth.audit.federated_predictor import BySize, FairFed, federated
 from fairsynth.audit.fitting import Fitted
 from fairsynth.audit.mitigation import ExponentiatedGradient
-from fairsynth.audit.predictors import load_predictor
 from fairsynth.audit.thresholds import equal_rates, optimised
 from fairsynth.augmentation.reweighing import reweigh
 from fairsynth.experiments.evidence import additions
 from fairsynth.experiments.evidence.bench import Bench, Scope, with_permuted_groups
 from fairsynth.experiments.evidence.cells import Cell
-from fairsynth.experiments.evidence.chosen import Chooser, Chosen, candidates_for, plan_quotas
+from fairsynth.experiments.evidence.chosen import Chosen, chooser, plan_quotas
 from fairsynth.experiments.evidence.counting import Counts, Models, Progress, Sizes, fit
 from fairsynth.federation.plans import reference_mask
 from fairsynth.seeds import stream
@@ -115,13 +114,7 @@ class Trial:
     def _choose(self, counts: Counts, approach: str, predictor: str, *, bench: Bench, scope: Scope) -> Chosen:
         self.progress(f"{approach}, {predictor}")
         quotas = plan_quotas(bench, synthetic=self.sizes.synthetic)
-        chosen = Chooser(
-            bench=bench,
-            predictor=load_predictor(predictor),
-            quotas=quotas,
-            candidates=candidates_for(bench, quotas, scope=scope),
-            seed=stream(bench.seed, "fairsynth", predictor),
-        ).run()
+        chosen = chooser(bench, predictor=predictor, quotas=quotas, scope=scope).run()
         train = {site: bench.draw.cohorts[site].train for site in quotas}
         models = fit(self.bench, predictor=predictor, added=chosen.added, train=train)
         counts.count(approach, predictor, models=models, added=chosen.added)
