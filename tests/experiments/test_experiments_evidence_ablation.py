@@ -20,7 +20,7 @@ from fairsynth.augmentation.plan import equal_cells, equal_rates, members_of
 from fairsynth.config import AuditConfig, GeneratorConfig, GroupsConfig, SiteEntry, StudyConfig, TrainingConfig
 from fairsynth.experiments.evidence import steering, table2
 from fairsynth.experiments.evidence.ablation import CUT, MANY, Ablation
-from fairsynth.experiments.evidence.bench import CANDIDATES, Bench
+from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import load_cell
 from fairsynth.experiments.evidence.counting import Sizes
 from fairsynth.experiments.evidence.drawing import Draw
@@ -228,10 +228,13 @@ def test_local_teacher_of_one_site_does_not_depend_on_another_s_patients(bench, 
 # --- other candidates, other quotas
 
 
-def test_more_candidates_chooses_from_four_times_as_many(ran):
-    few, many = ran[0].loop(PREDICTOR).candidates, ran[0].loop(PREDICTOR, each=MANY).candidates
+def test_more_candidates_is_the_method_that_chooses_from_four_times_as_many(ran, added):
+    few, many = ran[0].loop(PREDICTOR), ran[0].loop(PREDICTOR, each=MANY)
     for site, cells in ran[0].quotas.items():
-        assert (len(few[site].records), len(many[site].records)) == (CANDIDATES * cells.sum(), MANY * cells.sum())
+        numbers = [len(loop.candidates[site].records) for loop in (few, many)]
+        assert numbers == [8 * cells.sum(), 32 * cells.sum()]
+    assert all_same(added["more_candidates"], many.run().added)
+    assert not all_same(added["more_candidates"], added["fairsynth"])
 
 
 def test_equal_cells_adds_the_quotas_of_its_own_plan(bench, added, ran):
@@ -415,6 +418,11 @@ def test_newton_ranked_keeps_other_candidates_than_chance_does_and_the_same_each
     assert all_same(added["newton_ranked"], again)
     assert not all_same(added["newton_ranked"], added["prefix_ranked"])
     assert not all_same(added["newton_ranked"], added["prefix"])
+
+
+def test_newton_ranked_fills_the_quotas_for_a_transformer_too(bench, ran):
+    for site, found in cells_of(ran[0].newton_ranked("transformer")).items():
+        assert np.array_equal(found, ran[0].quotas[site])
 
 
 def test_quota_feedback_adds_what_its_plan_says_and_never_above_a_site_s_budget(bench, ran, added):
