@@ -12,12 +12,13 @@ comes nearer to 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fairsynth.audit.fitting import Predictor
+from fairsynth.audit.predictors import load_predictor
 from fairsynth.augmentation.feedback import shrunken
 from fairsynth.augmentation.guided import Guidance, guided
 from fairsynth.augmentation.plan import equal_rates
@@ -77,17 +78,22 @@ class Chooser:
 
     def run(self) -> Chosen:
         """Plan until nothing more is gained."""
-        groups, least = self.bench.groups, self.bench.plan.audit.minimum_positives
+        groups = self.bench.groups
         tried = [self.try_plan(Guidance(selected=np.full(groups, share))) for share in self.selected]
         best_f1 = max(trial.f1 for trial in tried)
-        near = [trial for trial in tried if trial.f1 >= best_f1 - F1_TOLERANCE]
-        kept = max(near, key=lambda trial: trial.worst_tpr(least))
+        kept = self.operating_point(tried)
         if self.cuts_by_group:
             moved = self.try_plan(replace(kept.guidance, selected=self.moved(kept)))
             tried.append(moved)
             if self.distance(moved) < self.distance(kept) and moved.f1 >= best_f1 - F1_TOLERANCE:
                 kept = moved
         return Chosen(added=self.choose(kept.guidance), kept=kept, tried=tuple(tried))
+
+    def operating_point(self, tried: Sequence[Trial]) -> Trial:
+        """Of the trials whose F1 is near the best, the one with the highest worst TPR."""
+        best_f1, least = max(trial.f1 for trial in tried), self.bench.plan.audit.minimum_positives
+        near = [trial for trial in tried if trial.f1 >= best_f1 - F1_TOLERANCE]
+        return max(near, key=lambda trial: trial.worst_tpr(least))
 
     def choose(self, guidance: Guidance) -> dict[SiteId, Records]:
         """What each site adds by `guidance`."""
@@ -134,18 +140,35 @@ class Chooser:
         return abs(float(np.log(ratio))) if np.isfinite(ratio) and ratio > 0 else float("inf")
 
 
+def chooser(
+    bench: Bench,
+    *,
+    predictor: str,
+    quotas: Mapping[SiteId, IntArray],
+    scope: Scope = "federated",
+    each: int = CANDIDATES,
+) -> Chooser:
+    """The loop for the predictor of that name, with the bench's seed for it and `each` candidates for a patient."""
+    return Chooser(
+        bench=bench,
+        predictor=load_predictor(predictor),
+        quotas=quotas,
+        candidates=candidates_for(bench, quotas, scope=scope, each=each),
+        seed=stream(bench.seed, "fairsynth", predictor),
+    )
+
+
 def plan_quotas(bench: Bench, *, synthetic: int) -> dict[SiteId, IntArray]:
     """(G, 2) of each site: `equal_rates` of its own real patients."""
     return {site: equal_rates(bench.members(site), budget=budget) for site, budget in bench.budgets(synthetic).items()}
 
 
 def candidates_for(
-    bench: Bench, quotas: Mapping[SiteId, IntArray], *, scope: Scope = "federated"
+    bench: Bench, quotas: Mapping[SiteId, IntArray], *, scope: Scope = "federated", each: int = CANDIDATES
 ) -> dict[SiteId, Candidates]:
-    """Enough candidates for the quotas of each site."""
+    """`each` candidates for every patient of the quotas of each site."""
     return {
-        site: bench.candidates(site, number=CANDIDATES * cells.sum(axis=1), scope=scope)
-        for site, cells in quotas.items()
+        site: bench.candidates(site, number=each * cells.sum(axis=1), scope=scope) for site, cells in quotas.items()
     }
 
 
