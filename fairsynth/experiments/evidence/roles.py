@@ -27,6 +27,8 @@ TITLES = {
     "cell_balanced": "+ cell-balanced copies",
     "reweighing": "reweighing",
     "same_plan_copies": "+ copies, FairSynth's plan",
+    "same_plan_prefix": "+ synthetic by prefix, FairSynth's plan",
+    "teacher": "FairSynth's teacher itself",
     "exponentiated_gradient": "exponentiated gradient",
     "threshold_optimiser": "threshold optimiser",
     "fedavg": "FedAvg",

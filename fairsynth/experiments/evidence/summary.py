@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from fairsynth.config import Strict
 from fairsynth.experiments.evidence.cells import Cell
 from fairsynth.experiments.evidence.contrasts import (
@@ -186,6 +188,12 @@ def _by_group(values: FloatArray, names: Sequence[Group]) -> dict[Group, Paired]
 
 
 def _worst(rates: FloatArray, measures: Measures, *, names: Sequence[Group]) -> Group | None:
-    """The group with the lowest mean over seeds of `rates` (K, G), among those that may be compared."""
-    lowest = int(metrics.lowest(rates.mean(axis=0), among=measures.sufficient).group)
+    """The group with the lowest mean over seeds of `rates` (K, G), among those that may be compared.
+
+    Seeds that lack the approach are passed over; a group that is undefined on another seed is not the worst.
+    """
+    judged = rates[np.isfinite(rates).any(axis=1)]
+    if not len(judged):
+        return None
+    lowest = int(metrics.lowest(judged.mean(axis=0), among=measures.sufficient).group)
     return None if lowest < 0 else names[lowest]
