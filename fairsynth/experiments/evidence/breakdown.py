@@ -10,6 +10,7 @@ from fairsynth.experiments.evidence.measures import NO_THRESHOLD
 from fairsynth.experiments.evidence.roles import METHOD, ORACLE, REAL_ONLY, title
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.experiments.evidence.tables import mean_sd, table
+from fairsynth.schemas import SiteId
 
 SHOWN = (REAL_ONLY, METHOD, ORACLE)
 _AT_THRESHOLD = {"TPR": "tpr", "FPR": "fpr", "PPV": "ppv", "selected": "selection_rate"}
@@ -54,6 +55,6 @@ def by_site(row: RowSummary, *, predictor: str, threshold: str) -> str:
             result = scope.result(approach=approach, predictor=predictor, threshold=threshold)
             if result is not None:
                 cells = [mean_sd(result.metrics[metric], seeds=len(row.seeds)) for metric in _BY_SITE.values()]
-                decision = [one.decision for site, one in said.items() if site == scope.scope and approach == METHOD]
-                lines.append([scope.scope, title(approach), *cells, *(decision or [""])])
+                verdict = said.get(SiteId(scope.scope)) if approach == METHOD else None
+                lines.append([scope.scope, title(approach), *cells, "" if verdict is None else verdict.decision])
     return table(["scope", "approach", *_BY_SITE, "verdict"], lines) + "\n"

@@ -157,7 +157,7 @@ def lambda_frontier(frontiers: Sequence[tuple[str, Frontier]], path: Path) -> No
             _frontier(panel, found, index=0)
             panel.set(title=name, xlabel="F1")
             if index == 0:
-                panel.set_ylabel(metric_title(found.metric, found.threshold))
+                panel.set_ylabel(metric_title(found.metric, NO_THRESHOLD))
 
     _draw(drawing, path, size=(0.6 + 3.4 * max(len(frontiers), 1), 3.4))
 

@@ -25,6 +25,7 @@ from fairsynth.experiments.evidence.headline import Headlines, headlines, merged
 from fairsynth.experiments.evidence.measures import MINIMUM_POSITIVES, Key, Measures, measure
 from fairsynth.experiments.evidence.pages import page
 from fairsynth.experiments.evidence.summary import RowSummary, summarise_row
+from fairsynth.experiments.evidence.tables import THRESHOLD_TITLES
 from fairsynth.schemas import FloatArray
 
 COLUMNS = (
@@ -93,7 +94,7 @@ def _draw(rows: Sequence[RowSummary], *, name: str, out: Path) -> None:
 def _frontiers(row: RowSummary) -> list[tuple[str, Frontier]]:
     """One for each predictor and threshold, with its title."""
     return [
-        (f"{predictor.replace('_', ' ')}, {threshold}", frontier(row, predictor=predictor, threshold=threshold))
+        (f"{predictor.replace('_', ' ')}, {THRESHOLD_TITLES[threshold]}", frontier(row, predictor=predictor, threshold=threshold))
         for predictor in row.predictors
         for threshold in THRESHOLDS
     ]

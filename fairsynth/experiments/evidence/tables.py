@@ -14,7 +14,7 @@ from fairsynth.experiments.evidence.roles import METHOD, REAL_ONLY, ordered, tit
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.fairness.paired import CeilingShare, Paired
 
-THRESHOLD_TITLES = {"half": "threshold 0.5", "tuned": "threshold tuned on validation"}
+THRESHOLD_TITLES = {"half": "threshold 0.5", "tuned": "tuned threshold"}
 COLUMNS = {"R": REAL_ONLY, "R+Over": "double_prioritised", "R+Synth": "plain_synthetic", "R+FairSynth": METHOD}
 # Blocks of Table 1: heading, the metric that is printed, the metric whose best mean is bold, and its better side.
 BLOCKS = (
