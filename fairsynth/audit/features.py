@@ -52,17 +52,24 @@ class Features:
 
 def features(records: Records, *, vocabulary: Vocabulary) -> Features:
     """The inputs of `records`, label left out."""
-    layout = vocabulary.layout
-    tokens = records.context
+    phenotypes, demographics = label_visits(records.context, records.context_offsets, layout=vocabulary.layout)
+    return Features(
+        visits=Ragged(values=records.codes, offsets=records.visit_offsets),
+        patients=records.patient_offsets,
+        phenotypes=phenotypes,
+        demographics=demographics,
+    )
+
+
+def label_visits(tokens: IntArray, offsets: IntArray, *, layout: TokenLayout) -> tuple[Ragged, Ragged]:
+    """Phenotypes and demographics (see `Features`) of label visits: row i is `tokens[offsets[i]:offsets[i + 1]]`."""
     is_phenotype = (tokens >= layout.phenotypes.start) & (tokens < layout.phenotypes.stop)
     is_group = (tokens >= layout.groups.start) & (tokens < layout.groups.stop)
     is_person = (tokens >= layout.sexes.start) & (tokens < layout.ages.stop)
     people = np.where(is_group, tokens - layout.groups.start, tokens - layout.sexes.start + _groups(layout))
-    return Features(
-        visits=Ragged(values=records.codes, offsets=records.visit_offsets),
-        patients=records.patient_offsets,
-        phenotypes=_keep(tokens - layout.phenotypes.start, records.context_offsets, is_phenotype),
-        demographics=_keep(people, records.context_offsets, is_group | is_person),
+    return (
+        _keep(tokens - layout.phenotypes.start, offsets, is_phenotype),
+        _keep(people, offsets, is_group | is_person),
     )
 
 

@@ -103,13 +103,25 @@ class FittedTransformer:
     def scores(self, records: Records) -> FloatArray:
         """(B,) the predicted chance of label 1. A patient's score does not depend on who else is scored."""
         result = np.zeros(len(records))
-        order = np.argsort(records.visit_counts, kind="stable")
         with threads(self.threads), torch.no_grad():
-            for start in range(0, len(records), SCORING_BATCH):
-                rows = order[start : start + SCORING_BATCH]
-                logits = self.model(features(records.take(rows), vocabulary=self.vocabulary), None)
-                result[rows] = torch.sigmoid(logits.double()).numpy()
+            for rows, inputs in self._parts(records):
+                result[rows] = torch.sigmoid(self.model(inputs, None).double()).numpy()
         return result
+
+    def readouts(self, records: Records) -> FloatArray:
+        """(B, 3 E) the inputs of the last layer, whose log-odds are linear in them."""
+        result = np.zeros((len(records), 3 * WIDTH))
+        with threads(self.threads), torch.no_grad():
+            for rows, inputs in self._parts(records):
+                result[rows] = self.model.read(self.model.visits(inputs), inputs, None).numpy()
+        return result
+
+    def _parts(self, records: Records) -> Iterator[tuple[IntArray, Features]]:
+        """Patients of similar length together: their rows and inputs."""
+        order = np.argsort(records.visit_counts, kind="stable")
+        for start in range(0, len(records), SCORING_BATCH):
+            rows = order[start : start + SCORING_BATCH]
+            yield rows, features(records.take(rows), vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,22 +201,32 @@ class Network(nn.Module):
 
     def forward(self, inputs: Features, dropout: Dropout | None) -> Tensor:
         """(B,) logits; `dropout` None when scoring."""
+        return self.logits(self.read(self.visits(inputs), inputs, dropout))
+
+    def visits(self, inputs: Features) -> Tensor:
+        """(sum T, E) the sum of each visit's codes' projections."""
+        offsets = torch.from_numpy(inputs.visits.offsets[:-1])
+        return functional.embedding_bag(torch.from_numpy(inputs.visits.values), self.codes, offsets, mode="sum")
+
+    def read(self, visits: Tensor, inputs: Features, dropout: Dropout | None) -> Tensor:
+        """(B, 3 E) what the three layers read of `visits` (sum T, E) and the other inputs."""
         drop = dropout or _identity
         counts = np.diff(inputs.patients)
         back = np.repeat(inputs.patients[1:], counts) - np.arange(inputs.patients[-1]) - 1  # 0: the latest visit
         positions = torch.from_numpy(np.minimum(back, POSITIONS - 1))
-        visits = functional.embedding_bag(
-            torch.from_numpy(inputs.visits.values), self.codes, torch.from_numpy(inputs.visits.offsets[:-1]), mode="sum"
-        )
         sets = (
             (visits + self.positions[positions], counts),
             (self.phenotypes[torch.from_numpy(inputs.phenotypes.values)], inputs.phenotypes.lengths),
             (self.demographics[torch.from_numpy(inputs.demographics.values)], inputs.demographics.lengths),
         )
-        read = [
+        parts = [
             layer(drop(tokens), lengths, dropout) for layer, (tokens, lengths) in zip(self.layers, sets, strict=True)
         ]
-        return self.head(torch.cat(read, dim=1)).squeeze(1)  # type: ignore[no-any-return]  # nn.Module.__call__
+        return torch.cat(parts, dim=1)
+
+    def logits(self, read: Tensor) -> Tensor:
+        """(B,) logits of what was read (B, 3 E)."""
+        return self.head(read).squeeze(1)  # type: ignore[no-any-return]  # nn.Module.__call__
 
 
 def begin(vocabulary: Vocabulary, *, prior: float, seed: int) -> Network:

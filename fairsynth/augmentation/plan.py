@@ -6,14 +6,18 @@ Never: patients, randomness, another site's counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from fairsynth.errors import CohortError, ConfigError
-from fairsynth.schemas import IntArray
+from fairsynth.schemas import FloatArray, IntArray
 
 LABELS = 2
 HALF = 0.5
+CEILING = 0.75  # of the positives in a group, whatever its weight
+_ENDLESS = float(1 << 40)  # steps of a bisection
 
 
 def members_of(group: IntArray, label: IntArray, *, groups: int) -> IntArray:
@@ -48,33 +52,67 @@ def equal_rates(members: IntArray, *, budget: int) -> IntArray:
 
     Raises ConfigError on a budget below 0, CohortError when the site has no patient at all.
     """
-    whole = equal_cells(members, budget=budget)  # checks the input
+    return weighted_rates(members, budget=budget, weights=np.ones(len(members)))
+
+
+def weighted_rates(members: IntArray, *, budget: int, weights: FloatArray, most: float = HALF) -> IntArray:
+    """(G, 2) synthetic patients, positives first, that bring the groups' odds of label 1 into the ratio of `weights`.
+
+    A group of weight w gets w times the odds of a group of weight 1, whose share of positives is the highest that
+    `budget` allows, at most `most`; nobody's exceeds `CEILING`, and a group above its share is left as it is. What is
+    left at `most` goes to the smallest groups, both labels in the group's own share. Weights of 1 are `equal_rates`.
+
+    Raises ConfigError on a budget below 0, a weight not above 0 or `most` outside (0, 1/2]; CohortError when the site
+    has no patient at all.
+    """
+    equal_cells(members, budget=budget)  # checks members and budget
+    if not (np.isfinite(weights).all() and (weights > 0).all() and 0 < most <= HALF):
+        raise ConfigError.of("quota weights do not fit", where="quota plan", expected="weights > 0, 0 < most <= 1/2")
     served = members.sum(axis=1) > 0
-    low, high = 0.0, HALF
-    if _positives_for(HALF, members, served).sum() > budget:
-        while high - low > 1 / (1 << 40):
-            middle = (low + high) / 2
-            fits = _positives_for(middle, members, served).sum() <= budget
-            low, high = (middle, high) if fits else (low, middle)
-        share = low
-    else:
-        share = HALF
-    added = np.zeros_like(whole)
-    added[:, 1] = _positives_for(share, members, served)
-    if share == HALF:
-        return np.asarray(added + equal_cells(members + added, budget=budget - int(added.sum())))
-    for _ in range(budget - int(added.sum())):  # fewer than there are groups
-        total = (members + added).sum(axis=1)
-        rate = np.where(served, (members[:, 1] + added[:, 1]) / np.maximum(total, 1), np.inf)
-        added[int(rate.argmin()), 1] += 1
+
+    def positives(share: float) -> IntArray:
+        wanted = np.floor(_odds(share, weights) * members[:, 0]).astype(np.int64) - members[:, 1]
+        return np.where(served, np.maximum(wanted, 0), 0)
+
+    added = np.zeros_like(members)
+    added[:, 1] = positives(_highest(positives, top=most, budget=budget))
+    if positives(most).sum() > budget:
+        for _ in range(budget - int(added.sum())):  # fewer than there are groups
+            odds = (members[:, 1] + added[:, 1]) / np.maximum(members[:, 0], 1 / _ENDLESS) / weights
+            added[int(np.where(served, odds, np.inf).argmin()), 1] += 1
+        return added
+    odds = _odds(most, weights)
+    mix = 2 * np.stack([1 / (1 + odds), odds / (1 + odds)], axis=1)  # (G, 2), of ones where the share is one half
+    return added + _fill_mixed(members + added, budget=budget - int(added.sum()), mix=mix, served=served)
+
+
+def _odds(share: float, weights: FloatArray) -> FloatArray:
+    """(G,) the odds of label 1 that groups of these weights get at this share of positives."""
+    return np.minimum(weights * (share / (1 - share)), CEILING / (1 - CEILING))
+
+
+def _fill_mixed(levels: IntArray, *, budget: int, mix: FloatArray, served: npt.NDArray[np.bool_]) -> IntArray:
+    """(G, 2) integers summing to `budget` that raise the lowest `levels / mix` of served groups first."""
+
+    def added_at(line: float) -> IntArray:
+        return np.where(served[:, None], np.maximum(np.floor(line * mix).astype(np.int64) - levels, 0), 0)
+
+    added = added_at(_highest(added_at, top=float((levels / mix).max() + (budget + 1) / mix.min()), budget=budget))
+    for _ in range(budget - int(added.sum())):  # no more than there are cells
+        lowest = np.where(served[:, None], (levels + added) / mix, np.inf).argmin()
+        added.reshape(-1)[lowest] += 1
     return added
 
 
-def _positives_for(share: float, members: IntArray, served: npt.NDArray[np.bool_]) -> IntArray:
-    """(G,) positives to add so that each served group has at most `share` of them, rounded down, never below 0."""
-    negatives, positives = members[:, 0], members[:, 1]
-    wanted = np.floor(share / (1 - share) * negatives).astype(np.int64) - positives
-    return np.where(served, np.maximum(wanted, 0), 0)
+def _highest(added_at: Callable[[float], IntArray], *, top: float, budget: int) -> float:
+    """The highest level in [0, `top`], to about 2^-40 of it, whose additions, which rise with it, fit the budget."""
+    if added_at(top).sum() <= budget:
+        return top
+    low, high = 0.0, top
+    while high - low > top / _ENDLESS:
+        middle = (low + high) / 2
+        low, high = (middle, high) if added_at(middle).sum() <= budget else (low, middle)
+    return low
 
 
 def fill_lowest(levels: IntArray, *, budget: int, ceilings: IntArray) -> IntArray:

@@ -164,6 +164,7 @@ class TrainingConfig(Strict):
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 1e-3  # in the first round
     final_learning_rate_share: Fraction = 0.05  # of it in the last round; a half cosine lies between
+    weight_decay: NonNegativeFloat = 0.0  # decoupled from the gradient, times the learning rate
     threads: PositiveInt = 1  # torch threads at a site; fixed, because CPU sums depend on it
     round_deadline_seconds: PositiveInt = 900
     wire: Wire = "float32"  # bfloat16 halves the bytes of a round: docs/federation.md

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fairsynth.generator.batch import Batch, Sequences
+from fairsynth.generator.downstream import DownstreamTerm
 from fairsynth.generator.head import Target, Terms
 from fairsynth.generator.model import Halo
 from fairsynth.schemas import IntArray
@@ -37,15 +38,25 @@ class Fairness:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """What a step minimises (see `loss`): its patients' mean; `positions` is predicted visits a patient, pooled."""
+    """What a step minimises (see `loss`): its patients' mean; `positions` is predicted visits a patient, pooled.
+
+    A `downstream` term needs all logits at once, which costs about as much again as the rest (docs/feedback.md).
+    """
 
     layout: TokenLayout
     positions: float
     fairness: Fairness | None = None
+    downstream: DownstreamTerm | None = None
 
     def of(self, model: Halo, batch: Batch, *, share: float = 1.0) -> Tensor:
         """() `share` times the loss of `batch`; call `backward` on it as it is, once (see `Head.loss`)."""
-        return model.loss(batch, self._terms(batch, scale=share / (self.layout.size * self.positions * len(batch))))
+        scale = share / (self.layout.size * self.positions * len(batch))
+        terms = self._terms(batch, scale=scale)
+        if self.downstream is None:
+            return model.loss(batch, terms)
+        histories = model.histories(batch)
+        extra = self.downstream.of(model.head.logits(histories, batch), batch, codes=self.layout.codes)
+        return model.head.loss(histories, batch, end=self.layout.end, terms=terms) + scale * extra
 
     def _terms(self, batch: Batch, *, scale: float) -> Terms:
         term = self.fairness

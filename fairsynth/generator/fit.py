@@ -26,7 +26,7 @@ from fairsynth.generator.base_rates import at_home, base_rates
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import Descent, Objective, adam, nll
 from fairsynth.generator.model import Halo, build, initial_weights, weights_of
-from fairsynth.generator.priming import prime
+from fairsynth.generator.priming import Shown, exclusive, home_rates, prime
 from fairsynth.generator.resume import LOGGER, Resume, State, arrays_of, restore, set_weights
 from fairsynth.generator.train import shuffled, threads
 from fairsynth.schemas import Arrays
@@ -65,9 +65,12 @@ OnStep = Callable[[int, int], None]  # optimisation steps taken, and in all, wer
 
 def start(records: Records, *, vocabulary: Vocabulary, config: GeneratorConfig, seed: int) -> Halo:
     """An untrained model that knows the base rates of `records`, and what else they plainly show (`priming`)."""
-    weights = at_home(initial_weights(vocabulary, config, seed=seed), base_rates(records, vocabulary=vocabulary))
+    shown = Shown.by(records, vocabulary=vocabulary)
+    blocks, rates = exclusive(shown, vocabulary=vocabulary), base_rates(records, vocabulary=vocabulary)
+    rates = home_rates(rates, shown, blocks=blocks, vocabulary=vocabulary)
+    weights = at_home(initial_weights(vocabulary, config, seed=seed), rates)
     model = build(weights, vocabulary=vocabulary, config=config)
-    prime(model, records, vocabulary=vocabulary)
+    prime(model, shown, vocabulary=vocabulary)
     return model
 
 

@@ -100,13 +100,14 @@ class Head(nn.Module):
         return functional.relu(functional.linear(history, low, self.low_bias)), self.high(history)
 
     def logits(self, history: Tensor, batch: Batch) -> Tensor:
-        """(R, E) histories -> (P, V) logits of every step, label visits first: for measuring and as a reference.
+        """(R, E) histories -> (P, V) logits of every step, label visits first.
 
-        Differentiable; training uses `loss`, which never holds all logits.
+        Differentiable, for a term that needs a patient's logits together (`downstream`); all other training uses
+        `loss`, which never holds all of them.
         """
         low, high = self.begin(history)
         codes, number = self.codes, len(batch)
-        *code_panels, context_panel = self.tokens_shape.views(self.tokens)
+        *code_panels, context_panel = self.tokens_shape.parts(self.tokens)
         columns = self.high.out_features
         added = [
             functional.pad(_bag(rows, panel)[:, : columns - rows.low], (rows.low, 0))
@@ -119,7 +120,7 @@ class Head(nn.Module):
         units = functional.pad(units, (0, self.width - units.shape[1]))
         parts = [
             functional.linear(units[:, : panel.last], view)
-            for panel, view in zip(self.output_shape.panels, self.output_shape.views(self.output), strict=True)
+            for panel, view in zip(self.output_shape.panels, self.output_shape.parts(self.output), strict=True)
         ]
         return torch.cat(parts, dim=1) + self.output_bias
 

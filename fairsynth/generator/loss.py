@@ -12,7 +12,8 @@ The constant divisor makes the first part HALO's loss: its mean over the pooled 
 cells. The coefficients c = dL_F/dT of the pooled counts T make the second part the gradient of lambda * L_F (Eq. 4):
 an average of sites weighted by their patients is the pooled objective. L_F stands beside the negative log-likelihood
 of a patient, summed over classes as in Eq. 3, so that lambda means the same at every V: to first order, the minimum
-of a target cell moves by -lambda * n * (c_S[g] + y * c_TP[g]) logits.
+of a target cell moves by -lambda * n * (c_S[g] + y * c_TP[g]) logits. Where a downstream loss steers, s_i is a frozen
+predictor's score and tp_i is y_i s_i (`downstream`).
 """
 
 from __future__ import annotations

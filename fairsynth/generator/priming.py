@@ -1,6 +1,6 @@
 """What a generator knows before it has seen a patient: what a token says of later ones has a path of its own.
 
-In:  an untrained model, the training records.   Out: the same model, with a start that saves thousands of steps.
+In:  an untrained model, what the training records show.   Out: the model, with a start that saves thousands of steps.
 Never: a constraint. Training may move every weight set here; nothing else depends on them.
 
 Tokens of a visit are drawn one after another, so what depends on an earlier token has to be learnt through the units
@@ -17,11 +17,16 @@ such a block rule out its later tokens, and the bias of token k is its log-odds 
 *Loudness.* What the label visit says is read in one sum. A label that 7 % have moves that sum by half of what a sex
 does, in standard deviations, and is learnt after the noise of the codes. So each context token but the phenotypes
 begins with an embedding divided by its standard deviation over patients, as inputs of a regression are.
+
+What is asked of the records are sums over patients (`Shown`), so sites add theirs up and begin alike; the base rates,
+which differ between sites, stay at home (`base_rates`): `home_rates` are those that fit a primed model.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,35 +47,89 @@ MAXIMUM_ODDS = (
 LEAST_VARIANCE = 1e-3  # of a context token: rarer ones begin no louder
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """Sums over the patients of one site, or of several.
+
+    occurs (V,) patients with each context token, and visits with each code; `shared` (R,) visits with at least two
+    codes of each run of `runs`.
+    """
+
+    occurs: IntArray
+    visits: int
+    patients: int
+    shared: IntArray
+
+    @classmethod
+    def by(cls, records: Records, *, vocabulary: Vocabulary) -> Self:
+        """What `records` show."""
+        tokens = np.concatenate([records.codes, records.context])
+        return cls(
+            occurs=np.bincount(tokens, minlength=vocabulary.layout.size).astype(np.int64),
+            visits=records.visits,
+            patients=len(records),
+            shared=np.array([_sharing(records, run) for run in runs(vocabulary)], dtype=np.int64),
+        )
+
+    def __add__(self, other: Shown) -> Shown:
+        return Shown(
+            occurs=self.occurs + other.occurs,
+            visits=self.visits + other.visits,
+            patients=self.patients + other.patients,
+            shared=self.shared + other.shared,
+        )
+
+
 @torch.no_grad()
-def prime(model: Halo, records: Records, *, vocabulary: Vocabulary) -> None:
-    """Let an untrained `model`, its output bias at the base rates of `records`, begin with what they plainly show."""
+def prime(model: Halo, shown: Shown, *, vocabulary: Vocabulary) -> None:
+    """Let an untrained `model` begin with what the patients plainly show. Its output bias is left to `home_rates`."""
     layout = vocabulary.layout
-    occurs = np.bincount(np.concatenate([records.codes, records.context]), minlength=layout.size)
     _answer(model, layout.codes, strength=CODE_ANSWERS)
     _answer(model, layout.context, strength=CONTEXT_ANSWERS)
-    for block in exclusive(records, vocabulary=vocabulary):
-        _rule_out(model, block, occurs=occurs, chances=records.visits)
+    for block in (*exclusive(shown, vocabulary=vocabulary), layout.groups, layout.sexes, layout.ages):
+        _rule_out(model, block)
+    _standardise(model, slice(layout.groups.start, layout.ages.stop), share=shown.occurs / max(shown.patients, 1))
+
+
+def home_rates(rates: FloatArray, shown: Shown, *, blocks: list[slice], vocabulary: Vocabulary) -> FloatArray:
+    """`rates` (V,), a site's base rates, with the odds of a block's tokens where no earlier one of it is on.
+
+    `shown` is the site's own; `blocks` are the codes' blocks that all sites agree on.
+    """
+    layout, found = vocabulary.layout, rates.copy()
+    for block in blocks:
+        found[block] = _odds(shown.occurs[block], chances=shown.visits)
     for block in (layout.groups, layout.sexes, layout.ages):
-        _rule_out(model, block, occurs=occurs, chances=len(records))
-    _standardise(model, slice(layout.groups.start, layout.ages.stop), share=occurs / max(len(records), 1))
+        found[block] = _odds(shown.occurs[block], chances=shown.patients)
+    return found
 
 
-def exclusive(records: Records, *, vocabulary: Vocabulary) -> list[slice]:
-    """Runs of at least two codes that share a name up to the last `//`, and no visit of `records`."""
+def runs(vocabulary: Vocabulary) -> list[slice]:
+    """Runs of at least two codes that share a name up to the last `//`."""
     found, first = [], 0
     for prefix, run in itertools.groupby(name.rpartition("//")[0] for name in vocabulary.codes):
         block = slice(first, first := first + len(list(run)))
-        if prefix and block.stop - block.start > 1 and not _share_a_visit(records, block):
+        if prefix and block.stop - block.start > 1:
             found.append(block)
     return found
 
 
-def _share_a_visit(records: Records, block: slice) -> bool:
-    """Whether two codes of the block are in one visit."""
+def exclusive(shown: Shown, *, vocabulary: Vocabulary) -> list[slice]:
+    """The runs of which no visit has two codes."""
+    return [run for run, visits in zip(runs(vocabulary), shown.shared, strict=True) if visits == 0]
+
+
+def _sharing(records: Records, block: slice) -> int:
+    """The visits with two codes of the block."""
     inside = (records.codes >= block.start) & (records.codes < block.stop)
     before = np.concatenate([[0], np.cumsum(inside)])
-    return bool((np.diff(before[records.visit_offsets]) > 1).any())
+    return int((np.diff(before[records.visit_offsets]) > 1).sum())
+
+
+def _odds(occurs: IntArray, *, chances: int) -> FloatArray:
+    """Log-odds of each of a block's tokens where no earlier one is on."""
+    left = chances - np.concatenate([[0], np.cumsum(occurs)[:-1]])
+    return np.asarray(np.minimum(np.log(occurs + 0.5) - np.log(left - occurs + 0.5), MAXIMUM_ODDS))
 
 
 def _answer(model: Halo, tokens: slice, *, strength: float) -> None:
@@ -83,14 +142,11 @@ def _answer(model: Halo, tokens: slice, *, strength: float) -> None:
         view[:, units] = 0  # a panel without these columns has an empty part there
 
 
-def _rule_out(model: Halo, block: slice, *, occurs: IntArray, chances: int) -> None:
-    """Let the units of `block` rule out its later tokens, and set each token's odds when no earlier one is on."""
-    head, left = model.head, chances
+def _rule_out(model: Halo, block: slice) -> None:
+    """Let the units of `block` rule out its later tokens."""
+    head = model.head
     _answer(model, block, strength=CONTEXT_ANSWERS)
     for token in range(block.start, block.stop):
-        odds = np.log(occurs[token] + 0.5) - np.log(left - occurs[token] + 0.5)
-        head.output_bias[token] = min(float(odds), MAXIMUM_ODDS)
-        left -= int(occurs[token])
         before = slice(head.embedding + block.start, head.embedding + token)
         _cells(head.output_shape, head.output, row=token, columns=before).fill_(RULES_OUT)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fairsynth.config import ObjectiveConfig, StudyPlan
 from fairsynth.generator import loss
 from fairsynth.generator.batch import Sequences
 from fairsynth.generator.descent import MEASURE_STEPS, Descent, Fairness, Objective, adam
+from fairsynth.generator.downstream import Downstream, DownstreamTerm, Feedback
 from fairsynth.generator.model import Halo, build, check_weights, packed, unpacked, weights_of
 from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.seeds import numpy_stream
@@ -77,23 +78,30 @@ class Measured:
 
 
 def train(
-    weights: Arrays, *, records: Records, study: Study, coefficients: FloatArray | None, epochs: int, seed: int
+    weights: Arrays,
+    *,
+    records: Records,
+    study: Study,
+    coefficients: FloatArray | Feedback | None,
+    epochs: int,
+    seed: int,
 ) -> Trained:
     """`weights` after `epochs` passes over `records`.
 
-    `coefficients` (G, 2) are dL_F/dS_g and dL_F/dTP_g of the pooled counts. Without them, or with lambda = 0, this is
-    plain HALO, bit for bit. Raises ProtocolError when the weights do not fit the study, CohortError when a patient has
-    too many visits.
+    `coefficients` (G, 2) are dL_F/dS_g and dL_F/dTP_g of the pooled counts, or `Feedback` where L_DF steers (Eq. 5).
+    Without them, or with lambda = 0, this is plain HALO, bit for bit. Raises ProtocolError when the weights do not fit
+    the study, CohortError when a patient has too many visits.
     """
     plan = study.plan
     model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
     sequences = _sequences(records, study)
     slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
+    predictor = coefficients.predictor if isinstance(coefficients, Feedback) else None
     rate = plan.training.learning_rate if study.learning_rate is None else study.learning_rate
-    optimiser = adam(model, learning_rate=rate)
+    optimiser = adam(model, learning_rate=rate, weight_decay=plan.training.weight_decay)
     if study.moments is not None:
         _continue(optimiser, model, study.moments)
-    objective = objective_of(study, slopes=slopes)
+    objective = objective_of(study, slopes=slopes, predictor=predictor)
     descent = Descent(model=model, optimiser=optimiser, sequences=sequences, objective=objective)
     order = numpy_stream(seed, "train", "order")
     with threads(plan.training.threads):
@@ -104,11 +112,19 @@ def train(
     return Trained(weights=weights_of(model), bounded=bounded, moments=_moments(optimiser, model))
 
 
-def objective_of(study: Study, *, slopes: Tensor | None) -> Objective:
-    """The study's training loss; `slopes` (G, 2) is n * c, None without a fairness term."""
-    fairness = study.plan.objective
-    term = None if slopes is None else Fairness(slopes=slopes, target=fairness.target, weight=fairness.weight)
-    return Objective(layout=study.vocabulary.layout, positions=study.totals.positions, fairness=term)
+def objective_of(study: Study, *, slopes: Tensor | None, predictor: Downstream | None = None) -> Objective:
+    """The study's training loss; `slopes` (G, 2) is n * c, None without a fairness term.
+
+    They are slopes by the counts of the generator's own predictions or, with a frozen `predictor`, by those of its
+    scores.
+    """
+    plan = study.plan.objective
+    plain = Objective(layout=study.vocabulary.layout, positions=study.totals.positions)
+    if slopes is None:
+        return plain
+    if predictor is None:
+        return replace(plain, fairness=Fairness(slopes=slopes, target=plan.target, weight=plan.weight))
+    return replace(plain, downstream=DownstreamTerm(predictor=predictor, slopes=slopes, weight=plan.weight))
 
 
 @torch.no_grad()
@@ -185,12 +201,18 @@ def shuffled(patients: int, *, size: int, order: np.random.Generator) -> Iterato
 
 
 def _slopes(
-    coefficients: FloatArray | None, *, objective: ObjectiveConfig, patients: int
+    coefficients: FloatArray | Feedback | None, *, objective: ObjectiveConfig, patients: int
 ) -> tuple[Tensor | None, bool]:
-    """n * c within the objective's bound, and whether the bound was hit; None when there is no fairness term."""
+    """n * c within the objective's bound, and whether the bound was hit; None when there is no fairness term.
+
+    n is `patients`, of feedback those that its own counts sum over.
+    """
     if coefficients is None or objective.weight == 0:
         return None, False
-    free = patients * torch.from_numpy(np.asarray(coefficients, dtype=np.float64))
+    values, number = coefficients, patients
+    if isinstance(coefficients, Feedback):
+        values, number = coefficients.coefficients, coefficients.patients
+    free = number * torch.from_numpy(np.asarray(values, dtype=np.float64))
     bound = objective.maximum_coefficient
     return free.clamp(-bound, bound), bool((free.abs() > bound).any())
 

@@ -97,6 +97,11 @@ class Triangle:
         """Each panel of a flat tensor, (rows, columns)."""
         return [flat[panel.start : panel.stop].view(panel.shape) for panel in self.panels]
 
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """As `views`, to be read only: one gradient of the whole is formed of theirs, not one of it for each."""
+        sizes = [panel.stop - panel.start for panel in self.panels]
+        return [part.view(panel.shape) for part, panel in zip(torch.split(flat, sizes), self.panels, strict=True)]
+
     def trim(self, view: Tensor, panel: Panel) -> None:
         """Set the corner of a panel that does not exist to zero, in place."""
         if self.side == "lower":

@@ -39,6 +39,26 @@ def synthesise(
     else:
         group, label = _quotas(cells, number=number, groups=len(plan.groups.names))
     conditions = _with_demographics(group, label, cohort=cohort, rng=rng)
+    return _sampled(weights, vocabulary=vocabulary, plan=plan, conditions=conditions, seed=seed)
+
+
+def synthesise_groups(weights: Arrays, *, cohort: Cohort, plan: StudyPlan, number: IntArray, seed: int) -> Records:
+    """`number[g]` synthetic patients of each group, their labels left to the generator; sex and age band as
+    `synthesise`.
+
+    Raises ConfigError when `number` does not fit the plan, ArtefactError when the generator did not give these groups.
+    """
+    vocabulary = cohort.vocabulary
+    if number.shape != (len(vocabulary.groups),) or (number < 0).any():
+        raise ConfigError.of("numbers do not fit", where="synthesise", expected="a count of 0 or more for each group")
+    rng = numpy_stream(seed, "conditions")
+    group = np.repeat(np.arange(len(number)), number)
+    label = np.full(len(group), FREE, dtype=np.int64)
+    conditions = _with_demographics(group, label, cohort=cohort, rng=rng)
+    return _sampled(weights, vocabulary=vocabulary, plan=plan, conditions=conditions, seed=seed)
+
+
+def _sampled(weights: Arrays, *, vocabulary: Vocabulary, plan: StudyPlan, conditions: Conditions, seed: int) -> Records:
     with threads(plan.training.threads):
         records = sample(weights, vocabulary=vocabulary, config=plan.generator, conditions=conditions, seed=seed)
     if problems := check_synthetic(records, vocabulary=vocabulary, conditions=conditions):

@@ -8,8 +8,9 @@ import torch
 from generator_toys import SMALL, SMALL_VOCABULARY, records_of
 
 from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.generator.fit import start
 from fairsynth.generator.model import build, initial_weights
-from fairsynth.generator.priming import exclusive, prime
+from fairsynth.generator.priming import Shown, exclusive, home_rates
 from fairsynth.generator.sample import Conditions, draw
 
 WORDS = replace(
@@ -27,15 +28,14 @@ LEVELS = records_of(
 
 def model_of(records, *, primed):
     """An untrained model at the base rates of `records`."""
-    weights = at_home(initial_weights(WORDS, SMALL, seed=1), base_rates(records, vocabulary=WORDS))
-    model = build(weights, vocabulary=WORDS, config=SMALL)
     if primed:
-        prime(model, records, vocabulary=WORDS)
-    return model
+        return start(records, vocabulary=WORDS, config=SMALL, seed=1)
+    weights = at_home(initial_weights(WORDS, SMALL, seed=1), base_rates(records, vocabulary=WORDS))
+    return build(weights, vocabulary=WORDS, config=SMALL)
 
 
 def test_blocks_are_levels_of_one_thing_that_never_share_a_visit():
-    blocks = exclusive(LEVELS, vocabulary=WORDS)
+    blocks = exclusive(Shown.by(LEVELS, vocabulary=WORDS), vocabulary=WORDS)
     assert [WORDS.codes[block] for block in blocks] == [("LOS//a", "LOS//b", "LOS//c"), ("OBS//x//1", "OBS//x//2")]
 
 
@@ -65,3 +65,27 @@ def test_what_does_not_exist_stays_zero_and_everything_stays_finite():
         assert torch.equal(flat, triangle.keep(flat))
     nobody = replace(LEVELS, codes=LEVELS.codes[:0], visit_offsets=np.zeros_like(LEVELS.visit_offsets))
     assert all(torch.isfinite(weight).all() for weight in model_of(nobody, primed=True).parameters())
+
+
+def test_what_two_sites_show_adds_up_to_what_their_patients_show_together():
+    rows = np.arange(len(LEVELS))
+    parts = [
+        Shown.by(LEVELS.take(rows[rows % 3 == 0]), vocabulary=WORDS),
+        Shown.by(LEVELS.take(rows[rows % 3 > 0]), vocabulary=WORDS),
+    ]
+    whole = Shown.by(LEVELS, vocabulary=WORDS)
+    added = parts[0] + parts[1]
+    assert (added.visits, added.patients) == (whole.visits, whole.patients)
+    assert (added.occurs == whole.occurs).all()
+    assert (added.shared == whole.shared).all()
+    assert whole.shared.tolist() == [120, 0, 0]  # DX codes share every second visit
+
+
+def test_a_sites_rates_of_a_block_are_the_odds_where_no_earlier_token_is_on():
+    shown = Shown.by(LEVELS, vocabulary=WORDS)
+    blocks = exclusive(shown, vocabulary=WORDS)
+    rates = home_rates(base_rates(LEVELS, vocabulary=WORDS), shown, blocks=blocks, vocabulary=WORDS)
+    first, second = shown.occurs[blocks[0]][:2]
+    assert rates[blocks[0]][1] == pytest.approx(np.log((second + 0.5) / (shown.visits - first - second + 0.5)))
+    outside = [0, 1, 7, 8]
+    assert (rates[outside] == base_rates(LEVELS, vocabulary=WORDS)[outside]).all()

@@ -35,6 +35,19 @@ def test_what_does_not_exist_is_set_to_zero(triangle, exists):
     assert bool((flat == 1).all())
 
 
+@pytest.mark.parametrize(("triangle", "exists"), SHAPES)
+def test_parts_are_the_views_and_give_the_same_gradient(triangle, exists):
+    gradients = []
+    for panels_of in (triangle.views, triangle.parts):
+        flat = torch.arange(float(triangle.size), requires_grad=True)
+        panels = panels_of(flat)
+        sum((number + 1) * panel.square().sum() for number, panel in enumerate(panels)).backward()
+        gradients.append((panels, flat.grad))
+    (views, by_view), (parts, by_part) = gradients
+    assert all(torch.equal(view, part) for view, part in zip(views, parts, strict=True))
+    assert torch.equal(by_view, by_part)
+
+
 def test_little_more_than_half_a_square_is_stored_and_exactly_the_triangle_travels():
     triangle = Triangle.lower(edges(2000, block=128), shift=256)
     assert triangle.free == sum(256 + row for row in range(2000))

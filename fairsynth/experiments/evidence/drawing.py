@@ -1,12 +1,12 @@
 """A pool and a seed -> who trains, who validates, who is held out, and who is fresh, at every site.
 
 In:  a `Pool`, a seed, the number of real training patients of all sites together.   Out: `Draw`.
-Never: a patient in two roles; a code in the vocabulary that fewer than the plan's `minimum_patients` training patients of
-every site carry.
+Never: a patient in two roles; a code in the vocabulary that fewer than the plan's `minimum_patients` training
+patients of every site carry.
 
-Half of a site's patients are held out, whatever the size. Of the others in their random order, the first train, the next
-half as many validate, and the rest are fresh: what the oracle may add. Training patients of a smaller size are among those
-of a larger one, and sizes of sites keep their share in the pool.
+Half of a site's patients are held out, whatever the size. Of the others in their random order, the first train, the
+next half as many validate, and the rest are fresh: what the oracle may add. Training patients of a smaller size are
+among those of a larger one, and sizes of sites keep their share in the pool.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ VALIDATION = 0.5  # validation patients for each training patient
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draw:
-    """One seed's patients. `cohorts` hold training, validation and held-out patients of each site, `fresh` the others."""
+    """One seed's patients. `cohorts` hold each site's training, validation and held-out patients, `fresh` the
+    others."""
 
     vocabulary: Vocabulary
     cohorts: Mapping[SiteId, Cohort]
@@ -84,7 +85,9 @@ def _roles(records: Records, *, train: int, seed: int) -> dict[str, Records]:
             "too few patients in the pool", where=f"{train} training patients", expected=f"{ends[-1]} patients in all"
         )
     parts = np.split(order, ends)
-    return {name: records.take(part) for name, part in zip(("held_out", "train", "validation", "fresh"), parts, strict=True)}
+    return {
+        name: records.take(part) for name, part in zip(("held_out", "train", "validation", "fresh"), parts, strict=True)
+    }
 
 
 def _common(train: Records, pool: Pool) -> IntArray:

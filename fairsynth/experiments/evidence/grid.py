@@ -1,0 +1,139 @@
+"""The trials of a table, on all cores, each of them once: `out/cells/<setting>/r<real>-s<synthetic>/seed-<k>/cell`.
+
+In:  a table's name, a setting, seeds.   Out: folders of finished trials.
+Never: a trial that is there already; two processes on one trial; a half-written trial.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairsynth.errors import ConfigError
+from fairsynth.experiments.evidence.bench import Bench
+from fairsynth.experiments.evidence.cells import KIND
+from fairsynth.experiments.evidence.drawing import draw
+from fairsynth.experiments.evidence.pool import read_pool
+from fairsynth.experiments.evidence.trial import Sizes, Trial
+from fairsynth.seeds import stream
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+MAIN = Sizes(real=2500, synthetic=2500)
+TABLE1 = (
+    MAIN,
+    Sizes(real=1000, synthetic=2500),
+    Sizes(real=5000, synthetic=2500),
+    Sizes(real=2500, synthetic=500),
+    Sizes(real=2500, synthetic=1000),
+    Sizes(real=2500, synthetic=2000),
+    Sizes(real=5000, synthetic=5000),
+)
+ROWS: Mapping[str, Sequence[Sizes]] = {"table1": TABLE1, "ceiling": (MAIN,)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The trials of one seed that share real patients, so a generator; done one after another in one process."""
+
+    setting: str
+    study: Path
+    pool: Path
+    data: Mapping[str, Path]
+    seed: int
+    real: int
+    synthetic: tuple[int, ...]
+    out: Path
+
+    def folder(self, synthetic: int) -> Path:
+        """Of one trial."""
+        return self.out / "cells" / self.setting / f"r{self.real}-s{synthetic}" / f"seed-{self.seed}"
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The numbers of synthetic patients whose trial is not there."""
+        return tuple(number for number in self.synthetic if not (self.folder(number) / KIND).is_dir())
+
+    def do(self) -> list[Path]:
+        """Run what is missing."""
+        if not self.missing:
+            return []
+        pool = read_pool(self.study, work=self.pool, data=self.data)
+        seed = stream(pool.plan.seed, "evidence", self.seed)
+        bench = Bench(draw=draw(pool, real=self.real, seed=seed), plan=pool.plan, seed=seed)
+        done = []
+        for synthetic in self.missing:
+            sizes = Sizes(real=self.real, synthetic=synthetic)
+            wide = synthetic == MAIN.synthetic
+            cell = Trial(bench=bench, setting=self.setting, sizes=sizes, number=self.seed, wide=wide).run()
+            cell.save(self.folder(synthetic))
+            done.append(self.folder(synthetic))
+        return done
+
+
+def run_grid(
+    table: str,
+    *,
+    setting: str,
+    study: Path,
+    seeds: int,
+    out: Path,
+    work: Path,
+    jobs: int,
+    data: Mapping[str, Path] | None = None,
+    rows: Sequence[Sizes] | None = None,
+    on_event: OnEvent = lambda _: None,
+) -> list[Path]:
+    """Run the trials of `table` that are not in `out` yet; `work` keeps the setting's pool. Returns all of their
+    folders.
+
+    Raises ConfigError on an unknown table, and what reading the tables or a trial raises.
+    """
+    if table not in ROWS:
+        raise ConfigError.of("unknown table", where=table, expected=f"one of: {', '.join(ROWS)}")
+    named = dict(data or {})
+    read_pool(study, work=work, data=named, on_event=on_event)  # once, before there are several processes
+    tasks = list(_tasks(rows or ROWS[table], setting, study, seeds=seeds, out=out, pool=work, data=named))
+    trials = sum(len(task.synthetic) for task in tasks)
+    finished = trials - sum(len(task.missing) for task in tasks)
+    on_event({"event": "trials", "done": finished, "of": trials})
+    open_tasks = [task for task in tasks if task.missing]
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=multiprocessing.get_context("spawn")) as workers:
+        running: dict[Future[list[Path]], Work] = {workers.submit(task.do): task for task in open_tasks}
+        try:
+            for future in as_completed(running):
+                finished += len(future.result())
+                on_event({"event": "trials", "done": finished, "of": trials, "seed": running[future].seed})
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [task.folder(number) for task in tasks for number in task.synthetic]
+
+
+def _tasks(
+    rows: Sequence[Sizes],
+    setting: str,
+    study: Path,
+    *,
+    seeds: int,
+    out: Path,
+    pool: Path,
+    data: Mapping[str, Path],
+) -> Iterator[Work]:
+    """By seed first, so that every seed of a row is done before the next real size begins."""
+    for real in dict.fromkeys(row.real for row in rows):
+        for seed in range(1, seeds + 1):
+            yield Work(
+                setting=setting,
+                study=study,
+                pool=pool,
+                data=data,
+                seed=seed,
+                real=real,
+                synthetic=tuple(row.synthetic for row in rows if row.real == real),
+                out=out,
+            )

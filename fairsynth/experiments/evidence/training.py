@@ -1,0 +1,147 @@
+"""The generators of a draw: federated, of one site alone, or of all patients pooled. In one process, without messages.
+
+In:  cohorts by site, the plan, a seed.   Out: `Trained`: each site's weights as it uses them.
+Never: a record of one site in what another one trains on (but for "pooled", which stands for what no consortium may
+do).
+
+The arithmetic of a round is the protocol's own: `generator.train`, base rates at home, shared moments, weights
+averaged by patients, the learning rate of `federation.plans`. Two things are added: sites begin alike from sums of
+what their patients show (`generator.priming`), and the round whose validation NLL, added up over sites, is lowest is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fairsynth.config import StudyPlan
+from fairsynth.errors import ConfigError
+from fairsynth.fairness.coefficients import coefficients
+from fairsynth.fairness.damping import Steering, steer
+from fairsynth.federation.aggregate import average, pool
+from fairsynth.federation.plans import learning_rate, reference_mask
+from fairsynth.generator.base_rates import at_home, base_rates, to_share
+from fairsynth.generator.model import build, initial_weights, weights_of
+from fairsynth.generator.priming import Shown, exclusive, home_rates, prime
+from fairsynth.generator.train import Moments, Study, Totals, measure, train
+from fairsynth.schemas import Arrays, FloatArray, SiteId
+from fairsynth.seeds import stream
+from fairsynth.visits.cohort import Cohort
+
+Cohorts = Mapping[SiteId, Cohort]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """`shared` weights of the best round, each site's `rates`, and what the rounds' validation NLL was."""
+
+    shared: Arrays
+    rates: Mapping[SiteId, FloatArray]
+    moments: Moments
+    nll: tuple[float, ...]  # nats a predicted visit, by round
+
+    def at(self, site: SiteId) -> Arrays:
+        """The weights as `site` uses them."""
+        return at_home(self.shared, self.rates[site])
+
+
+def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
+    """Train from the start, plain; one cohort is a site alone."""
+    vocabulary = next(iter(cohorts.values())).vocabulary
+    shown = {site: Shown.by(one.train, vocabulary=vocabulary) for site, one in cohorts.items()}
+    first, *others = (shown[site] for site in sorted(shown))
+    together = sum(others, start=first)
+    blocks = exclusive(together, vocabulary=vocabulary)
+    model = build(
+        initial_weights(vocabulary, plan.generator, seed=stream(seed, "initial-weights")),
+        vocabulary=vocabulary,
+        config=plan.generator,
+    )
+    prime(model, together, vocabulary=vocabulary)
+    rates = {
+        site: home_rates(
+            base_rates(one.train, vocabulary=vocabulary), shown[site], blocks=blocks, vocabulary=vocabulary
+        )
+        for site, one in cohorts.items()
+    }
+    return _rounds(cohorts, plan=plan, seed=seed, shared=weights_of(model), rates=rates, moments=None, fair=False)
+
+
+def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
+    """Go on for the plan's rounds under its fairness objective (Eq. 4); with lambda = 0, under the likelihood alone."""
+    return _rounds(
+        cohorts, plan=plan, seed=seed, shared=before.shared, rates=before.rates, moments=before.moments, fair=True
+    )
+
+
+def _rounds(
+    cohorts: Cohorts,
+    *,
+    plan: StudyPlan,
+    seed: int,
+    shared: Arrays,
+    rates: Mapping[SiteId, FloatArray],
+    moments: Moments | None,
+    fair: bool,
+) -> Trained:
+    """All rounds. A steered run keeps its last round: its likelihood is not what it is after."""
+    study = _study(cohorts, plan)
+    patients = {site: len(one.train) for site, one in cohorts.items()}
+    history: list[float] = []
+    best: tuple[float, Arrays, Moments] | None = None
+    steering: Steering | None = None
+    for number in range(plan.training.rounds):
+        now = replace(study, learning_rate=learning_rate(plan, round_number=number), moments=moments)
+        if fair and plan.objective.weight > 0:
+            steering = _steering(shared, cohorts, rates=rates, study=now, before=steering)
+        trained = {
+            site: train(
+                at_home(shared, rates[site]),
+                records=one.train,
+                study=now,
+                coefficients=steering.coefficients if steering else None,
+                epochs=plan.training.local_epochs,
+                seed=stream(seed, "train", site, number),
+            )
+            for site, one in cohorts.items()
+        }
+        shared = average({site: to_share(one.weights, rates[site]) for site, one in trained.items()}, patients=patients)
+        moments = Moments(
+            first=average({site: one.moments.first for site, one in trained.items()}, patients=patients),
+            second=average({site: one.moments.second for site, one in trained.items()}, patients=patients),
+        )
+        history.append(_validation(shared, cohorts, rates=rates, study=study))
+        if fair or best is None or history[-1] < best[0]:
+            best = (history[-1], shared, moments)
+    if best is None:
+        raise ConfigError.of("no round", where="training.rounds", expected="at least one")
+    return Trained(shared=best[1], rates=rates, moments=best[2], nll=tuple(history))
+
+
+def _steering(
+    shared: Arrays, cohorts: Cohorts, *, rates: Mapping[SiteId, FloatArray], study: Study, before: Steering | None
+) -> Steering:
+    """The coefficients of the pooled counts of the model that the round starts from."""
+    counts = pool(
+        {
+            site: measure(at_home(shared, rates[site]), records=one.train, study=study).soft
+            for site, one in cohorts.items()
+        }
+    )
+    slopes = coefficients(study.plan.objective, counts, reference=reference_mask(study.plan)).values
+    return steer(slopes, before=before)
+
+
+def _validation(shared: Arrays, cohorts: Cohorts, *, rates: Mapping[SiteId, FloatArray], study: Study) -> float:
+    measured = [
+        measure(at_home(shared, rates[site]), records=one.validation, study=study) for site, one in cohorts.items()
+    ]
+    return sum(one.nll for one in measured) / sum(one.cells for one in measured)
+
+
+def _study(cohorts: Cohorts, plan: StudyPlan) -> Study:
+    patients = sum(len(one.train) for one in cohorts.values())
+    visits = sum(one.train.visits for one in cohorts.values())
+    totals = Totals(patients=patients, positions=(visits + patients) / patients)
+    return Study(vocabulary=next(iter(cohorts.values())).vocabulary, plan=plan, totals=totals)
