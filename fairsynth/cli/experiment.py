@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,8 @@ from fairsynth.cli.console import errors, output
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.cli.study import DataOption, JsonOption, parse_data
 from fairsynth.errors import ConfigError
+from fairsynth.experiments.evidence.headline import Headlines
+from fairsynth.experiments.evidence.tables import interval, mean_sd, share
 from fairsynth.federation.engine import find_app
 
 QUICK = (500, 500)  # real, synthetic
@@ -43,7 +44,7 @@ def run(
     table: Annotated[Table, typer.Argument(help="What is compared; see docs/evidence.md.", show_default=False)],
     setting: Annotated[Setting, typer.Option(help="a: Diabetes-130; b: simulated MIMIC-III and PIC; c: b with bias.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each row, each on another draw of patients.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Folder of results.  [default: runs/<table>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results.  [default: the name of the table, in runs]")] = None,
     study: Annotated[Path | None, typer.Option(help="Study file instead of the setting's own.")] = None,
     data: DataOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at the same time, one core each.")] = 2,
@@ -80,8 +81,12 @@ def run(
         )
         progress({"event": "publishing"})
         command = _command(table, setting, number, size)
-        rows = publish(cells, table=table.value, command=command, out=folder)
-    _show(rows, folder=folder, as_json=as_json)
+        found = publish(cells, table=table.value, command=command, out=folder)
+    if as_json:
+        typer.echo(json.dumps({"out": str(folder), "summary": found.model_dump(mode="json")}))
+        return
+    _show(found)
+    output.print(f"results: [bold]{folder}[/bold]", highlight=False, soft_wrap=True)
 
 
 def _size(real: int | None, synthetic: int | None, *, quick: bool) -> tuple[int, int] | None:
@@ -118,16 +123,8 @@ class TrialsProgress(StudyProgress):
         self._step("writing tables and charts")
 
 
-def _show(rows: Sequence[Any], *, folder: Path, as_json: bool) -> None:
-    """Print each row's headlines, or the summary as JSON."""
-    text = (folder / "summary.json").read_text(encoding="utf-8")
-    if as_json:
-        typer.echo(json.dumps({"out": str(folder), "summary": json.loads(text)}))
-        return
-    from fairsynth.experiments.evidence.headline import Headlines
-    from fairsynth.experiments.evidence.tables import interval, mean_sd, share
-
-    found = Headlines.model_validate_json(text).settings[rows[0].setting]
+def _show(found: Headlines) -> None:
+    """Print the headlines of each row, and how many targets are met."""
     table = RichTable(title="real held-out patients, mean (sd) over seeds", title_justify="left")
     for name in (
         "predictor",
@@ -135,11 +132,11 @@ def _show(rows: Sequence[Any], *, folder: Path, as_json: bool) -> None:
         "synthetic",
         "threshold",
         "worst TPR",
-        "gain over best baseline",
+        "minus the best baseline",
         "of the ceiling",
     ):
         table.add_column(name)
-    for predictor, lines in found.items():
+    for predictor, lines in ((name, one) for of in found.settings.values() for name, one in of.items()):
         for one in lines:
             table.add_row(
                 predictor.replace("_", " "),
@@ -151,6 +148,5 @@ def _show(rows: Sequence[Any], *, folder: Path, as_json: bool) -> None:
                 share(one.ceiling_share),
             )
     output.print(table)
-    counted = Counter(target.status for row in rows for target in row.targets)
-    output.print("targets: " + ", ".join(f"{number} {status}" for status, number in sorted(counted.items())))
-    output.print(f"results: [bold]{folder}[/bold]", highlight=False, soft_wrap=True)
+    counted = Counter(target.status for row in found.rows for target in row.targets)
+    output.print("targets: " + (", ".join(f"{counted[status]} {status}" for status in sorted(counted)) or "none"))

@@ -45,8 +45,8 @@ COLUMNS = (
 
 def publish(
     folders: Sequence[Path], *, table: str, command: str, out: Path, minimum_positives: int = MINIMUM_POSITIVES
-) -> list[RowSummary]:
-    """Write all that the trials in `folders` say into `out`, and return it, a summary for each row of sizes.
+) -> Headlines:
+    """Write all that the trials in `folders` say into `out`, and return their headlines.
 
     Folders of one row have the same parent. Raises ArtefactError when there are none, or when one is damaged.
     """
@@ -63,8 +63,9 @@ def publish(
     artefacts.write_text(out / f"{name}.json", f"[{','.join(row.model_dump_json() for row in rows)}]\n")
     artefacts.write_text(out / f"{name}.md", page(rows, table=table, command=command))
     _draw(rows, name=name, out=out)
-    _write_summary(headlines(rows, table=table, code_version=artefacts.code_version()), out / "summary.json")
-    return rows
+    found = headlines(rows, table=table, code_version=artefacts.code_version())
+    _write_summary(found, out / "summary.json")
+    return found
 
 
 def _write_summary(found: Headlines, path: Path) -> None:
@@ -94,7 +95,10 @@ def _draw(rows: Sequence[RowSummary], *, name: str, out: Path) -> None:
 def _frontiers(row: RowSummary) -> list[tuple[str, Frontier]]:
     """One for each predictor and threshold, with its title."""
     return [
-        (f"{predictor.replace('_', ' ')}, {THRESHOLD_TITLES[threshold]}", frontier(row, predictor=predictor, threshold=threshold))
+        (
+            f"{predictor.replace('_', ' ')}, {THRESHOLD_TITLES[threshold]}",
+            frontier(row, predictor=predictor, threshold=threshold),
+        )
         for predictor in row.predictors
         for threshold in THRESHOLDS
     ]
