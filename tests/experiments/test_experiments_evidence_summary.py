@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -83,6 +84,40 @@ def test_auroc_within_sites_counts_pairs_of_one_site_only():
     assert auroc_within(histogram[:1]) == pytest.approx(roc_auc_score(label[site == 0], bins[site == 0]), abs=1e-12)
 
 
+def test_a_groups_auroc_is_within_sites_too(cells):
+    apart = Approach(black_site={"big": 3.0, "small": -3.0})  # positives of "black" are ranked by their site
+    cell = trial({"fairsynth": apart}, seed=2)
+    site, group, label, score = rows(apart, seed=2, name="fairsynthtransformer")
+    bins = np.minimum((score * 200).astype(int), 199)
+    areas, pairs = [], []
+    for s in range(len(SITES)):
+        here = (site == s) & (group == BLACK)
+        areas.append(roc_auc_score(label[here], bins[here]))
+        pairs.append(label[here].sum() * (1 - label[here]).sum())
+    found = measure(gather([cell]))[0]
+    assert found.by_group["auroc_within", "none"][0, 0, 0, BLACK] == pytest.approx(np.average(areas, weights=pairs))
+    assert found.overall["lowest_group_auroc", "none"][0, 0, 0] == pytest.approx(
+        min(np.average(areas, weights=pairs), found.by_group["auroc_within", "none"][0, 0, 0, 0])
+    )
+    in_one_list = roc_auc_score(label[group == BLACK], bins[group == BLACK])
+    assert abs(in_one_list - np.average(areas, weights=pairs)) > 1e-3
+
+
+def test_calibration_of_a_group_matches_the_rows(cells):
+    _, group, label, score = rows(WINNING["oracle"], seed=0, name="oracletransformer")
+    found = measure(gather(cells))[0]
+    a = list(WINNING).index("oracle")
+    black = group == BLACK
+    middles = (np.floor(score * 200) + 0.5) / 200
+    large = (middles[black] - label[black]).mean()
+    assert found.by_group["calibration_in_the_large", "none"][0, a, 0, BLACK] == pytest.approx(large, abs=1e-12)
+    assert found.overall["calibration_in_the_large", "none"][0, a, 0] == pytest.approx((middles - label).mean())
+    tenths = np.minimum((middles * 10).astype(int), 9)
+    parts = [np.abs((middles - label)[black & (tenths == tenth)].sum()) for tenth in range(10)]
+    ece = found.by_group["expected_calibration_error", "none"][0, a, 0, BLACK]
+    assert ece == pytest.approx(sum(parts) / black.sum(), abs=1e-12)
+
+
 def test_a_site_without_a_pair_has_no_say_in_auroc_within_sites():
     histogram = np.zeros((2, 2, 200), dtype=np.int64)
     histogram[0, 0, 10] = histogram[0, 1, 20] = 1
@@ -104,10 +139,12 @@ def test_the_tuned_edge_is_the_highest_of_best_f1_by_brute_force(seed, patients)
     if not histogram[1].sum():
         assert edge == -1
         return
-    label = np.repeat([0, 1], histogram.sum(axis=1))
-    bins = np.concatenate([np.repeat(np.arange(200), histogram[y]) for y in (0, 1)])
-    scores = [f1_score(label, bins >= candidate, zero_division=0) for candidate in range(200)]
-    assert edge == max(candidate for candidate in range(200) if scores[candidate] == pytest.approx(max(scores)))
+    scores = {}
+    for candidate in range(200):
+        hits, alarms = int(histogram[1, candidate:].sum()), int(histogram[0, candidate:].sum())
+        missed = int(histogram[1, :candidate].sum())
+        scores[candidate] = Fraction(2 * hits, 2 * hits + alarms + missed)  # exact: a tie is a tie
+    assert edge == max(candidate for candidate, score in scores.items() if score == max(scores.values()))
 
 
 def test_the_tuned_threshold_is_one_for_all_sites_and_chosen_on_validation_patients_only(cells):
@@ -292,6 +329,35 @@ def test_infinite_log_di_is_left_out_and_its_seed_not_counted_as_parity(cells):
     assert found.value("abs_log_di", approach="fairsynth", **AT).seeds == 4
     parity = target(found, "parity_not_worse_than_real_only")
     assert (parity.status, parity.note) == ("not estimable", "defined on 4 of 5 seeds")
+
+
+# --- one more run ----------------------------------------------------------------------------------------------------
+
+
+def test_where_one_more_run_would_fall_is_wilsons_interval_for_a_rate_of_one_seed():
+    cell = trial({"fairsynth": Approach()}, seed=1)
+    found = summarise([cell]).everywhere.result(approach="fairsynth", **AT).one_more_run
+    *_, label, score = rows(Approach(), seed=1, name="fairsynthtransformer")
+    hard = score >= 0.5
+    oracle = stats.binomtest(int((hard & (label == 1)).sum()), int(hard.sum())).proportion_ci(method="wilson")
+    assert (found["ppv"].low, found["ppv"].high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+
+
+def test_where_one_more_run_would_fall_is_wider_than_where_the_mean_is(summary):
+    result = summary.everywhere.result(approach="fairsynth", **AT)
+    for metric, wide in result.one_more_run.items():
+        narrow = result.metrics[metric]
+        assert wide.mean == pytest.approx(narrow.mean, abs=1e-12)
+        assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_one_more_run_of_the_same_truth_falls_into_the_interval_about_as_often_as_it_says():
+    found = summarise(trials({"fairsynth": Approach()}, seeds=4)).everywhere.result(approach="fairsynth", **AT)
+    others = measure(gather([trial({"fairsynth": Approach()}, seed=seed) for seed in range(100, 160)]))[0].overall
+    for metric in ("disparate_impact", "f1", "worst_tpr"):
+        inside = found.one_more_run[metric]
+        held = (others[metric, "half"] >= inside.low) & (others[metric, "half"] <= inside.high)
+        assert held.mean() > 0.85
 
 
 # --- rows of trials --------------------------------------------------------------------------------------------------

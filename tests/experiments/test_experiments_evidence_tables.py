@@ -173,8 +173,8 @@ def test_a_number_says_on_how_many_seeds_it_is_defined(value, text):
     assert mean_sd(value, seeds=3) == text
 
 
-def test_a_share_that_is_not_there_says_why():
-    assert share(CeilingShare(share=None, low=None, high=None, seeds=3, reason="no room")) == "no room"
+def test_a_share_that_is_not_there_is_not_estimable_rather_than_zero():
+    assert share(CeilingShare(share=None, low=None, high=None, seeds=3, reason="no room")) == "not estimable"
     assert share(CeilingShare(share=0.851, low=0.7, high=1.01, seeds=3)) == "85 % [70, 101]"
     assert interval(Paired(mean=0.12, sd=0.1, low=None, high=None, seeds=2)) == "+0.120"
 

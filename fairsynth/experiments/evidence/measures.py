@@ -47,6 +47,7 @@ class Measures:
     members: IntArray  # (G,) held-out patients, the fewest of any seed
     positives: IntArray  # (G,) alike
     sufficient: metrics.BoolArray  # (G,) groups that may enter a minimum, the same for all seeds
+    confusion: dict[str, IntArray]  # (K, A, P, G, 4) at each threshold
     overall: dict[Key, FloatArray]  # (K, A, P)
     by_group: dict[Key, FloatArray]  # (K, A, P, G)
 
@@ -68,8 +69,8 @@ def _scope(row: Row, name: str, sites: list[int], *, minimum_positives: int) -> 
     for metric, of in _CALIBRATION.items():
         overall[metric, NO_THRESHOLD] = of(histogram.sum(axis=3))
         by_group[metric, NO_THRESHOLD] = of(histogram)
-    for threshold in THRESHOLDS:
-        cells = confusion(histogram, edges=row.edges(threshold))  # (K, A, P, G, 4)
+    confusions = {threshold: confusion(histogram, edges=row.edges(threshold)) for threshold in THRESHOLDS}
+    for threshold, cells in confusions.items():
         decided = _decided(cells, reference=row.reference, sufficient=sufficient)
         overall |= {(metric, threshold): values for metric, values in decided.items()}
         by_group |= {(metric, threshold): of(cells) for metric, of in _RATES.items()}
@@ -78,6 +79,7 @@ def _scope(row: Row, name: str, sites: list[int], *, minimum_positives: int) -> 
         members=patients.sum(axis=-1).min(axis=0),
         positives=positives,
         sufficient=sufficient,
+        confusion=confusions,
         overall=overall,
         by_group=by_group,
     )

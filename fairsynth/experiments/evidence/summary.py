@@ -30,10 +30,13 @@ from fairsynth.experiments.evidence.contrasts import (
 from fairsynth.experiments.evidence.counted import THRESHOLDS, Row, gather
 from fairsynth.experiments.evidence.measures import MINIMUM_POSITIVES, NO_THRESHOLD, Measures, measure
 from fairsynth.experiments.evidence.roles import METHOD
+from fairsynth.experiments.evidence.sampling import one_more_run
 from fairsynth.experiments.evidence.targets import Target, targets
 from fairsynth.fairness import metrics
+from fairsynth.fairness.estimates import Estimate
 from fairsynth.fairness.paired import Paired, paired
 from fairsynth.schemas import FloatArray, Group, SiteId
+from fairsynth.seeds import numpy_stream
 
 _LOWEST = {"half": "tpr", "tuned": "tpr", NO_THRESHOLD: "auroc_within"}  # what the worst group is the worst in
 
@@ -56,7 +59,8 @@ class Result(Strict):
     threshold: str  # "none": of scores, whatever the threshold
     metrics: dict[str, Paired]
     worst_group: Group | None  # lowest mean TPR (AUROC without a threshold) of the groups that may be compared
-    groups: dict[str, dict[Group, Paired]]  # by metric; all sites together only
+    groups: dict[str, dict[Group, Paired]]  # by metric; all sites together only, as is the next
+    one_more_run: dict[str, Estimate]  # by metric: where one more run, on one more held-out sample, would fall
 
 
 class Scope(Strict):
@@ -179,7 +183,22 @@ def _results(row: Row, measures: Measures, *, with_groups: bool) -> Iterator[Res
                     groups={metric: _by_group(values[:, a, p], names) for metric, values in groups.items()}
                     if with_groups
                     else {},
+                    one_more_run=_one_more(row, measures, (a, p, threshold)) if with_groups else {},
                 )
+
+
+def _one_more(row: Row, measures: Measures, at: tuple[int, int, str]) -> dict[str, Estimate]:
+    """The wider intervals of an approach, a predictor and a threshold; none without a threshold."""
+    a, p, threshold = at
+    if threshold not in measures.confusion:
+        return {}
+    sizes = (row.setting, row.real, row.synthetic)
+    return one_more_run(
+        measures.confusion[threshold][:, a, p],
+        reference=row.reference,
+        sufficient=measures.sufficient,
+        rng=numpy_stream(0, "evidence", "one more run", *sizes, row.approaches[a], row.predictors[p], threshold),
+    )
 
 
 def _by_group(values: FloatArray, names: Sequence[Group]) -> dict[Group, Paired]:

@@ -172,9 +172,9 @@ def interval(value: Paired | None) -> str:
 
 
 def share(value: CeilingShare) -> str:
-    """As `85 % [70, 101]`, or why there is none."""
+    """As `85 % [70, 101]`; the summary says why there is none."""
     if value.share is None:
-        return value.reason
+        return "not estimable"
     limits = "" if value.low is None or value.high is None else f" [{100 * value.low:.0f}, {100 * value.high:.0f}]"
     return f"{100 * value.share:.0f} %{limits}"
 
