@@ -290,7 +290,8 @@ def test_an_oracle_that_is_real_data_leaves_the_share_not_estimable():
     assert (share.status, share.value) == ("not estimable", None)
     assert "oracle" in share.note
     parity = target(found, "parity_where_the_oracle_reaches_it")
-    assert (parity.status, parity.note) == ("not estimable", "the oracle is at 0.180: not asked for")
+    assert parity.status == "not estimable"
+    assert parity.note.endswith(": not asked for")
 
 
 def test_the_share_of_the_ceiling_is_the_truth_of_the_latent_means():
@@ -320,15 +321,38 @@ def test_opposite_biases_at_two_sites_show_at_each_site_though_not_in_the_sum():
     assert everywhere < 0.06 < 0.1 < min(big, small)
 
 
-def test_infinite_log_di_is_left_out_and_its_seed_not_counted_as_parity(cells):
-    silent = [dataclasses.replace(cell, held_out=cell.held_out.copy()) for cell in cells]
-    mine = silent[0].held_out[list(WINNING).index("fairsynth")]
-    for group in (1, 2):  # nobody of these is flagged on the first seed
-        mine[..., group, :, 0], mine[..., group, :, 1:] = mine[..., group, :, :].sum(axis=-1), 0
-    found = summarise(silent)
+def silenced(cells, approach, *, seeds, groups=(1, 2)):
+    """`cells` in which `approach` flags nobody of `groups` on the first `seeds`."""
+    found = [dataclasses.replace(cell, held_out=cell.held_out.copy()) for cell in cells]
+    for cell in found[:seeds]:
+        mine = cell.held_out[cell.axes.approaches.index(approach)]
+        for group in groups:
+            mine[..., group, :, 0], mine[..., group, :, 1:] = mine[..., group, :, :].sum(axis=-1), 0
+    return found
+
+
+def test_who_selects_no_protected_patient_is_not_counted_as_parity(cells):
+    found = summarise(silenced(cells, "fairsynth", seeds=1))
     assert found.value("abs_log_di", approach="fairsynth", **AT).seeds == 4
-    parity = target(found, "parity_not_worse_than_real_only")
-    assert (parity.status, parity.note) == ("not estimable", "defined on 4 of 5 seeds")
+    for name in ("parity_not_worse_than_real_only", "parity_where_the_oracle_reaches_it"):
+        parity = target(found, name)
+        assert (parity.status, parity.value) == ("missed", None)
+        assert parity.note == "FairSynth selects no protected patient on a seed"
+
+
+def test_parity_is_kept_where_real_data_alone_selects_no_protected_patient(cells):
+    some = target(summarise(silenced(cells, "real_only", seeds=2)), "parity_not_worse_than_real_only")
+    assert (some.status, some.note) == ("met", "real only selects no protected patient on 2 seeds")
+    assert some.value < 0
+    every = target(summarise(silenced(cells, "real_only", seeds=5)), "parity_not_worse_than_real_only")
+    assert (every.status, every.value) == ("met", None)
+
+
+def test_parity_is_not_estimable_where_real_data_alone_selects_nobody(cells):
+    nobody = target(
+        summarise(silenced(cells, "real_only", seeds=1, groups=(0, 1, 2))), "parity_not_worse_than_real_only"
+    )
+    assert (nobody.status, nobody.note) == ("not estimable", "defined on 4 of 5 seeds")
 
 
 # --- one more run ----------------------------------------------------------------------------------------------------

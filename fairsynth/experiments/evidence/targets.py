@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
+
 from fairsynth.config import Strict
 from fairsynth.experiments.evidence.contrasts import Runs
 from fairsynth.experiments.evidence.counted import THRESHOLDS
@@ -24,6 +26,7 @@ F1_TOLERANCE = 0.02
 POOLED_TOLERANCE = 0.02
 
 Status = Literal["met", "missed", "not estimable"]
+_SILENT = "FairSynth selects no protected patient on a seed"
 _PREFERRED: tuple[Status, ...] = ("met", "missed", "not estimable")
 
 
@@ -63,13 +66,13 @@ def _at(runs: Runs, smallest: Runs, threshold: str) -> dict[str, Judged]:
     gains: list[Key] = [("worst_tpr", threshold)]
     if threshold == "tuned":
         gains.append(("lowest_group_auroc", NO_THRESHOLD))
-    change = {metric: paired(runs.minus(METHOD, REAL_ONLY, (metric, threshold))) for metric in ("abs_log_di", "f1")}
+    f1 = paired(runs.minus(METHOD, REAL_ONLY, ("f1", threshold)))
     return {
         "above_every_data_level_baseline": _either(_above_all(runs, key) for key in gains),
         "share_of_the_ceiling": _either(_share(runs, key) for key in gains),
-        "parity_not_worse_than_real_only": _at_most(change["abs_log_di"], 0.0, metric="abs_log_di", runs=runs),
+        "parity_not_worse_than_real_only": _parity_kept(runs, threshold),
         "parity_where_the_oracle_reaches_it": _parity(runs, threshold),
-        "f1_kept": _at_least(change["f1"], -F1_TOLERANCE, metric="f1", runs=runs),
+        "f1_kept": _at_least(f1, -F1_TOLERANCE, metric="f1", runs=runs),
         "above_local_at_the_smallest_site": _either(
             _above(paired(smallest.minus(METHOD, LOCAL, key)), metric=key[0], runs=runs) for key in gains
         ),
@@ -108,14 +111,30 @@ def _share(runs: Runs, key: Key) -> Judged:
     return _at_least(as_paired, SHARE, metric=key[0], runs=runs)
 
 
+def _parity_kept(runs: Runs, threshold: str) -> Judged:
+    """|log DI| not above that of real data alone, where infinity, nobody protected selected, is above any number."""
+    key = ("abs_log_di", threshold)
+    mine, real = runs.of(METHOD, key), runs.of(REAL_ONLY, key)
+    if (np.isinf(mine) & np.isfinite(real)).any():
+        return _unknown(key[0], limit=0.0, note=_SILENT).model_copy(update={"status": "missed"})
+    better = np.isfinite(mine) & np.isinf(real)
+    change, rest = paired(runs.minus(METHOD, REAL_ONLY, key)[~better]), int((~better).sum())
+    note = f"real only selects no protected patient on {better.sum()} seeds" if better.any() else ""
+    if not rest:
+        return _unknown(key[0], limit=0.0, note=note).model_copy(update={"status": "met"})
+    return _judged(change, 0.0, metric=key[0], seeds=rest, sign=-1, note=note)
+
+
 def _parity(runs: Runs, threshold: str) -> Judged:
     """|log DI| of the method itself, asked for only where the oracle shows that it can be had."""
     key = ("abs_log_di", threshold)
-    mine, oracle = paired(runs.of(METHOD, key)), paired(runs.of(ORACLE, key))
+    mine, oracle = runs.of(METHOD, key), paired(runs.of(ORACLE, key))
     if oracle.mean is None or oracle.mean > PARITY:
         there = "nowhere" if oracle.mean is None else f"at {oracle.mean:.3f}"
         return _unknown(key[0], limit=PARITY, note=f"the oracle is {there}: not asked for")
-    return _at_most(mine, PARITY, metric=key[0], runs=runs)
+    if np.isinf(mine).any():
+        return _unknown(key[0], limit=PARITY, note=_SILENT).model_copy(update={"status": "missed"})
+    return _judged(paired(mine), PARITY, metric=key[0], seeds=len(mine), sign=-1)
 
 
 def _above(gain: Paired, *, metric: str, runs: Runs, note: str = "") -> Judged:
@@ -124,18 +143,14 @@ def _above(gain: Paired, *, metric: str, runs: Runs, note: str = "") -> Judged:
     return found.model_copy(update={"status": "missed"}) if gain.mean == 0 and found.status == "met" else found
 
 
-def _at_most(change: Paired, limit: float, *, metric: str, runs: Runs) -> Judged:
-    return _judged(change, limit, metric=metric, runs=runs, sign=-1)
-
-
 def _at_least(change: Paired, limit: float, *, metric: str, runs: Runs, note: str = "") -> Judged:
-    return _judged(change, limit, metric=metric, runs=runs, sign=1, note=note)
+    return _judged(change, limit, metric=metric, seeds=len(runs.row.seeds), sign=1, note=note)
 
 
-def _judged(change: Paired, limit: float, *, metric: str, runs: Runs, sign: int, note: str = "") -> Judged:
-    """By the mean, where it is defined on every seed; whether the interval agrees is said beside it."""
-    if change.mean is None or change.seeds < len(runs.row.seeds):
-        note = f"{note + ': ' if note else ''}defined on {change.seeds} of {len(runs.row.seeds)} seeds"
+def _judged(change: Paired, limit: float, *, metric: str, seeds: int, sign: int, note: str = "") -> Judged:
+    """By the mean, where it is defined on all of the seeds; whether the interval agrees is said beside it."""
+    if change.mean is None or change.seeds < seeds:
+        note = f"{note + ': ' if note else ''}defined on {change.seeds} of {seeds} seeds"
         return _unknown(metric, limit=limit, note=note).model_copy(update={"value": change.mean})
     nearest = change.low if sign > 0 else change.high
     return Judged(
