@@ -242,6 +242,55 @@ def test_the_best_baseline_is_of_its_family_and_controls_are_in_none(summary):
     assert summary.contrast("disparate_impact", **AT).best == {}
 
 
+def test_the_gain_over_the_best_of_each_seed_is_over_the_maximum_of_the_baselines(summary, cells):
+    values = measure(gather(cells))[0].overall["lowest_group_auroc", "none"][:, :, 0]
+    names = list(cells[0].axes.approaches)
+    baselines = ("real_only", "plain_synthetic", "double_prioritised", "cell_balanced", "reweighing")
+    best = values[:, [names.index(name) for name in baselines]].max(axis=1)
+    found = summary.contrast("lowest_group_auroc", predictor="transformer", threshold="none").best["data_level"]
+    assert found.each_seed.mean == pytest.approx((values[:, names.index("fairsynth")] - best).mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold"),
+    [
+        ("worst_tpr", "half"),
+        ("abs_log_di", "half"),
+        ("demographic_parity_difference", "half"),
+        ("equal_opportunity_difference", "half"),
+        ("equalised_odds_difference", "half"),
+        ("lowest_group_auroc", "none"),
+        ("auroc_within", "none"),
+        ("f1", "half"),
+        ("ppv", "half"),
+        ("tpr", "half"),
+    ],
+)
+def test_a_baseline_that_serves_all_groups_alike_is_the_best_in_every_metric(metric, threshold):
+    fair = {**WINNING, "cell_balanced": Approach(lift=0.0)}
+    found = summarise(trials(fair, seeds=3)).contrast(metric, predictor="transformer", threshold=threshold)
+    assert found.best["data_level"].baseline == "cell_balanced"
+
+
+def test_a_baseline_with_fewer_false_alarms_and_truer_scores_is_the_best_in_both():
+    calmer = {**WINNING, "cell_balanced": Approach(overlook=1.0)}  # scores were too high
+    found = summarise(trials(calmer, seeds=3))
+    for metric, threshold in (("fpr", "half"), ("expected_calibration_error", "none")):
+        contrast = found.contrast(metric, predictor="transformer", threshold=threshold)
+        assert contrast.best["data_level"].baseline == "cell_balanced"
+
+
+def test_rates_of_a_group_match_the_rows(summary):
+    found = summarise([trial(WINNING, seed=0)]).everywhere.result(approach="oracle", **AT)
+    _, group, label, score = rows(WINNING["oracle"], seed=0, name="oracletransformer")
+    here, hard = group == BLACK, score >= 0.5
+    assert found.groups["fpr"]["black"].mean == pytest.approx(hard[here & (label == 0)].mean())
+    assert found.groups["tpr"]["black"].mean == pytest.approx(hard[here & (label == 1)].mean())
+    assert found.groups["ppv"]["black"].mean == pytest.approx(label[here & hard].mean())
+    assert found.groups["selection_rate"]["black"].mean == pytest.approx(hard[here].mean())
+    assert found.metrics["fpr"].mean == pytest.approx(hard[label == 0].mean())
+
+
 def test_where_lower_is_better_the_best_baseline_is_the_lowest(summary):
     best = summary.contrast("abs_log_di", **AT).best["data_level"]
     means = {

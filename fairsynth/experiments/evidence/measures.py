@@ -106,7 +106,7 @@ def _decided(cells: IntArray, *, reference: metrics.BoolArray, sufficient: metri
         "abs_log_di": metrics.abs_log_di(cells, reference=reference),
         "f1": metrics.f1(everyone),
         **{metric: of(everyone) for metric, of in _RATES.items()},
-        "demographic_parity_difference": metrics.demographic_parity_difference(cells, reference=reference),
+        "demographic_parity_difference": metrics.demographic_parity_difference(compared, reference=reference),
         "equal_opportunity_difference": metrics.equal_opportunity_difference(
             compared, reference=reference, minimum_positives=1
         ),
