@@ -362,6 +362,17 @@ def test_federation_is_compared_with_local_at_the_smallest_site_only():
     assert found.minus_pooled.seeds == 5
 
 
+def test_what_was_not_run_is_not_asked_for():
+    less = {name: one for name, one in WINNING.items() if name not in ("fairsynth_local", "fairsynth_pooled")}
+    found = summarise(trials(less, seeds=3))
+    assert found.federation == ()
+    for name, missing in (("above_local_at_the_smallest_site", "local"), ("near_pooled", "pooled")):
+        asked = target(found, name)
+        assert (asked.status, asked.note) == ("not estimable", f"fairsynth_{missing} was not run")
+    alone = summarise(trials({"fairsynth": Approach()}, seeds=2))
+    assert target(alone, "above_every_data_level_baseline").status == "not estimable"
+
+
 def test_opposite_biases_at_two_sites_show_at_each_site_though_not_in_the_sum():
     opposite = Approach(lift=0.0, black_site={"big": 0.4, "small": -0.8})
     found = summarise(trials({"fairsynth": opposite}, seeds=3))
@@ -391,7 +402,7 @@ def test_who_selects_no_protected_patient_is_not_counted_as_parity(cells):
 
 def test_parity_is_kept_where_real_data_alone_selects_no_protected_patient(cells):
     some = target(summarise(silenced(cells, "real_only", seeds=2)), "parity_not_worse_than_real_only")
-    assert (some.status, some.note) == ("met", "real only selects no protected patient on 2 seeds")
+    assert (some.status, some.note) == ("met", "real only selects no protected patient on 2 of 5 seeds")
     assert some.value < 0
     every = target(summarise(silenced(cells, "real_only", seeds=5)), "parity_not_worse_than_real_only")
     assert (every.status, every.value) == ("met", None)

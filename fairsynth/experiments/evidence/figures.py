@@ -38,6 +38,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 _GAINS = (("worst_tpr", "half"), ("worst_tpr", "tuned"), ("lowest_group_auroc", NO_THRESHOLD))
+_SHARES = (-1.0, 3.0)  # what a chart shows at most: with few seeds Fieller's intervals can be very long
 _KINDS = ("data-level baseline", "model-level comparison", "oracle", "variant or control")
 
 
@@ -116,6 +117,8 @@ def ceiling(rows: Sequence[RowSummary], path: Path) -> None:
             panel.axvline(1, color="0.4", linewidth=1)
             panel.axvline(SHARE, color="0.4", linewidth=1, linestyle="--")
             panel.set(title=predictor.replace("_", " "), xlabel="share of the oracle's gain over real only")
+            left, right = panel.get_xlim()
+            panel.set_xlim(max(left, _SHARES[0]), min(right, _SHARES[1]))
         panels[0].set_yticks(range(len(sizes)), labels=sizes)
         panels[0].set_ylabel("real + synthetic patients")
         panels[0].invert_yaxis()

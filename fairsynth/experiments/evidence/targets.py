@@ -73,13 +73,8 @@ def _at(runs: Runs, smallest: Runs, threshold: str) -> dict[str, Judged]:
         "parity_not_worse_than_real_only": _parity_kept(runs, threshold),
         "parity_where_the_oracle_reaches_it": _parity(runs, threshold),
         "f1_kept": _at_least(f1, -F1_TOLERANCE, metric="f1", runs=runs),
-        "above_local_at_the_smallest_site": _either(
-            _above(paired(smallest.minus(METHOD, LOCAL, key)), metric=key[0], runs=runs) for key in gains
-        ),
-        "near_pooled": _either(
-            _at_least(paired(runs.minus(METHOD, POOLED, key)), -POOLED_TOLERANCE, metric=key[0], runs=runs)
-            for key in gains
-        ),
+        "above_local_at_the_smallest_site": _either(_above_local(smallest, key) for key in gains),
+        "near_pooled": _either(_near_pooled(runs, key) for key in gains),
     }
 
 
@@ -119,7 +114,7 @@ def _parity_kept(runs: Runs, threshold: str) -> Judged:
         return _unknown(key[0], limit=0.0, note=_SILENT).model_copy(update={"status": "missed"})
     better = np.isfinite(mine) & np.isinf(real)
     change, rest = paired(runs.minus(METHOD, REAL_ONLY, key)[~better]), int((~better).sum())
-    note = f"real only selects no protected patient on {better.sum()} seeds" if better.any() else ""
+    note = f"real only selects no protected patient on {better.sum()} of {len(mine)} seeds" if better.any() else ""
     if not rest:
         return _unknown(key[0], limit=0.0, note=note).model_copy(update={"status": "met"})
     return _judged(change, 0.0, metric=key[0], seeds=rest, sign=-1, note=note)
@@ -135,6 +130,18 @@ def _parity(runs: Runs, threshold: str) -> Judged:
     if np.isinf(mine).any():
         return _unknown(key[0], limit=PARITY, note=_SILENT).model_copy(update={"status": "missed"})
     return _judged(paired(mine), PARITY, metric=key[0], seeds=len(mine), sign=-1)
+
+
+def _above_local(smallest: Runs, key: Key) -> Judged:
+    if LOCAL not in smallest.others:
+        return _unknown(key[0], limit=0.0, note=f"{LOCAL} was not run")
+    return _above(paired(smallest.minus(METHOD, LOCAL, key)), metric=key[0], runs=smallest)
+
+
+def _near_pooled(runs: Runs, key: Key) -> Judged:
+    if POOLED not in runs.others:
+        return _unknown(key[0], limit=-POOLED_TOLERANCE, note=f"{POOLED} was not run")
+    return _at_least(paired(runs.minus(METHOD, POOLED, key)), -POOLED_TOLERANCE, metric=key[0], runs=runs)
 
 
 def _above(gain: Paired, *, metric: str, runs: Runs, note: str = "") -> Judged:
