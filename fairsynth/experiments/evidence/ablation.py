@@ -9,6 +9,7 @@ fixed_cut           every group is cut at 0.4: validation plans nothing
 same_cut            the operating point is planned, the groups' own cuts are not
 logistic_teacher    the teacher has no transformers
 local_teacher       each site's teacher is taught by its own patients
+not_at_home         the common generator is used as it is, without passes of each site alone
 more_candidates     32 candidates of the generator for a patient of a quota
 equal_cells         quotas of the equal-cells plan
 steered_lambda      the generator was trained on under L_F with lambda 1.2
@@ -85,6 +86,7 @@ class Ablation:
             "same_cut": partial(self.same_cut, predictor),
             "logistic_teacher": partial(self.logistic_teacher, predictor),
             "local_teacher": partial(self.local_teacher, predictor),
+            "not_at_home": partial(self.not_at_home, predictor),
             "more_candidates": partial(self.more_candidates, predictor),
             "equal_cells": partial(self.equal_cells, predictor),
             "steered_lambda": partial(self.steered, "steered_lambda", predictor, weight=LAMBDA),
@@ -168,6 +170,12 @@ class Ablation:
     def more_candidates(self, predictor: str) -> BySite:
         """A longer list to choose from."""
         return self._run("more_candidates", predictor, self.loop(predictor, each=MANY)).added
+
+    def not_at_home(self, predictor: str) -> BySite:
+        """Every site's generator is the common one."""
+        common = self.bench.generator()
+        bench = self.bench.with_weights({site: common.at(site) for site in self.bench.draw.sites})
+        return self._run("not_at_home", predictor, self.loop(predictor, bench=bench)).added
 
     def equal_cells(self, predictor: str) -> BySite:
         """Quotas that make the cells equal."""

@@ -18,7 +18,7 @@ from fairsynth.audit.teacher import Teacher, TeacherSettings, teach
 from fairsynth.augmentation.plan import members_of
 from fairsynth.config import StudyPlan
 from fairsynth.experiments.evidence.drawing import Draw
-from fairsynth.experiments.evidence.training import Trained, generator
+from fairsynth.experiments.evidence.training import HOME_ROUNDS, Trained, generator, settled
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import numpy_stream, stream
 from fairsynth.synthesis.synthesise import synthesise_groups
@@ -45,6 +45,7 @@ class Bench:
     plan: StudyPlan
     seed: int
     teacher_settings: TeacherSettings = field(default_factory=TeacherSettings)
+    home_rounds: int = HOME_ROUNDS  # of the common generator at each site, alone
     _generators: dict[str, Trained] = field(default_factory=dict)
     _weights: dict[Scope, dict[SiteId, Arrays]] = field(default_factory=dict)
     _teachers: dict[Scope, dict[SiteId, Teacher]] = field(default_factory=dict)
@@ -123,9 +124,18 @@ class Bench:
             return {site: one.at(site) for site, one in alone.items()}
         if scope == "pooled":
             everyone = SiteId("all")
-            together = generator({everyone: self.draw.pooled()}, plan=plan, seed=seed).at(everyone)
-            return dict.fromkeys(cohorts, together)
-        return {site: self.generator().at(site) for site in cohorts}
+            together = generator({everyone: self.draw.pooled()}, plan=plan, seed=seed)
+            return self.at_home(replace(together, rates=dict.fromkeys(cohorts, together.rates[everyone])))
+        return self.at_home(self.generator())
+
+    def at_home(self, common: Trained) -> dict[SiteId, Arrays]:
+        """What each site makes of a common generator."""
+        return {
+            site: settled(
+                common, {site: one}, plan=self.plan, seed=stream(self.seed, "home", site), rounds=self.home_rounds
+            ).at(site)
+            for site, one in self.draw.cohorts.items()
+        }
 
     def _taught(self, scope: Scope) -> dict[SiteId, Teacher]:
         cohorts = self.draw.cohorts

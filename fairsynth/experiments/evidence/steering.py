@@ -59,7 +59,7 @@ def go_on(bench: Bench, *, weight: float, signal: Signal | None = None, bound: f
     plan = _plan(bench.plan, weight=weight, bound=bound)
     cohorts = bench.draw.cohorts
     trained = steered(bench.generator(), cohorts, plan=plan, seed=stream(bench.seed, "steered"), signal=signal)
-    return GoneOn(bench=bench.with_weights({site: trained.at(site) for site in cohorts}), nll=trained.nll)
+    return GoneOn(bench=bench.with_weights(bench.at_home(trained)), nll=trained.nll)
 
 
 def _plan(plan: StudyPlan, *, weight: float, bound: float | None) -> StudyPlan:

@@ -70,6 +70,30 @@ def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
     return _rounds(cohorts, plan=plan, seed=seed, shared=weights_of(model), rates=rates, moments=None)
 
 
+HOME_ROUNDS, HOME_RATE = 8, 3e-4  # passes of a site alone at the end, and their learning rate
+
+
+def settled(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, rounds: int = HOME_ROUNDS) -> Trained:
+    """What a site makes of the common generator at home, alone; `cohorts` holds that site only.
+
+    A generator of an adults' and of a children's hospital gives each a little of the other. Some passes over the site's
+    own patients take that back, and keep most of what the other taught.
+    """
+    if not rounds:
+        return before
+    training = plan.training.model_copy(update={"rounds": rounds, "learning_rate": HOME_RATE})
+    site = next(iter(cohorts))
+    return _rounds(
+        cohorts,
+        plan=plan.model_copy(update={"training": training}),
+        seed=stream(seed, "home"),
+        shared=before.shared,
+        rates={site: before.rates[site]},
+        moments=before.moments,
+        last=True,
+    )
+
+
 def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, signal: Signal | None = None) -> Trained:
     """Go on for the plan's rounds, each steered by `signal`: by L_F of the plan's objective (Eq. 4) unless told
     otherwise.
@@ -78,7 +102,14 @@ def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, si
     """
     by = ByObjective(cohorts) if signal is None else signal
     return _rounds(
-        cohorts, plan=plan, seed=seed, shared=before.shared, rates=before.rates, moments=before.moments, signal=by
+        cohorts,
+        plan=plan,
+        seed=seed,
+        shared=before.shared,
+        rates=before.rates,
+        moments=before.moments,
+        signal=by,
+        last=True,
     )
 
 
@@ -111,8 +142,9 @@ def _rounds(
     rates: Mapping[SiteId, FloatArray],
     moments: Moments | None,
     signal: Signal | None = None,
+    last: bool = False,
 ) -> Trained:
-    """All rounds. A steered run keeps its last round: its likelihood is not what it is after."""
+    """All rounds. The one with the best validation NLL is kept, or the `last`, where likelihood is not the aim."""
     study = _study(cohorts, plan)
     patients = {site: len(one.train) for site, one in cohorts.items()}
     history: list[float] = []
@@ -138,7 +170,7 @@ def _rounds(
             second=average({site: one.moments.second for site, one in trained.items()}, patients=patients),
         )
         history.append(_validation(shared, cohorts, rates=rates, study=study))
-        if signal is not None or best is None or history[-1] < best[0]:
+        if last or best is None or history[-1] < best[0]:
             best = (history[-1], shared, moments)
     if best is None:
         raise ConfigError.of("no round", where="training.rounds", expected="at least one")

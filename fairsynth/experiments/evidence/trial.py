@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fairsynth.audit.federated_predictor import BySize, FairFed, federated
@@ -108,8 +108,7 @@ class Trial:
     def permuted(self) -> Bench:
         """The same bench on patients whose groups were dealt out anew."""
         draw = with_permuted_groups(self.bench.draw, seed=stream(self.bench.seed, "permuted"))
-        settings = self.bench.teacher_settings
-        return Bench(draw=draw, plan=self.bench.plan, seed=self.bench.seed, teacher_settings=settings)
+        return replace(self.bench, draw=draw, _generators={}, _weights={}, _teachers={}, _candidates={})
 
     def _choose(self, counts: Counts, approach: str, predictor: str, *, bench: Bench, scope: Scope) -> Chosen:
         self.progress(f"{approach}, {predictor}")
