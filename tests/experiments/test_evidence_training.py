@@ -9,7 +9,7 @@ import pytest
 from fairsynth import seeds
 from fairsynth.experiments.evidence import training
 from fairsynth.experiments.evidence.drawing import draw
-from fairsynth.experiments.evidence.training import Trained, generator, steered
+from fairsynth.experiments.evidence.training import HOME_RATE, Trained, generator, settled, steered
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.federation.aggregate import average
 from fairsynth.federation.plans import learning_rate
@@ -235,3 +235,21 @@ def test_held_out_patients_are_never_looked_at():
     found = generator(cohorts, plan=of, seed=SEED)
     assert same(found.shared, generator(COHORTS, plan=of, seed=SEED).shared)
     assert steered(found, cohorts, plan=of, seed=SEED).nll
+
+
+def test_a_site_settles_by_passes_over_its_own_patients_alone():
+    start, site = before(), next(iter(COHORTS))
+    alone, of = {site: COHORTS[site]}, plan(rounds=2, learning_rate=HOME_RATE)
+    shared, moments = start.shared, start.moments
+    for number in range(2):
+        shared, moments = round_by_hand(
+            shared, start.rates, alone, of=of, number=number, moments=moments, seed=seeds.stream(3, "home")
+        )
+    found = settled(start, alone, plan=plan(), seed=3, rounds=2)
+    assert same(found.shared, shared)
+    assert far_apart(found.shared, start.shared) > 1e-5
+
+
+def test_without_a_pass_at_home_the_common_generator_stays_as_it_is():
+    start, site = before(), next(iter(COHORTS))
+    assert settled(start, {site: COHORTS[site]}, plan=plan(), seed=3, rounds=0) is start

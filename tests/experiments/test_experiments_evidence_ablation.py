@@ -22,6 +22,7 @@ from fairsynth.experiments.evidence import steering, table2
 from fairsynth.experiments.evidence.ablation import CUT, MANY, Ablation
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import load_cell
+from fairsynth.experiments.evidence.chosen import chooser
 from fairsynth.experiments.evidence.counting import Sizes
 from fairsynth.experiments.evidence.drawing import Draw
 from fairsynth.experiments.evidence.grid import MAIN, ROWS, Work
@@ -45,7 +46,7 @@ WORDS = Vocabulary(codes=tuple(f"DX//{n}" for n in range(6)), groups=("x", "y"),
 CELLS = {"a": [[60, 16], [18, 6]], "b": [[40, 10], [12, 4]]}
 SYNTHETIC = 40
 PREDICTOR = "logistic_regression"
-METHOD = ("fairsynth", "fixed_cut", "same_cut", "logistic_teacher", "local_teacher", "more_candidates")
+METHOD = ("fairsynth", "fixed_cut", "same_cut", "logistic_teacher", "local_teacher", "not_at_home", "more_candidates")
 STEERED = ("steered_lambda", "steered_zero", "gradient_frozen", "training_effect")
 PREFIXED = ("prefix", "prefix_ranked", "newton_ranked")
 
@@ -250,7 +251,7 @@ def test_without_lambda_steering_is_training_on_without_a_term_and_asks_no_signa
     def never(weights, study, /):
         raise AssertionError
 
-    found = go_on(bench, weight=0.0, signal=never).bench
+    found = go_on(replace(bench, home_rounds=0), weight=0.0, signal=never).bench
     start, cohorts = bench.generator(), bench.draw.cohorts
     shared, moments = start.shared, start.moments
     sizes = {site: len(one.train) for site, one in cohorts.items()}
@@ -282,6 +283,13 @@ def test_without_lambda_steering_is_training_on_without_a_term_and_asks_no_signa
     for site in cohorts:
         by_hand = at_home(shared, start.rates[site])
         assert all(np.array_equal(array, by_hand[name]) for name, array in found.weights()[site].items())
+
+
+def test_not_at_home_is_the_method_with_the_common_generator_as_it_is(bench, ran, added):
+    common = replace(toy(), home_rounds=0)
+    expected = chooser(common, predictor=PREDICTOR, quotas=ran[0].quotas).run().added
+    assert all_same(added["not_at_home"], expected)
+    assert not all_same(added["not_at_home"], added["fairsynth"])
 
 
 def test_lambda_moves_the_generator_and_the_teacher_stays(bench, ran):
@@ -441,9 +449,9 @@ def test_quota_feedback_adds_what_its_plan_says_and_never_above_a_site_s_budget(
 def test_table_2_has_a_row_for_each_lambda_and_lambda_1_2_is_the_ablation_s_steered_one(bench, ran, added):
     table = Table2(bench=bench, setting="toy", sizes=Sizes(real=166, synthetic=SYNTHETIC), number=1)
     cell = table.run()
-    assert cell.axes.approaches == ("real_only", "lambda=0", "lambda=1.2")
+    assert cell.axes.approaches == ("real_only", "lambda_0", "lambda_1.2")
     mine = ran[1].axes.approaches
-    for here, there in (("lambda=0", "steered_zero"), ("lambda=1.2", "steered_lambda"), ("real_only", "real_only")):
+    for here, there in (("lambda_0", "steered_zero"), ("lambda_1.2", "steered_lambda"), ("real_only", "real_only")):
         place = cell.axes.approaches.index(here)
         assert np.array_equal(cell.held_out[place], ran[1].held_out[mine.index(there)])
     assert LAMBDAS == (0.0, 0.5, 1.0, 1.2, 1.5, 3.0)
