@@ -18,7 +18,7 @@ from fairsynth.audit.teacher import TeacherSettings
 from fairsynth.augmentation.guided import Guidance, guided
 from fairsynth.augmentation.plan import equal_cells, equal_rates, members_of
 from fairsynth.config import AuditConfig, GeneratorConfig, GroupsConfig, SiteEntry, StudyConfig, TrainingConfig
-from fairsynth.experiments.evidence import steering, table2
+from fairsynth.experiments.evidence import steering, table2, training
 from fairsynth.experiments.evidence.ablation import CUT, MANY, Ablation
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import load_cell
@@ -378,6 +378,17 @@ def alignment_by_hand(fitted, records, direction):
     inputs = bag_of_tokens(records, vocabulary=WORDS).toarray()
     residual = blind_scores(fitted, records, vocabulary=WORDS) - records.label
     return residual * (inputs @ direction[:-1] + direction[-1])
+
+
+def test_a_steered_run_keeps_its_last_round_though_its_likelihood_were_the_worst(bench, monkeypatch):
+    as_it_is = go_on(bench, weight=1.2).bench
+    worse = iter((1.0, 2.0))
+    monkeypatch.setattr(training, "_validation", lambda *args, **options: next(worse))
+    found = go_on(bench, weight=1.2)
+    assert found.nll == (1.0, 2.0)
+    for site in bench.draw.sites:
+        weights = as_it_is.weights()[site]
+        assert all(np.array_equal(array, weights[name]) for name, array in found.bench.weights()[site].items())
 
 
 def test_a_steered_run_can_be_asked_for_the_objective_by_name(bench):
