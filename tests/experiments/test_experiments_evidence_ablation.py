@@ -18,12 +18,12 @@ from fairsynth.audit.teacher import TeacherSettings
 from fairsynth.augmentation.guided import Guidance, guided
 from fairsynth.augmentation.plan import equal_cells, equal_rates, members_of
 from fairsynth.config import AuditConfig, GeneratorConfig, GroupsConfig, SiteEntry, StudyConfig, TrainingConfig
-from fairsynth.experiments.evidence import steering, table2
+from fairsynth.experiments.evidence import steering, table2, training
 from fairsynth.experiments.evidence.ablation import CUT, MANY, Ablation
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import load_cell
 from fairsynth.experiments.evidence.chosen import chooser
-from fairsynth.experiments.evidence.counting import Sizes
+from fairsynth.experiments.evidence.counting import Sizes, fit
 from fairsynth.experiments.evidence.drawing import Draw
 from fairsynth.experiments.evidence.grid import MAIN, ROWS, Work
 from fairsynth.experiments.evidence.prefixed import likely
@@ -388,6 +388,17 @@ def alignment_by_hand(fitted, records, direction):
     return residual * (inputs @ direction[:-1] + direction[-1])
 
 
+def test_a_steered_run_keeps_its_last_round_though_its_likelihood_were_the_worst(bench, monkeypatch):
+    as_it_is = go_on(bench, weight=1.2).bench
+    worse = iter((1.0, 2.0))
+    monkeypatch.setattr(training, "_validation", lambda *args, **options: next(worse))
+    found = go_on(bench, weight=1.2)
+    assert found.nll == (1.0, 2.0)
+    for site in bench.draw.sites:
+        weights = as_it_is.weights()[site]
+        assert all(np.array_equal(array, weights[name]) for name, array in found.bench.weights()[site].items())
+
+
 def test_a_steered_run_can_be_asked_for_the_objective_by_name(bench):
     plan = study_of(bench).plan.model_copy(update={"training": bench.plan.training.model_copy(update={"rounds": 1})})
     cohorts = bench.draw.cohorts
@@ -426,6 +437,20 @@ def test_newton_ranked_keeps_other_candidates_than_chance_does_and_the_same_each
     assert all_same(added["newton_ranked"], again)
     assert not all_same(added["newton_ranked"], added["prefix_ranked"])
     assert not all_same(added["newton_ranked"], added["prefix"])
+
+
+def test_newton_ranked_keeps_patients_of_the_better_half_of_each_cell(bench, ran, added):
+    models = fit(bench, predictor=PREDICTOR, added=ran[0].prefix)
+    of_label = bench.plan.objective.model_copy(update={"target": "label"})
+    pooled = coefficients(of_label, validation_counts(bench, models), reference=np.array([True, False])).values
+    for site, kept in added["newton_ranked"].items():
+        one, candidates = bench.draw.cohorts[site], ran[0].prefix_candidates[site]
+        mixed = Records.concatenate([one.train, ran[0].prefix[site]])
+        direction = newton(models[site], validation=one.validation, train=mixed, coefficients=pooled, vocabulary=WORDS)
+        mine, all_of_them = (alignment_by_hand(models[site], each, direction) for each in (kept, candidates))
+        for g, y in np.argwhere(ran[0].quotas[site] > 0):
+            own = all_of_them[(candidates.group == g) & (candidates.label == y)]
+            assert mine[(kept.group == g) & (kept.label == y)].min() >= np.median(own) - 1e-12
 
 
 def test_newton_ranked_fills_the_quotas_for_a_transformer_too(bench, ran):
