@@ -44,7 +44,9 @@ def run(
     table: Annotated[Table, typer.Argument(help="What is compared; see docs/evidence.md.", show_default=False)],
     setting: Annotated[Setting, typer.Option(help="a: Diabetes-130; b: simulated MIMIC-III and PIC; c: b with bias.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each row, each on another draw of patients.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Folder of results.  [default: the name of the table, in runs]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results.  [default: the name of the table, in runs]")
+    ] = None,
     study: Annotated[Path | None, typer.Option(help="Study file instead of the setting's own.")] = None,
     data: DataOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at the same time, one core each.")] = 2,
@@ -59,9 +61,9 @@ def run(
 
     Example: `fairsynth experiment table1 --setting a --seeds 5 --out runs/table1`
     """
+    from fairsynth.experiments.evidence.counting import Sizes
     from fairsynth.experiments.evidence.grid import run_grid
     from fairsynth.experiments.evidence.publish import publish
-    from fairsynth.experiments.evidence.trial import Sizes
 
     size = _size(real, synthetic, quick=quick)
     folder = out or Path("runs") / table.value
