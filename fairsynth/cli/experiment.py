@@ -59,9 +59,9 @@ def run(
 
     Example: `fairsynth experiment table1 --setting a --seeds 5 --out runs/table1`
     """
+    from fairsynth.experiments.evidence.counting import Sizes
     from fairsynth.experiments.evidence.grid import run_grid
     from fairsynth.experiments.evidence.publish import publish
-    from fairsynth.experiments.evidence.trial import Sizes
 
     size = _size(real, synthetic, quick=quick)
     folder = out or Path("runs") / table.value

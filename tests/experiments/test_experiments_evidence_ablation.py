@@ -474,9 +474,9 @@ def test_quota_feedback_adds_what_its_plan_says_and_never_above_a_site_s_budget(
 def test_table_2_has_a_row_for_each_lambda_and_lambda_1_2_is_the_ablation_s_steered_one(bench, ran, added):
     table = Table2(bench=bench, setting="toy", sizes=Sizes(real=166, synthetic=SYNTHETIC), number=1)
     cell = table.run()
-    assert cell.axes.approaches == ("real_only", "lambda_0", "lambda_1.2")
+    assert cell.axes.approaches == ("real_only", "lambda=0", "lambda=1.2")
     mine = ran[1].axes.approaches
-    for here, there in (("lambda_0", "steered_zero"), ("lambda_1.2", "steered_lambda"), ("real_only", "real_only")):
+    for here, there in (("lambda=0", "steered_zero"), ("lambda=1.2", "steered_lambda"), ("real_only", "real_only")):
         place = cell.axes.approaches.index(here)
         assert np.array_equal(cell.held_out[place], ran[1].held_out[mine.index(there)])
     assert LAMBDAS == (0.0, 0.5, 1.0, 1.2, 1.5, 3.0)

@@ -14,10 +14,10 @@ from fairsynth.experiments.evidence.targets import F1_TOLERANCE
 AT = {"predictor": "transformer", "threshold": "half"}
 LAMBDAS = {
     "real_only": Approach(lift=-0.9),
-    "lambda_0": Approach(lift=-0.8),
-    "lambda_1": Approach(lift=-0.3),
-    "lambda_2": Approach(lift=0.6),
-    "lambda_3": Approach(lift=1.2, skill=-0.3),  # worst TPR as high, at the price of F1
+    "lambda=0": Approach(lift=-0.8),
+    "lambda=1": Approach(lift=-0.3),
+    "lambda=2": Approach(lift=0.6),
+    "lambda=3": Approach(lift=1.2, skill=-0.3),  # worst TPR as high, at the price of F1
 }
 
 
@@ -66,7 +66,7 @@ def test_without_real_data_alone_nothing_is_recommended():
 
 
 def test_the_smaller_of_two_equal_lambdas_is_recommended():
-    cells = trials({"real_only": Approach(), "lambda_2": Approach(), "lambda_5": Approach()}, seeds=2)
+    cells = trials({"real_only": Approach(), "lambda=2": Approach(), "lambda=5": Approach()}, seeds=2)
     for cell in cells:
         cell.held_out[2] = cell.held_out[1]
     assert frontier(summarise(cells), **AT).recommended == 2
@@ -74,7 +74,7 @@ def test_the_smaller_of_two_equal_lambdas_is_recommended():
 
 def test_the_lowest_group_auroc_can_be_what_lambda_is_chosen_by(several):
     found = frontier(several, **AT, metric="lowest_group_auroc")
-    there = several.value("lowest_group_auroc", approach="lambda_1", predictor="transformer", threshold="none")
+    there = several.value("lowest_group_auroc", approach="lambda=1", predictor="transformer", threshold="none")
     assert found.points[1].fairness == there
 
 

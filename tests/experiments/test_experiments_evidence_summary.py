@@ -526,7 +526,14 @@ def test_the_groups_rows_count_the_held_out_patients(summary):
 
 @pytest.mark.parametrize(
     ("name", "weight"),
-    [("lambda_1.2", 1.2), ("fairsynth_lambda_0", 0.0), ("fairsynth", None), ("lambda_high", None), ("lambda_2x", None)],
+    [
+        ("lambda=1.2", 1.2),
+        ("lambda_1.2", 1.2),
+        ("fairsynth_lambda_0", 0.0),
+        ("fairsynth", None),
+        ("steered_lambda", None),
+        ("lambda=2x", None),
+    ],
 )
 def test_a_lambda_is_read_from_a_name_that_ends_in_one(name, weight):
     assert fairness_weight(name) == weight

@@ -32,9 +32,9 @@ from fairsynth.fairness.paired import CeilingShare, Paired
 AT = {"predictor": "transformer", "threshold": "half"}
 LAMBDAS = {
     "real_only": Approach(lift=-0.9),
-    "lambda_0": Approach(lift=-0.8),
-    "lambda_0.5": Approach(lift=-0.3),
-    "lambda_10": Approach(lift=1.5, overlook=1.5),
+    "lambda=0": Approach(lift=-0.8),
+    "lambda=0.5": Approach(lift=-0.3),
+    "lambda=10": Approach(lift=1.5, overlook=1.5),
 }
 
 

@@ -38,11 +38,25 @@ TITLES = {
     LOCAL: "+ FairSynth, each site alone",
     POOLED: "+ FairSynth, pooled",
     "permuted_groups": "+ FairSynth, groups permuted",
+    "fixed_cut": "FairSynth, every group cut alike",
+    "same_cut": "FairSynth, groups' cuts not planned",
+    "logistic_teacher": "FairSynth, teacher without transformers",
+    "local_teacher": "FairSynth, each site's own teacher",
+    "more_candidates": "FairSynth, four times the candidates",
+    "equal_cells": "FairSynth, equal-cells plan",
+    "steered_lambda": "FairSynth, generator steered by L_F",
+    "steered_zero": "FairSynth, as many rounds unsteered",
+    "prefix": "synthetic by prefix, no teacher",
+    "prefix_ranked": "by prefix, ranked by the teacher",
+    "newton_ranked": "by prefix, ranked by their effect",
+    "quota_feedback": "by prefix, quotas from validation counts",
+    "gradient_frozen": "by prefix, generator steered by L_DF",
+    "training_effect": "by prefix, steered by their effect on L_DF",
     "fresh_same_size": "+ fresh real, no plan",
     ORACLE: "+ fresh real, FairSynth's plan (oracle)",
 }
 
-_WEIGHT = re.compile(r"(?:.*_)?lambda_(\d+(?:\.\d+)?)")
+_WEIGHT = re.compile(r"(?:.*_)?lambda[_=](\d+(?:\.\d+)?)")
 
 
 def title(approach: str) -> str:
@@ -52,7 +66,7 @@ def title(approach: str) -> str:
 
 
 def fairness_weight(approach: str) -> float | None:
-    """The lambda of `lambda_1.2` or `fairsynth_lambda_1.2`; None of any other name."""
+    """The lambda of `lambda=1.2` or `fairsynth_lambda_1.2`; None of any other name."""
     found = _WEIGHT.fullmatch(approach)
     return None if found is None else float(found[1])
 

@@ -1,6 +1,6 @@
 """What lambda does (the paper's Table 2): FairSynth's generator, steered by its objective more or less.
 
-In:  a bench, sizes and a seed's number.   Out: a `Cell`; approaches: "real_only", "lambda_0", "lambda_0.5" and so on.
+In:  a bench, sizes and a seed's number.   Out: a `Cell`; approaches: "real_only", "lambda=0", "lambda=0.5" and so on.
 Never: two generators that differ in more than lambda: they start alike and are trained on for as many rounds.
 """
 
@@ -51,7 +51,7 @@ class Table2:
         """Whom each lambda adds for `predictor`."""
         return {
             "real_only": lambda: additions.nobody(self.bench),
-            **{f"lambda_{weight:g}": partial(self.at, weight, predictor) for weight in LAMBDAS},
+            **{f"lambda={weight:g}": partial(self.at, weight, predictor) for weight in LAMBDAS},
         }
 
     @cached_property
@@ -64,7 +64,7 @@ class Table2:
         if weight not in self._benches:
             found = go_on(self.bench, weight=weight)
             self._benches[weight] = found.bench
-            self.facts[f"nll/lambda_{weight:g}"] = [round(each, 4) for each in found.nll]
+            self.facts[f"nll/lambda={weight:g}"] = [round(each, 4) for each in found.nll]
         chosen = chooser(self._benches[weight], predictor=predictor, quotas=self.quotas).run()
-        self.facts[f"selected/lambda_{weight:g}/{predictor}"] = chosen.kept.guidance.selected.round(4).tolist()
+        self.facts[f"selected/lambda={weight:g}/{predictor}"] = chosen.kept.guidance.selected.round(4).tolist()
         return chosen.added
