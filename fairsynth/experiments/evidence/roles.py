@@ -42,6 +42,7 @@ TITLES = {
     "same_cut": "FairSynth, groups' cuts not planned",
     "logistic_teacher": "FairSynth, teacher without transformers",
     "local_teacher": "FairSynth, each site's own teacher",
+    "not_at_home": "FairSynth, the common generator as it is",
     "more_candidates": "FairSynth, four times the candidates",
     "equal_cells": "FairSynth, equal-cells plan",
     "steered_lambda": "FairSynth, generator steered by L_F",
