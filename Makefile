@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo study test lint format bench bench-gpu soak fuzz coverage clean install
+.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz coverage clean install
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 
 bench-gpu: $(VENV)/dev.stamp    ## the 207 M-parameter generator on a GPU; says so where there is none
 	$(BIN)/python -m benchmarks.gpu
+
+experiments-small: $(VENV)/dev.stamp  ## do the headline results point the same way on little data?
+	$(BIN)/python -m benchmarks.evidence_small
 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -71,7 +71,7 @@ def teach(
         for strength in settings.strengths
     }
     losses = {
-        strength: sum(_log_loss(fitted, records, vocabulary=vocabulary) for records in validation.values())
+        strength: sum(_log_loss(fitted, validation[site], vocabulary=vocabulary) for site in sorted(validation))
         for strength, fitted in found.items()
     }
     best = min(losses, key=lambda strength: (losses[strength], strength))

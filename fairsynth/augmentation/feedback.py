@@ -76,16 +76,20 @@ class Policy:
     budget_share: float = 1.0
 
 
-def quotas(members: IntArray, *, policy: Policy, budget: int) -> IntArray:
-    """(S, G, 2) synthetic patients by site and cell; at most `budget` a site, nobody of a group that a site lacks.
+def quotas(members: IntArray, *, policy: Policy, budget: int | IntArray) -> IntArray:
+    """(S, G, 2) synthetic patients by site and cell; nobody of a group that a site lacks.
+
+    `budget` is the most that a site adds: one number for all, or (S,) each site's own.
 
     `members` (S, G, 2) are the sites' real training patients. Raises ConfigError when the policy or the budget does
     not fit (see `weighted_rates`).
     """
-    spend = int(np.floor(budget * policy.budget_share))
+    spend = np.floor(np.broadcast_to(budget, len(members)) * policy.budget_share).astype(np.int64)
     found = np.zeros_like(members)
     for site in np.flatnonzero(members.sum(axis=(1, 2)) > 0):
-        found[site] = weighted_rates(members[site], budget=spend, weights=policy.weights, most=policy.positive_share)
+        found[site] = weighted_rates(
+            members[site], budget=int(spend[site]), weights=policy.weights, most=policy.positive_share
+        )
     return found
 
 

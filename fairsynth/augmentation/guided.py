@@ -4,11 +4,11 @@ In:  candidates of each group, a teacher's scores of them, quotas (G, 2).   Out:
 Never: the label that the generator drew with a candidate; a real patient; a predictor (the caller brings scores).
 
 A generator that is trained by likelihood learns what patients look like long before it learns the little that sets
-those with the outcome apart: of 50 nats of a visit, the label explains a tenth of one. Asked for patients of a small
-group with the outcome, it gives the group's few with their accidents. A discriminative model, trained by all sites
-together and strongly regularised, knows that little much better (Ng and Jordan 2002 say when). So the generator is
-asked for patients of a group, and a *teacher* for who of them has the outcome. Teaching with generated patients whose
-labels a better model gave is model compression (Bucila et al. 2006); here it is what carries the sites' common
+those with the outcome apart: of 50 nats of a visit, the label explains some hundredths of one. Asked for patients of
+a small group with the outcome, it gives the group's few with their accidents. A discriminative model, trained by all
+sites together and strongly regularised, knows that little much better (Ng and Jordan 2002 say when). So the generator
+is asked for patients of a group, and a *teacher* for who of them has the outcome. Teaching with generated patients
+whose labels a better model gave is model compression (Bucila et al. 2006); here it is what carries the sites' common
 knowledge to each site's own model.
 
 A group's candidates are ordered by the teacher's log-odds. With `selected` = 0.4, those above the group's 60th

@@ -125,7 +125,7 @@ def iterate(
     *,
     real_only: ValidationCounts,
     members: IntArray,
-    budget: int,
+    budget: int | IntArray,
     criterion: Criterion,
     search: Search,
 ) -> Chosen:
@@ -134,7 +134,8 @@ def iterate(
     The first is `equal_rates` with the whole budget of each site. From the best plan so far (from the latest, until one
     is accepted) one move at a time is proposed: other odds between the groups, another share of positives, fewer
     patients. A move that gains is made again; after one that does not, the next is made. A plan that was tried before
-    is not tried again. `members` (S, G, 2) are the sites' real training patients, `budget` is that of one site.
+    is not tried again. `members` (S, G, 2) are the sites' real training patients, `budget` is that of one site
+    or (S,) each site's own.
     """
     walk = _Walk(try_plan, real_only=real_only, members=members, budget=budget, criterion=criterion, search=search)
     while walk.misses < search.patience and len(walk.history) < search.maximum_trials:
@@ -149,7 +150,7 @@ class _Walk:
     try_plan: Callable[[Plan], ValidationCounts]
     real_only: ValidationCounts = field(kw_only=True)
     members: IntArray = field(kw_only=True)
-    budget: int = field(kw_only=True)
+    budget: int | IntArray = field(kw_only=True)
     criterion: Criterion = field(kw_only=True)
     search: Search = field(kw_only=True)
     best: Trial | None = None

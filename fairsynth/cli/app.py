@@ -14,6 +14,7 @@ from fairsynth.cli import (
     audit,
     check,
     demo,
+    experiment,
     extract,
     generate,
     init_site,
@@ -37,7 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (demo, study, init_site, check, vocabulary, simulate, extract, train, generate, audit, report):
+VERBS = (demo, study, init_site, check, vocabulary, simulate, extract, train, generate, audit, report, experiment)
+for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
 
 

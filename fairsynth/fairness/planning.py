@@ -11,7 +11,7 @@ cut, as far as its counts are sure of it; kept if disparate impact comes nearer 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,10 @@ class Trial:
         return float(np.nan_to_num(metrics.f1(metrics.pooled(self.validation))))
 
     def worst_tpr(self, minimum_positives: int) -> float:
-        """Of validation patients; of all together where no group has enough positives."""
+        """Of validation patients; of all together where no group has enough positives, 0 where nobody is one."""
         worst = float(metrics.worst_tpr(self.validation, minimum_positives=minimum_positives).value)
-        return worst if np.isfinite(worst) else float(metrics.true_positive_rate(metrics.pooled(self.validation)))
+        pooled = float(np.nan_to_num(metrics.true_positive_rate(metrics.pooled(self.validation))))
+        return worst if np.isfinite(worst) else pooled
 
     def distance(self, reference: npt.NDArray[np.bool_]) -> float:
         """|log DI| of the patients seen against those of the groups `reference` (G,); infinite where undefined."""
@@ -73,8 +74,7 @@ class Rule:
         """Try shares with `attempt` until nothing more is gained."""
         tried = [attempt(np.full(len(self.reference), share)) for share in self.shares]
         best_f1 = max(trial.f1 for trial in tried)
-        near = [trial for trial in tried if trial.f1 >= best_f1 - F1_TOLERANCE]
-        kept = max(near, key=lambda trial: trial.worst_tpr(self.minimum_positives))
+        kept = self.operating_point(tried)
         if self.by_group:
             moved = attempt(moved_shares(kept))
             tried.append(moved)
@@ -82,6 +82,12 @@ class Rule:
             if nearer and moved.f1 >= best_f1 - F1_TOLERANCE:
                 kept = moved
         return Choice(kept=kept, tried=tuple(tried))
+
+    def operating_point(self, tried: Sequence[Trial]) -> Trial:
+        """Of the trials whose F1 is near the best, the one with the highest worst TPR; the first of equals."""
+        best_f1 = max(trial.f1 for trial in tried)
+        near = [trial for trial in tried if trial.f1 >= best_f1 - F1_TOLERANCE]
+        return max(near, key=lambda trial: trial.worst_tpr(self.minimum_positives))
 
 
 def moved_shares(trial: Trial) -> FloatArray:

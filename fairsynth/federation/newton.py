@@ -23,7 +23,7 @@ from fairsynth.schemas import FloatArray, IntArray
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003)  # inverse, as scikit-learn's C: what validation patients choose from
 STEPS = 50  # at most
-TOLERANCE = 1e-10  # of the Newton decrement, half its square being the loss that is still to be gained
+TOLERANCE = 1e-10  # nats: twice the loss that a step can still gain, at which one more is the last
 HALVINGS = 30
 
 
@@ -65,7 +65,9 @@ def minimise(total: Total, *, start: FloatArray, inverse_strength: float) -> Opt
     for _ in range(STEPS):
         now = penalised(sums, weights, inverse_strength=inverse_strength)
         step = linalg.solve(now.hessian, now.gradient, assume_a="pos")
-        if float(now.gradient @ step) < TOLERANCE:
+        if float(now.gradient @ step) < TOLERANCE * inverse_strength:
+            weights = weights - step  # errors square: where one more is 1e-5, none is left after it
+            sums = total(weights)
             break
         weights, sums = _shortened(total, weights, step=step, now=now, inverse_strength=inverse_strength)
     return Optimum(weights=weights, sums=sums)

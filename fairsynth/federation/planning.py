@@ -86,10 +86,5 @@ def _told(trial: Trial, minimum_positives: int) -> dict[str, object]:
         "validation": trial.validation.tolist(),
         "seen": trial.seen.tolist(),
         "f1": trial.f1,
-        "worst_tpr": _number(trial.worst_tpr(minimum_positives)),
+        "worst_tpr": trial.worst_tpr(minimum_positives),
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return value if np.isfinite(value) else None

@@ -14,7 +14,11 @@ APPROACHES = {
     "oversampled": "Real + oversampling",
     "fairsynth": "Real + FairSynth",
 }
-PREDICTORS = {"transformer": "Transformer", "logistic_regression": "Logistic regression"}
+PREDICTORS = {
+    "transformer": "Transformer",
+    "gradient_boosting": "Gradient boosting",
+    "logistic_regression": "Logistic regression",
+}
 THRESHOLDS = {"half": "score of at least 0.5", "tuned": "tuned on validation patients"}
 TASKS = {
     "in_hospital_mortality": "death in hospital during the last visit",

@@ -55,6 +55,14 @@ def test_quotas_are_within_the_budget_of_each_site_and_never_negative(cells, pol
 
 
 @few
+@given(members, policies, budgets, budgets)
+def test_each_site_may_have_a_budget_of_its_own(cells, policy, one, other):
+    both = quotas(cells, policy=policy, budget=np.array([one, other]))
+    for site, budget in enumerate((one, other)):
+        assert np.array_equal(both[site], quotas(cells, policy=policy, budget=budget)[site])
+
+
+@few
 @given(members, policies, budgets)
 def test_a_group_that_a_site_lacks_gets_nobody_there(cells, policy, budget):
     found = quotas(cells, policy=policy, budget=budget)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairsynth.fairness.planning import Rule, Trial, moved_shares
+from fairsynth.fairness.planning import MOVED, Rule, Trial, moved_shares
 
 REFERENCE = np.array([True, False])
 
@@ -86,6 +88,19 @@ def test_a_group_that_is_selected_less_gets_a_larger_share_and_the_other_a_small
 
 def test_groups_that_differ_by_no_more_than_chance_are_not_moved():
     assert moved_shares(trial([0.3] * 2, chosen=(100, 103))) == pytest.approx([0.3, 0.3], abs=1e-9)
+    assert moved_shares(trial([0.3, 0.5], chosen=(100, 100))) == pytest.approx([0.3, 0.5], abs=1e-9)
+
+
+def test_a_group_of_few_patients_moves_less_than_its_own_counts_say():
+    few = replace(trial([0.4] * 2), seen=np.array([[300, 300, 200, 200], [1, 1, 2, 2]]))
+    everyone, own = 602 / 1006, 2 / 6
+    odds = 0.4 / 0.6 * everyone / (1 - everyone) / (own / (1 - own))  # by the group's raw rate
+    assert 0.4 < moved_shares(few)[1] < odds / (1 + odds) - 0.01
+
+
+def test_shares_stop_at_their_bounds_however_far_groups_are_apart():
+    apart = replace(trial([0.05, 0.95]), seen=np.array([[4000, 4000, 0, 0], [0, 0, 4000, 4000]]))
+    assert moved_shares(apart).tolist() == list(MOVED)
 
 
 def test_shares_move_by_the_difference_of_log_odds_where_counts_are_sure():
@@ -111,6 +126,29 @@ def test_without_a_group_of_enough_positives_the_worst_tpr_is_that_of_everybody(
     assert trial([0.3] * 2, tpr=(0.2, 0.6)).worst_tpr(5) == pytest.approx(0.2)
 
 
-def test_distance_is_infinite_where_nobody_of_the_others_is_selected():
+def test_distance_is_infinite_where_nobody_of_one_side_is_selected():
     assert trial([0.3] * 2, chosen=(100, 0)).distance(REFERENCE) == float("inf")
-    assert trial([0.3] * 2, chosen=(100, 100)).distance(REFERENCE) == 0
+    assert trial([0.3] * 2, chosen=(0, 100)).distance(REFERENCE) == float("inf")
+    assert trial([0.3] * 2, chosen=(100, 100)).distance(REFERENCE) == pytest.approx(0)
+
+
+def test_no_positive_at_all_is_an_f1_and_a_worst_tpr_of_0_and_a_group_with_too_few_is_left_out():
+    nobody = replace(trial([0.4] * 2), validation=np.zeros((2, 4), dtype=np.int64))
+    assert nobody.f1 == 0
+    assert nobody.worst_tpr(3) == 0
+    few = replace(nobody, validation=np.array([[8, 1, 2, 9], [0, 1, 2, 9]]))
+    assert few.worst_tpr(3) == pytest.approx(0.8)
+    assert few.worst_tpr(2) == 0
+    assert few.worst_tpr(30) == pytest.approx(8 / 12)
+
+
+def test_the_operating_point_is_what_is_kept_before_groups_get_cuts_of_their_own():
+    unequal, nearer = trial([0.3] * 2, chosen=(200, 80)), trial([0.25, 0.4], chosen=(150, 120))
+    choice, _ = choose({0.3: unequal, "moved": nearer})
+    assert choice.kept is nearer
+    assert rule().operating_point(choice.tried[:1]) is unequal
+
+
+def test_the_first_of_equal_shares_is_kept():
+    first, second = trial([0.2] * 2), trial([0.3] * 2)
+    assert rule().operating_point([first, second]) is first

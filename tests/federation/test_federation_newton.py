@@ -59,6 +59,13 @@ def test_the_optimum_is_scikit_learns_on_the_pooled_patients(inverse_strength):
     assert found.sums.loss == pytest.approx(log_loss(ROWS, LABEL, found.weights), rel=1e-12)
 
 
+@pytest.mark.parametrize("inverse_strength", [100.0, 1.0, 0.003])
+def test_the_last_step_leaves_no_slope_whatever_the_strength(inverse_strength):
+    found = minimise(total, start=np.zeros(7), inverse_strength=inverse_strength)
+    slope = inverse_strength * total(found.weights).gradient + np.append(found.weights[:-1], 0)
+    np.testing.assert_allclose(slope, 0, atol=inverse_strength * 1e-8)
+
+
 def test_the_optimum_does_not_depend_on_the_start_even_far_away():
     near = minimise(total, start=np.zeros(7), inverse_strength=0.1).weights
     far = minimise(total, start=np.full(7, 6.0), inverse_strength=0.1).weights  # where whole steps overshoot

@@ -128,7 +128,9 @@ def oracle(bench: Bench, quotas: Mapping[SiteId, IntArray]) -> Fresh:
             place += len(others)
             elsewhere += len(others)
             taken[site].append(others)
-            again = Records.concatenate([*taken[site][-2:], _cell(bench, site, cell)])
+            again = Records.concatenate(taken[site][-2:])
+            if not len(again):  # others came first: theirs once more
+                again = Records.concatenate([_cell(bench, each, cell) for each in quotas])
             missing = number - len(others)
             if missing and len(again):
                 taken[site].append(again.take(np.resize(np.arange(len(again)), missing)))

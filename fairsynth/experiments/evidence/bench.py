@@ -6,6 +6,7 @@ Never: held-out patients in anything that is made here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,7 +18,7 @@ from fairsynth.audit.teacher import Teacher, TeacherSettings, teach
 from fairsynth.augmentation.plan import members_of
 from fairsynth.config import StudyPlan
 from fairsynth.experiments.evidence.drawing import Draw
-from fairsynth.experiments.evidence.training import generator
+from fairsynth.experiments.evidence.training import HOME_ROUNDS, Trained, generator, settled
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import numpy_stream, stream
 from fairsynth.synthesis.synthesise import synthesise_groups
@@ -43,6 +44,8 @@ class Bench:
     plan: StudyPlan
     seed: int
     teacher_settings: TeacherSettings = field(default_factory=TeacherSettings)
+    home_rounds: int = HOME_ROUNDS  # of the common generator at each site, alone
+    _generators: dict[str, Trained] = field(default_factory=dict)
     _weights: dict[Scope, dict[SiteId, Arrays]] = field(default_factory=dict)
     _teachers: dict[Scope, dict[SiteId, Teacher]] = field(default_factory=dict)
     _candidates: dict[tuple[SiteId, Scope, bytes], Candidates] = field(default_factory=dict)
@@ -72,6 +75,17 @@ class Bench:
         if scope not in self._weights:
             self._weights[scope] = self._trained(scope)
         return self._weights[scope]
+
+    def generator(self) -> Trained:
+        """The federated generator, with what going on from it needs."""
+        if "federated" not in self._generators:
+            seed = stream(self.seed, "generator")
+            self._generators["federated"] = generator(self.draw.cohorts, plan=self.plan, seed=seed)
+        return self._generators["federated"]
+
+    def with_weights(self, weights: Mapping[SiteId, Arrays]) -> Bench:
+        """The same bench and teachers, with these weights as the federated generator of each site."""
+        return replace(self, _generators={}, _weights={"federated": dict(weights)}, _candidates={})
 
     def teachers(self, scope: Scope = "federated") -> dict[SiteId, Teacher]:
         """Each site's teacher: one for all, unless it is local."""
@@ -109,10 +123,18 @@ class Bench:
             return {site: one.at(site) for site, one in alone.items()}
         if scope == "pooled":
             everyone = SiteId("all")
-            together = generator({everyone: self.draw.pooled()}, plan=plan, seed=seed).at(everyone)
-            return dict.fromkeys(cohorts, together)
-        trained = generator(cohorts, plan=plan, seed=seed)
-        return {site: trained.at(site) for site in cohorts}
+            together = generator({everyone: self.draw.pooled()}, plan=plan, seed=seed)
+            return self.at_home(replace(together, rates=dict.fromkeys(cohorts, together.rates[everyone])))
+        return self.at_home(self.generator())
+
+    def at_home(self, common: Trained) -> dict[SiteId, Arrays]:
+        """What each site makes of a common generator."""
+        return {
+            site: settled(
+                common, {site: one}, plan=self.plan, seed=stream(self.seed, "home", site), rounds=self.home_rounds
+            ).at(site)
+            for site, one in self.draw.cohorts.items()
+        }
 
     def _taught(self, scope: Scope) -> dict[SiteId, Teacher]:
         cohorts = self.draw.cohorts

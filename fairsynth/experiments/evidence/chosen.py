@@ -8,12 +8,13 @@ What is tried and kept is the rule of `fairness.planning`; the guidance that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fairsynth.audit.fitting import Predictor
+from fairsynth.audit.predictors import load_predictor
 from fairsynth.augmentation.guided import CANDIDATES, Guidance, guided
 from fairsynth.augmentation.plan import equal_rates
 from fairsynth.experiments.evidence.bench import Bench, Candidates, Scope
@@ -50,15 +51,23 @@ class Chooser:
 
     def run(self) -> Chosen:
         """Plan until nothing more is gained."""
-        rule = Rule(
+        choice = self.rule.choose(self.try_plan)
+        added = self.choose(Guidance(selected=choice.kept.selected))
+        return Chosen(added=added, kept=choice.kept, tried=choice.tried)
+
+    @property
+    def rule(self) -> Rule:
+        """How its trials are compared."""
+        return Rule(
             reference=reference_mask(self.bench.plan),
             minimum_positives=self.bench.plan.audit.minimum_positives,
             shares=self.selected,
             by_group=self.cuts_by_group,
         )
-        choice = rule.choose(self.try_plan)
-        added = self.choose(Guidance(selected=choice.kept.selected))
-        return Chosen(added=added, kept=choice.kept, tried=choice.tried)
+
+    def operating_point(self, tried: Sequence[Trial]) -> Trial:
+        """Of trials with one share for all groups, the one that the rule keeps."""
+        return self.rule.operating_point(tried)
 
     def choose(self, guidance: Guidance) -> dict[SiteId, Records]:
         """What each site adds by `guidance`."""
@@ -90,18 +99,35 @@ class Chooser:
         return Trial(selected=selected, validation=np.sum(validation, axis=0), seen=np.sum(seen, axis=0))
 
 
+def chooser(
+    bench: Bench,
+    *,
+    predictor: str,
+    quotas: Mapping[SiteId, IntArray],
+    scope: Scope = "federated",
+    each: int = CANDIDATES,
+) -> Chooser:
+    """The loop for the predictor of that name, with the bench's seed for it and `each` candidates for a patient."""
+    return Chooser(
+        bench=bench,
+        predictor=load_predictor(predictor),
+        quotas=quotas,
+        candidates=candidates_for(bench, quotas, scope=scope, each=each),
+        seed=stream(bench.seed, "fairsynth", predictor),
+    )
+
+
 def plan_quotas(bench: Bench, *, synthetic: int) -> dict[SiteId, IntArray]:
     """(G, 2) of each site: `equal_rates` of its own real patients."""
     return {site: equal_rates(bench.members(site), budget=budget) for site, budget in bench.budgets(synthetic).items()}
 
 
 def candidates_for(
-    bench: Bench, quotas: Mapping[SiteId, IntArray], *, scope: Scope = "federated"
+    bench: Bench, quotas: Mapping[SiteId, IntArray], *, scope: Scope = "federated", each: int = CANDIDATES
 ) -> dict[SiteId, Candidates]:
-    """Enough candidates for the quotas of each site."""
+    """`each` candidates for every patient of the quotas of each site."""
     return {
-        site: bench.candidates(site, number=CANDIDATES * cells.sum(axis=1), scope=scope)
-        for site, cells in quotas.items()
+        site: bench.candidates(site, number=each * cells.sum(axis=1), scope=scope) for site, cells in quotas.items()
     }
 
 

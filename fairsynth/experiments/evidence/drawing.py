@@ -58,13 +58,19 @@ class Draw:
 
 
 def draw(pool: Pool, *, real: int, seed: int) -> Draw:
-    """`real` training patients of all sites together. Raises ConfigError when the pool has too few patients."""
+    """`real` training patients of all sites together, up to the rounding of each site's share.
+
+    Raises ConfigError when the pool has too few patients, or no code that enough of the training patients carry.
+    """
     everyone = sum(len(records) for records in pool.sites.values())
     roles = {
         site: _roles(records, train=round(real * len(records) / everyone), seed=seeds.stream(seed, "draw", site))
         for site, records in pool.sites.items()
     }
     codes = sorted({code for parts in roles.values() for code in _common(parts["train"], pool)})
+    if not codes:
+        least = pool.study.vocabulary.minimum_patients
+        raise ConfigError.of("no common code", where=f"{real} training patients", expected=f"{least} patients with one")
     vocabulary = replace(pool.vocabulary, codes=tuple(pool.vocabulary.codes[code] for code in codes))
     kept = {
         site: {name: narrowed(part, pool.vocabulary, codes=np.array(codes)) for name, part in parts.items()}

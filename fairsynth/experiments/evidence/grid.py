@@ -1,5 +1,7 @@
 """The trials of a table, on all cores, each of them once: `out/cells/<setting>/r<real>-s<synthetic>/seed-<k>/cell`.
 
+The ablation and Table 2 try other approaches, and have `<setting>/ablation` and `<setting>/table2` to themselves.
+
 In:  a table's name, a setting, seeds.   Out: folders of finished trials.
 Never: a trial that is there already; two processes on one trial; a half-written trial.
 """
@@ -14,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from fairsynth.errors import ConfigError
+from fairsynth.experiments.evidence.ablation import Ablation
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import KIND
+from fairsynth.experiments.evidence.counting import Sizes
 from fairsynth.experiments.evidence.drawing import draw
 from fairsynth.experiments.evidence.pool import read_pool
-from fairsynth.experiments.evidence.trial import Sizes, Trial
+from fairsynth.experiments.evidence.table2 import Table2
+from fairsynth.experiments.evidence.trial import Trial
 from fairsynth.seeds import stream
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -33,7 +38,13 @@ TABLE1 = (
     Sizes(real=2500, synthetic=2000),
     Sizes(real=5000, synthetic=5000),
 )
-ROWS: Mapping[str, Sequence[Sizes]] = {"table1": TABLE1, "ceiling": (MAIN,)}
+ROWS: Mapping[str, Sequence[Sizes]] = {
+    "table1": TABLE1,
+    "ceiling": (MAIN,),
+    "ablation": (MAIN,),
+    "table2": (MAIN,),
+}
+OTHER_APPROACHES: Mapping[str, type[Ablation | Table2]] = {"ablation": Ablation, "table2": Table2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +59,14 @@ class Work:
     real: int
     synthetic: tuple[int, ...]
     out: Path
+    table: str = "table1"
 
     def folder(self, synthetic: int) -> Path:
-        """Of one trial."""
-        return self.out / "cells" / self.setting / f"r{self.real}-s{synthetic}" / f"seed-{self.seed}"
+        """Of one trial; tables of the same approaches share it."""
+        own = self.out / "cells" / self.setting
+        if self.table in OTHER_APPROACHES:
+            own /= self.table
+        return own / f"r{self.real}-s{synthetic}" / f"seed-{self.seed}"
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -68,11 +83,17 @@ class Work:
         done = []
         for synthetic in self.missing:
             sizes = Sizes(real=self.real, synthetic=synthetic)
-            wide = synthetic == MAIN.synthetic
-            cell = Trial(bench=bench, setting=self.setting, sizes=sizes, number=self.seed, wide=wide).run()
-            cell.save(self.folder(synthetic))
+            self.trial(bench, sizes).run().save(self.folder(synthetic))
             done.append(self.folder(synthetic))
         return done
+
+    def trial(self, bench: Bench, sizes: Sizes) -> Trial | Ablation | Table2:
+        """What the table tries."""
+        if self.table in OTHER_APPROACHES:
+            kind = OTHER_APPROACHES[self.table]
+            return kind(bench=bench, setting=self.setting, sizes=sizes, number=self.seed)
+        wide = sizes.synthetic == MAIN.synthetic
+        return Trial(bench=bench, setting=self.setting, sizes=sizes, number=self.seed, wide=wide)
 
 
 def run_grid(
@@ -97,7 +118,7 @@ def run_grid(
         raise ConfigError.of("unknown table", where=table, expected=f"one of: {', '.join(ROWS)}")
     named = dict(data or {})
     read_pool(study, work=work, data=named, on_event=on_event)  # once, before there are several processes
-    tasks = list(_tasks(rows or ROWS[table], setting, study, seeds=seeds, out=out, pool=work, data=named))
+    tasks = list(_tasks(table, rows or ROWS[table], setting, study, seeds=seeds, out=out, pool=work, data=named))
     trials = sum(len(task.synthetic) for task in tasks)
     finished = trials - sum(len(task.missing) for task in tasks)
     on_event({"event": "trials", "done": finished, "of": trials})
@@ -115,6 +136,7 @@ def run_grid(
 
 
 def _tasks(
+    table: str,
     rows: Sequence[Sizes],
     setting: str,
     study: Path,
@@ -136,4 +158,5 @@ def _tasks(
                 real=real,
                 synthetic=tuple(row.synthetic for row in rows if row.real == real),
                 out=out,
+                table=table,
             )

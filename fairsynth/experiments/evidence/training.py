@@ -12,7 +12,7 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fairsynth.config import StudyPlan
@@ -22,6 +22,7 @@ from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool
 from fairsynth.federation.plans import learning_rate, reference_mask
 from fairsynth.generator.base_rates import at_home, base_rates, to_share
+from fairsynth.generator.downstream import Feedback
 from fairsynth.generator.model import build, initial_weights, weights_of
 from fairsynth.generator.priming import Shown, exclusive, home_rates, prime
 from fairsynth.generator.train import Moments, Study, Totals, measure, train
@@ -30,6 +31,7 @@ from fairsynth.seeds import stream
 from fairsynth.visits.cohort import Cohort
 
 Cohorts = Mapping[SiteId, Cohort]
+Signal = Callable[[Mapping[SiteId, Arrays], Study], FloatArray | Feedback]  # sites' weights -> what steers the round
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,14 +67,70 @@ def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
         )
         for site, one in cohorts.items()
     }
-    return _rounds(cohorts, plan=plan, seed=seed, shared=weights_of(model), rates=rates, moments=None, fair=False)
+    return _rounds(cohorts, plan=plan, seed=seed, shared=weights_of(model), rates=rates, moments=None)
 
 
-def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
-    """Go on for the plan's rounds under its fairness objective (Eq. 4); with lambda = 0, under the likelihood alone."""
+HOME_ROUNDS, HOME_RATE = 8, 3e-4  # passes of a site alone at the end, and their learning rate
+
+
+def settled(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, rounds: int = HOME_ROUNDS) -> Trained:
+    """What a site makes of the common generator at home, alone; `cohorts` holds that site only.
+
+    A generator of an adults' and of a children's hospital gives each a little of the other. Some passes over the site's
+    own patients take that back, and keep most of what the other taught.
+    """
+    if not rounds:
+        return before
+    training = plan.training.model_copy(update={"rounds": rounds, "learning_rate": HOME_RATE})
+    site = next(iter(cohorts))
     return _rounds(
-        cohorts, plan=plan, seed=seed, shared=before.shared, rates=before.rates, moments=before.moments, fair=True
+        cohorts,
+        plan=plan.model_copy(update={"training": training}),
+        seed=stream(seed, "home"),
+        shared=before.shared,
+        rates={site: before.rates[site]},
+        moments=before.moments,
+        last=True,
     )
+
+
+def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, signal: Signal | None = None) -> Trained:
+    """Go on for the plan's rounds, each steered by `signal`: by L_F of the plan's objective (Eq. 4) unless told
+    otherwise.
+
+    With lambda = 0 nobody is asked, and the rounds are plain.
+    """
+    by = ByObjective(cohorts) if signal is None else signal
+    return _rounds(
+        cohorts,
+        plan=plan,
+        seed=seed,
+        shared=before.shared,
+        rates=before.rates,
+        moments=before.moments,
+        signal=by,
+        last=True,
+    )
+
+
+@dataclass(eq=False)
+class ByObjective:
+    """L_F at the generator's own soft counts of the sites' training patients, damped from round to round."""
+
+    cohorts: Cohorts
+    last: Steering | None = None
+
+    def __call__(self, weights: Mapping[SiteId, Arrays], study: Study, /) -> FloatArray:
+        """(G, 2) the coefficients of the pooled counts of the model that the round starts from."""
+        counts = generator_counts(weights, self.cohorts, study=study)
+        slopes = coefficients(study.plan.objective, counts, reference=reference_mask(study.plan)).values
+        self.last = steer(slopes, before=self.last)
+        return self.last.coefficients
+
+
+def generator_counts(weights: Mapping[SiteId, Arrays], cohorts: Cohorts, *, study: Study) -> FloatArray:
+    """(G, 4) the generator's soft counts of training patients, pooled; `weights` are each site's own."""
+    return pool({site: measure(weights[site], records=one.train, study=study).soft for site, one in cohorts.items()})
 
 
 def _rounds(
@@ -83,24 +141,24 @@ def _rounds(
     shared: Arrays,
     rates: Mapping[SiteId, FloatArray],
     moments: Moments | None,
-    fair: bool,
+    signal: Signal | None = None,
+    last: bool = False,
 ) -> Trained:
-    """All rounds. A steered run keeps its last round: its likelihood is not what it is after."""
+    """All rounds. The one with the best validation NLL is kept, or the `last`, where likelihood is not the aim."""
     study = _study(cohorts, plan)
     patients = {site: len(one.train) for site, one in cohorts.items()}
     history: list[float] = []
     best: tuple[float, Arrays, Moments] | None = None
-    steering: Steering | None = None
     for number in range(plan.training.rounds):
         now = replace(study, learning_rate=learning_rate(plan, round_number=number), moments=moments)
-        if fair and plan.objective.weight > 0:
-            steering = _steering(shared, cohorts, rates=rates, study=now, before=steering)
+        home = {site: at_home(shared, rates[site]) for site in cohorts}
+        by = signal(home, now) if signal is not None and plan.objective.weight > 0 else None
         trained = {
             site: train(
-                at_home(shared, rates[site]),
+                home[site],
                 records=one.train,
                 study=now,
-                coefficients=steering.coefficients if steering else None,
+                coefficients=by,
                 epochs=plan.training.local_epochs,
                 seed=stream(seed, "train", site, number),
             )
@@ -112,30 +170,16 @@ def _rounds(
             second=average({site: one.moments.second for site, one in trained.items()}, patients=patients),
         )
         history.append(_validation(shared, cohorts, rates=rates, study=study))
-        if fair or best is None or history[-1] < best[0]:
+        if last or best is None or history[-1] < best[0]:
             best = (history[-1], shared, moments)
     if best is None:
         raise ConfigError.of("no round", where="training.rounds", expected="at least one")
     return Trained(shared=best[1], rates=rates, moments=best[2], nll=tuple(history))
 
 
-def _steering(
-    shared: Arrays, cohorts: Cohorts, *, rates: Mapping[SiteId, FloatArray], study: Study, before: Steering | None
-) -> Steering:
-    """The coefficients of the pooled counts of the model that the round starts from."""
-    counts = pool(
-        {
-            site: measure(at_home(shared, rates[site]), records=one.train, study=study).soft
-            for site, one in cohorts.items()
-        }
-    )
-    slopes = coefficients(study.plan.objective, counts, reference=reference_mask(study.plan)).values
-    return steer(slopes, before=before)
-
-
 def _validation(shared: Arrays, cohorts: Cohorts, *, rates: Mapping[SiteId, FloatArray], study: Study) -> float:
     measured = [
-        measure(at_home(shared, rates[site]), records=one.validation, study=study) for site, one in cohorts.items()
+        measure(at_home(shared, rates[site]), records=cohorts[site].validation, study=study) for site in sorted(cohorts)
     ]
     return sum(one.nll for one in measured) / sum(one.cells for one in measured)
 
