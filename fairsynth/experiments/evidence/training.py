@@ -21,14 +21,15 @@ from fairsynth.fairness.coefficients import coefficients
 from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool
 from fairsynth.federation.plans import learning_rate, reference_mask
-from fairsynth.generator.base_rates import at_home, base_rates, to_share
+from fairsynth.generator.base_rates import at_home, to_share
 from fairsynth.generator.downstream import Feedback
-from fairsynth.generator.model import build, initial_weights, weights_of
-from fairsynth.generator.priming import Shown, exclusive, home_rates, prime
+from fairsynth.generator.priming import Shown, exclusive, primed_weights, rates_at_home
 from fairsynth.generator.train import Moments, Study, Totals, measure, train
 from fairsynth.schemas import Arrays, FloatArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import Cohort
+
+HOME_ROUNDS, HOME_RATE = 8, 3e-4  # passes of a site alone at the end, and their learning rate
 
 Cohorts = Mapping[SiteId, Cohort]
 Signal = Callable[[Mapping[SiteId, Arrays], Study], FloatArray | Feedback]  # sites' weights -> what steers the round
@@ -55,22 +56,11 @@ def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
     first, *others = (shown[site] for site in sorted(shown))
     together = sum(others, start=first)
     blocks = exclusive(together, vocabulary=vocabulary)
-    model = build(
-        initial_weights(vocabulary, plan.generator, seed=stream(seed, "initial-weights")),
-        vocabulary=vocabulary,
-        config=plan.generator,
+    shared = primed_weights(
+        together, vocabulary=vocabulary, config=plan.generator, seed=stream(seed, "initial-weights")
     )
-    prime(model, together, vocabulary=vocabulary)
-    rates = {
-        site: home_rates(
-            base_rates(one.train, vocabulary=vocabulary), shown[site], blocks=blocks, vocabulary=vocabulary
-        )
-        for site, one in cohorts.items()
-    }
-    return _rounds(cohorts, plan=plan, seed=seed, shared=weights_of(model), rates=rates, moments=None)
-
-
-HOME_ROUNDS, HOME_RATE = 8, 3e-4  # passes of a site alone at the end, and their learning rate
+    rates = {site: rates_at_home(one.train, vocabulary=vocabulary, blocks=blocks) for site, one in cohorts.items()}
+    return _rounds(cohorts, plan=plan, seed=seed, shared=shared, rates=rates, moments=None)
 
 
 def settled(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, rounds: int = HOME_ROUNDS) -> Trained:
