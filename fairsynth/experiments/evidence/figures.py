@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from fairsynth.experiments.evidence.frontier import Frontier
 from fairsynth.experiments.evidence.measures import NO_THRESHOLD
@@ -123,7 +124,9 @@ def ceiling(rows: Sequence[RowSummary], path: Path) -> None:
         panels[0].set_ylabel("real + synthetic patients")
         panels[0].invert_yaxis()
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(_GAINS))
+        handles.append(Line2D([], [], color="0.4", marker="x", linestyle="none"))
+        labels.append("not estimable, not 0")
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
 
     _draw(drawing, path, size=(3.2 + 3 * max(len(predictors), 1), 1.8 + 0.5 * len(rows)))
 
