@@ -191,6 +191,15 @@ def test_an_earlier_runs_reasons_are_not_told_again(tmp_path):
     assert isinstance(reason(later, event), ProtocolError)
 
 
+@pytest.mark.parametrize("candidates, teaching", [("prefix", 0), ("taught", 100 + 4 * 5)])
+def test_a_study_is_given_up_only_after_every_request_could_have_waited_to_its_deadline(tmp_path, candidates, teaching):
+    plan = real_plan(augmentation=AugmentationConfig(candidates=candidates))
+    sites = sites_without_configuration(tmp_path, plan)
+    job = open_job(ROOT, plan=tmp_path / "plan.json", workdir=tmp_path, sites=sites, on_event=lambda _: None)
+    # enrol and audit wait four deadlines, agree two, both arms one for their round and for the last measurement
+    assert job.seconds == 300 + 300 * (4 + 2 + 2 * 2 + 4 + teaching)
+
+
 def test_sites_that_are_not_the_roster_are_refused_before_anything_starts(tmp_path):
     (tmp_path / "plan.json").write_text(real_plan().model_dump_json(by_alias=True))
     with pytest.raises(ConfigError, match="not the plan's roster"):
