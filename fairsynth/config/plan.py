@@ -172,7 +172,10 @@ class TrainingConfig(Strict):
 
 
 class AugmentationConfig(Strict):
-    """How many synthetic patients each site adds to its real ones."""
+    """How many synthetic patients each site adds to its real ones, and how they are made.
+
+    A teacher tells the server more than the rest of a study does (docs/security.md), so a plan has none unless it says.
+    """
 
     synthetic_patients: PositiveInt = 2500
     plan: Literal["equal_rates", "equal_cells"] = "equal_rates"  # which patients they are: docs/augmentation.md

@@ -43,6 +43,20 @@ def test_a_study_file_becomes_a_plan_that_holds_no_path(study):
     assert type(plan).model_validate_json(plan.model_dump_json(by_alias=True)) == plan
 
 
+def test_a_plan_that_does_not_say_sends_no_sums_for_a_primed_start_or_a_teacher(study):
+    plan = read_study(study(STUDY)).plan()
+    assert not plan.training.primed
+    assert (plan.augmentation.candidates, plan.augmentation.home_rounds) == ("prefix", 0)
+
+
+@pytest.mark.parametrize("name", ["demo", "mimic3demo_pic", "diabetes130"])
+def test_the_studies_to_copy_from_begin_primed_and_have_a_teacher_and_rounds_at_home(name):
+    plan = read_study(Path(__file__).resolve().parents[2] / "studies" / f"{name}.yaml").plan()
+    assert plan.training.primed
+    assert plan.augmentation.candidates == "taught"
+    assert plan.augmentation.home_rounds > 0
+
+
 def test_how_one_site_trains_alone_is_no_part_of_what_sites_agree_on(study):
     config = read_study(study(f"{STUDY}fit:\n  epochs: 7\n  device: cpu\n"))
     assert (config.fit.epochs, config.fit.device) == (7, "cpu")
