@@ -7,8 +7,9 @@ variant             what differs from `fairsynth`
 real_only, oracle   nobody is added; fresh real patients by the same quotas
 fixed_cut           every group is cut at 0.4: validation plans nothing
 same_cut            the operating point is planned, the groups' own cuts are not
-logistic_teacher    the teacher has no transformers
-local_teacher       each site's teacher is taught by its own patients
+common_teacher      the teacher is the sites' common logistic regression alone
+own_teacher         the teacher is each site's own forest alone
+local_teacher       each site's teacher is taught by its own patients, in both parts
 not_at_home         the common generator is used as it is, without passes of each site alone
 more_candidates     32 candidates of the generator for a patient of a quota
 equal_cells         quotas of the equal-cells plan
@@ -84,7 +85,8 @@ class Ablation:
             "fairsynth": lambda: self.full(predictor).added,
             "fixed_cut": partial(self.fixed_cut, predictor),
             "same_cut": partial(self.same_cut, predictor),
-            "logistic_teacher": partial(self.logistic_teacher, predictor),
+            "common_teacher": partial(self.common_teacher, predictor),
+            "own_teacher": partial(self.own_teacher, predictor),
             "local_teacher": partial(self.local_teacher, predictor),
             "not_at_home": partial(self.not_at_home, predictor),
             "more_candidates": partial(self.more_candidates, predictor),
@@ -145,13 +147,18 @@ class Ablation:
         point = loop.operating_point(self.full(predictor).tried[: len(loop.selected)])
         return loop.choose(Guidance(selected=point.selected))
 
-    def logistic_teacher(self, predictor: str) -> BySite:
-        """Each site's teacher without its transformers."""
+    def common_teacher(self, predictor: str) -> BySite:
+        """Each site's teacher without the site's own forest."""
+        teachers = {site: replace(teacher, own=None) for site, teacher in self.bench.teachers().items()}
+        return self._taught("common_teacher", predictor, teachers)
+
+    def own_teacher(self, predictor: str) -> BySite:
+        """Each site's forest alone; where it has none, what there is."""
         teachers = {
-            site: replace(teacher, members=teacher.members[:1], shares=(1.0,))
+            site: replace(teacher, common=teacher.own or teacher.common, own=None)
             for site, teacher in self.bench.teachers().items()
         }
-        return self._taught("logistic_teacher", predictor, teachers)
+        return self._taught("own_teacher", predictor, teachers)
 
     def local_teacher(self, predictor: str) -> BySite:
         """A teacher that knows one site's patients."""
