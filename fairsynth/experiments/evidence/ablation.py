@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
@@ -39,12 +38,11 @@ from fairsynth.augmentation.plan import equal_cells
 from fairsynth.experiments.evidence import additions
 from fairsynth.experiments.evidence.additions import BySite
 from fairsynth.experiments.evidence.bench import Bench
-from fairsynth.experiments.evidence.cells import Cell
-from fairsynth.experiments.evidence.chosen import Chooser, Chosen, chooser, plan_quotas
-from fairsynth.experiments.evidence.counting import Progress, Sizes, counted
+from fairsynth.experiments.evidence.chosen import Chooser, Chosen, chooser
+from fairsynth.experiments.evidence.counting import Variants
 from fairsynth.experiments.evidence.prefixed import by_counts, by_teacher, by_training, prefix_candidates
 from fairsynth.experiments.evidence.steering import FEEDBACK_BOUND, LAMBDA, GoneOn, ThroughPredictor, Way, go_on
-from fairsynth.schemas import IntArray, SiteId
+from fairsynth.schemas import SiteId
 
 CUT = 0.4
 MANY = 32  # candidates for each patient of a quota
@@ -52,29 +50,11 @@ WITH_LAST_LAYER = ("logistic_regression", "transformer")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ablation:
+class Ablation(Variants):
     """The variants of one row and seed."""
 
-    bench: Bench
-    setting: str
-    sizes: Sizes
-    number: int  # the seed's, from 1
-    progress: Progress = lambda _: None
-    facts: dict[str, Any] = field(default_factory=dict)  # seconds, and what the variants chose
     _full: dict[str, Chosen] = field(default_factory=dict)  # by predictor
     _benches: dict[str, Bench] = field(default_factory=dict)  # of generators that were trained on, by variant
-
-    def run(self) -> Cell:
-        """Every variant, counted."""
-        return counted(
-            self.bench,
-            self.approaches,
-            setting=self.setting,
-            sizes=self.sizes,
-            number=self.number,
-            facts=self.facts,
-            progress=self.progress,
-        )
 
     def approaches(self, predictor: str) -> Mapping[str, Callable[[], BySite]]:
         """Whom each variant adds for `predictor`, by the variant's name."""
@@ -103,11 +83,6 @@ class Ablation:
         return found
 
     # --- what several variants share
-
-    @cached_property
-    def quotas(self) -> dict[SiteId, IntArray]:
-        """FairSynth's own."""
-        return plan_quotas(self.bench, synthetic=self.sizes.synthetic)
 
     @cached_property
     def prefix(self) -> BySite:
