@@ -1,4 +1,4 @@
-"""Tables across settings, for docs/evidence.md: `python -m benchmarks.evidence_overview DIR`.
+"""Tables across settings, for docs/evidence.md: `python -m benchmarks.evidence_across DIR`.
 
 DIR is the `--out` of `fairsynth experiment table1`, of one setting or of several. Markdown to standard output, nothing
 is computed here that is not in `table1-<setting>.json` already.
