@@ -29,6 +29,7 @@ from fairsynth.errors import ArtefactError, ConfigError, Problem, ProtocolError
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.messages import AuditReply
 from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, is_taught, plan_sha256
+from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import NOTHING, Guide, Terms
 from fairsynth.generator.base_rates import at_home
 from fairsynth.schemas import Arrays, IntArray, SiteId
@@ -75,9 +76,8 @@ def audit_site(
     for name in plan.audit.predictors:
         load_predictor(name)
     cohort = load_cohort(root)
-    rates = terms.rates(cohort, plan=plan)
-    home = {arm: at_home(one, rates) for arm, one in weights.items()}
     here = Site(root=root, site=site, plan=plan, cohort=cohort, progress=progress or (lambda _: None))
+    home = _at_home(here, weights, terms)
     oversampled = _oversampled(here)
     alike = _synthesise(here, home[FAIRSYNTH], "alike", cells=None, repeat=0)
     draw = partial(_synthetic, here, home, terms.guide)
@@ -94,6 +94,18 @@ def audit_site(
     )
     _write_audit(here, reply, arrays, oversampled)
     return reply, arrays
+
+
+def _at_home(here: Site, weights: Mapping[str, Arrays], terms: Terms) -> dict[str, Arrays]:
+    """Both generators as the site uses them; only the fairness-optimised one settles, the plain one is HALO's."""
+    rates = terms.rates(here.cohort, plan=here.plan)
+    home = Home(site=here.site, cohort=here.cohort, rates=rates, plan=here.plan)
+    if here.plan.augmentation.home_rounds:
+        here.progress(f"settling the generator: {here.plan.augmentation.home_rounds} rounds at home")
+    return {
+        PLAIN: at_home(weights[PLAIN], rates),
+        FAIRSYNTH: own_generator(here.root, home, weights=weights[FAIRSYNTH]),
+    }
 
 
 def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | None, repeat: int) -> Records:

@@ -25,8 +25,8 @@ from fairsynth.augmentation.guided import CANDIDATES, Guidance, guided
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, ProtocolError
 from fairsynth.federation.aggregate import weights_sha256
+from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import Guide, Terms
-from fairsynth.generator.base_rates import at_home
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.synthesis.synthesise import synthesise_groups
 from fairsynth.visits.cohort import load_cohort
@@ -48,8 +48,9 @@ def feedback_site(
     if terms.guide is None:
         raise ProtocolError.of("no guide", where="feedback", expected="a teacher and the groups' shares")
     here = Site(root=root, site=site, plan=plan, cohort=load_cohort(root))
-    home = at_home(weights, terms.rates(here.cohort, plan=plan))
-    added = taught_patients(here, home, guide=terms.guide, repeat=0)
+    home = Home(site=site, cohort=here.cohort, rates=terms.rates(here.cohort, plan=plan), plan=plan)
+    own = own_generator(root, home, weights=weights)
+    added = taught_patients(here, own, guide=terms.guide, repeat=0)
     name = plan.audit.predictors[0]
     fitted = load_predictor(name).fit(
         Records.concatenate([here.cohort.train, added]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from fairsynth.config.base import Fraction, Name, Strict
 from fairsynth.schemas import SEXES, Group, SiteId
@@ -177,6 +177,7 @@ class AugmentationConfig(Strict):
     synthetic_patients: PositiveInt = 2500
     plan: Literal["equal_rates", "equal_cells"] = "equal_rates"  # which patients they are: docs/augmentation.md
     candidates: Literal["prefix", "taught"] = "prefix"  # what gives a patient its label: docs/augmentation.md
+    home_rounds: NonNegativeInt = 0  # of the fairness-optimised generator at each site alone, before it is drawn from
 
 
 class AuditConfig(Strict):

@@ -17,6 +17,8 @@ from fairsynth.config import FitConfig, StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.experiments.train import Model
+from fairsynth.federation.plans import FAIRSYNTH
+from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator import checkpoint
 from fairsynth.generator.base_rates import at_home
@@ -24,6 +26,7 @@ from fairsynth.generator.fit import device_of
 from fairsynth.generator.model import Halo, build
 from fairsynth.generator.sample import Conditions, stream_patients
 from fairsynth.halo import HALO
+from fairsynth.schemas import SiteId
 from fairsynth.synthesis.decode import write_events, write_tables
 from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.layout import Vocabulary
@@ -53,7 +56,9 @@ def source_of_run(run: Run, *, site: str, arm: str) -> Source:
     generator = checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}")
     cohort = load_cohort(folder)
     rates = load_terms(run.server, plan=plan).rates(cohort, plan=plan)
-    weights = at_home(generator.weights, rates)
+    home = Home(site=SiteId(site), cohort=cohort, rates=rates, plan=plan)
+    settles = arm == FAIRSYNTH  # as in the audit
+    weights = own_generator(folder, home, weights=generator.weights) if settles else at_home(generator.weights, rates)
     device = device_of(FitConfig())
     model = build(weights, vocabulary=cohort.vocabulary, config=generator.config, device=device)
     return Source(model=model, vocabulary=cohort.vocabulary, folder=folder, plan=plan, name=(site, arm))

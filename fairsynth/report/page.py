@@ -12,8 +12,9 @@ from typing import Any
 
 from fairsynth.artefacts import code_version
 from fairsynth.audit.summary import ALL_SITES
-from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.plans import is_taught, plan_sha256
 from fairsynth.report import audit_figures, cohort, curves, finding, results, wording
+from fairsynth.report.chosen import Chosen, chosen
 from fairsynth.report.cohort import SiteCohort
 from fairsynth.report.study import FinishedStudy
 from fairsynth.report.view import Part, Picture, Table, listed
@@ -47,11 +48,12 @@ class Page:
     cohort_intro: str
     cohorts: tuple[SiteCohort, ...]
     training: tuple[Picture, ...]
+    chosen: Chosen
     fidelity_figure: Picture
     fidelity_table: Table
     sites: Table
     facts: tuple[Fact, ...]
-    leaves: tuple[str, ...] = wording.LEAVES
+    leaves: tuple[str, ...]
     stays: tuple[str, ...] = wording.STAYS
     unprotected: str = wording.UNPROTECTED
     how_to_read: tuple[Explained, ...] = wording.HOW_TO_READ
@@ -79,11 +81,19 @@ def page(study: FinishedStudy) -> Page:
         cohort_intro=wording.COHORT_INTRO,
         cohorts=cohort.cohorts(study),
         training=_training(study),
+        chosen=chosen(study),
         fidelity_figure=audit_figures.fidelity_figure(study),
         fidelity_table=results.fidelity_table(study),
         sites=cohort.sites_table(study),
         facts=tuple(_facts(study)),
+        leaves=_leaves(study),
     )
+
+
+def _leaves(study: FinishedStudy) -> tuple[str, ...]:
+    """What went to the server in a study of this plan."""
+    primed = wording.LEAVES_PRIMED if study.plan.training.primed else ()
+    return (*wording.LEAVES, *primed, *(wording.LEAVES_TAUGHT if is_taught(study.plan) else ()))
 
 
 def _training(study: FinishedStudy) -> tuple[Picture, ...]:

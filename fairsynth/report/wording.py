@@ -117,9 +117,21 @@ LEAVES = (
     " patients by split, group and label; a hash that names the data.",
     "At the end: confusion counts and score histograms by group on held-out patients, and visits with each code.",
 )
+LEAVES_PRIMED = (
+    "Before training, because this study began primed: how many training patients have each token of the label visit"
+    " (group, sex, age, phenotype, outcome), in how many of their visits each code is, and in how many two codes of one"
+    " measurement are. Numbers below the minimum cell are among them.",
+)
+LEAVES_TAUGHT = (
+    "After training, because this study had a teacher, some 25 times: the loss of a logistic regression with its"
+    " gradient and Hessian, summed over the training patients. The first Hessian counts the patients with both tokens"
+    " of every pair: a rare token can give away the others of one patient.",
+    "After that, for each guide that was tried: confusion counts by group of validation patients, and of training and"
+    " validation patients together.",
+)
 STAYS = (
-    "Every patient's record, real and synthetic, every identifier and date, the trained predictors, and log texts:"
-    " an error leaves a site only as a code.",
+    "Every patient's record, real and synthetic, every identifier and date, the trained predictors, what a site makes"
+    " of the generator at home, and log texts: an error leaves a site only as a code.",
 )
 UNPROTECTED = (
     "In this version these are plain sums. They are not masked, so the server sees each site's own counts and"

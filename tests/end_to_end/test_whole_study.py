@@ -1,4 +1,7 @@
-"""The main job, small: raw tables of two simulated hospitals to a report, through the command line and real Flower."""
+"""The main job, small: raw tables of two simulated hospitals to a report, through the command line and real Flower.
+
+With all that a study can ask for: a primed start, a teacher, rounds at home.
+"""
 
 import json
 from html.parser import HTMLParser
@@ -10,7 +13,10 @@ import pytest
 from fairsynth.cli import main
 from fairsynth.experiments.results import results
 from fairsynth.experiments.study import Run
+from fairsynth.federation.terms import load_terms
+from fairsynth.generator.checkpoint import load
 from fairsynth.visits.cohort import load_cohort
+from fairsynth.visits.records import Records
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.flower
@@ -30,8 +36,8 @@ groups:
   reference: [white, han]
 split: {{train: 0.5, validation: 0.2, held_out: 0.3}}
 generator: {{embedding: 32, layers: 1, heads: 2}}
-training: {{rounds: 2, local_epochs: 1}}
-augmentation: {{synthetic_patients: 200}}
+training: {{rounds: 2, local_epochs: 1, primed: true}}
+augmentation: {{synthetic_patients: 200, candidates: taught, home_rounds: 1}}
 audit: {{seeds: 2, predictors: [logistic_regression], bootstrap_replicates: 200}}
 """
 
@@ -77,13 +83,30 @@ def test_a_study_ends_with_a_report_that_needs_no_network(run):
     text = (run / "report.html").read_text(encoding="utf-8")
     parser.feed(text)
     assert parser.found == []
-    for word in ("boston", "zhejiang", "Real + FairSynth", "INSUFFICIENT"):
+    for word in ("boston", "zhejiang", "Real + FairSynth", "INSUFFICIENT", "The guide that was kept"):
         assert word in text
 
 
 def test_no_artefact_of_a_site_is_in_the_servers_folder(run):
     names = {path.name for path in (run / "server").iterdir()}
-    assert names == {"plan.json", "journal.jsonl", "enrolment.json", "generator-plain", "generator-fairsynth", "audit"}
+    arms = {"generator-plain", "generator-fairsynth"}
+    assert names == {"plan.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit"}
+
+
+def test_each_site_settled_the_generator_at_home_and_kept_its_candidates_there(run):
+    for site in ("boston", "zhejiang"):
+        folder = Run(root=run).site(site)
+        generator = load(folder / "home", kind="home")
+        assert generator.vocabulary == load_cohort(folder).vocabulary
+        assert len(Records.load(folder / "candidates" / "records.safetensors")) == 8 * 200
+
+
+def test_all_sites_together_chose_who_of_the_candidates_has_the_outcome(run):
+    lines = [json.loads(line) for line in (run / "server/journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    (planned,) = (line for line in lines if line["event"] == "planned")
+    assert planned["sites"] == ["boston", "zhejiang"]
+    assert load_terms(run / "server", plan=Run(root=run).plan).guide.selected.tolist() == planned["selected"]
+    assert not [line for line in lines if line["event"] == "refused"]
 
 
 def test_every_approach_is_judged_on_the_same_real_held_out_patients(run):

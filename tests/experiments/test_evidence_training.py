@@ -9,10 +9,11 @@ import pytest
 from fairsynth import seeds
 from fairsynth.experiments.evidence import training
 from fairsynth.experiments.evidence.drawing import draw
-from fairsynth.experiments.evidence.training import HOME_RATE, Trained, generator, settled, steered
+from fairsynth.experiments.evidence.training import Trained, generator, steered
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.federation.aggregate import average
 from fairsynth.federation.plans import learning_rate
+from fairsynth.federation.settling import HOME_RATE
 from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.model import build, initial_weights, weights_of
 from fairsynth.generator.priming import Shown, exclusive, home_rates, prime
@@ -242,14 +243,12 @@ def test_a_site_settles_by_passes_over_its_own_patients_alone():
     alone, of = {site: COHORTS[site]}, plan(rounds=2, learning_rate=HOME_RATE)
     shared, moments = start.shared, start.moments
     for number in range(2):
-        shared, moments = round_by_hand(
-            shared, start.rates, alone, of=of, number=number, moments=moments, seed=seeds.stream(3, "home")
-        )
-    found = settled(start, alone, plan=plan(), seed=3, rounds=2)
-    assert same(found.shared, shared)
-    assert far_apart(found.shared, start.shared) > 1e-5
+        shared, moments = round_by_hand(shared, start.rates, alone, of=of, number=number, moments=moments, seed=3)
+    found = start.settled(site, COHORTS[site], plan=plan(), rounds=2, seed=3)
+    assert same(found, at_home(shared, start.rates[site]))
+    assert far_apart(found, start.at(site)) > 1e-5
 
 
 def test_without_a_pass_at_home_the_common_generator_stays_as_it_is():
     start, site = before(), next(iter(COHORTS))
-    assert settled(start, {site: COHORTS[site]}, plan=plan(), seed=3, rounds=0) is start
+    assert same(start.settled(site, COHORTS[site], plan=plan(), rounds=0, seed=3), start.at(site))

@@ -399,7 +399,7 @@ def alignment_by_hand(fitted, records, direction):
 
 
 def test_a_steered_run_keeps_its_last_round_though_its_likelihood_were_the_worst(bench, monkeypatch):
-    bench = replace(bench, home_rounds=0)  # passes at home are validated too
+    bench = replace(bench, home_rounds=0)
     as_it_is = go_on(bench, weight=1.2).bench
     worse = iter((1.0, 2.0))
     monkeypatch.setattr(training, "_validation", lambda *args, **options: next(worse))

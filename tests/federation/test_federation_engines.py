@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from federation_real import ROOT, Local, make_sites, real_plan
 
-from fairsynth.config import AuditConfig
+from fairsynth.config import AuditConfig, AugmentationConfig, TrainingConfig
 from fairsynth.errors import ConfigError, EngineError, ProtocolError
 from fairsynth.federation.engine import Site, run_deployment, run_simulation
 from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
@@ -35,14 +36,28 @@ def audits(server):
     return {path.name: path.read_bytes() for path in sorted((server / "audit").glob("*.safetensors"))}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    root = tmp_path_factory.mktemp("engines")
-    plan = real_plan(audit=AuditConfig(predictors=("logistic_regression",), seeds=1))
+def in_one_process(root, **changes):
+    """A study that ended under `root / "reference"`, and its sites, for an engine to run again."""
+    plan = real_plan(audit=AuditConfig(predictors=("logistic_regression",), seeds=1), **changes)
     folders = make_sites(root, plan)
     (root / "plan.json").write_text(plan.model_dump_json(by_alias=True))
     run_study(Local(folders), plan=plan, root=root / "reference")
     return root, [Site(site=name, folder=folder) for name, folder in folders.items()]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return in_one_process(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """The same, begun primed, with a teacher and rounds at home."""
+    return in_one_process(
+        tmp_path_factory.mktemp("guided"),
+        training=TrainingConfig(rounds=1, local_epochs=1, batch_size=32, round_deadline_seconds=300, primed=True),
+        augmentation=AugmentationConfig(synthetic_patients=40, candidates="taught", home_rounds=1),
+    )
 
 
 @pytest.fixture
@@ -76,6 +91,24 @@ def test_an_engine_gives_the_same_models_and_counts_as_one_process_and_leaves_no
     assert heard[0]["event"] == "starting"
     assert heard[1:] == read(workdir / "journal.jsonl")
     assert heard[-1]["event"] == "finished"
+
+
+@pytest.mark.flower
+@pytest.mark.parametrize("run", [run_simulation, pytest.param(run_deployment, marks=pytest.mark.slow)])
+def test_an_engine_gives_the_same_teacher_guide_and_patients_as_one_process(run, guided, homes):
+    root, sites = guided
+    here = {one.site: (one.folder / "synthetic" / "fairsynth.safetensors").read_bytes() for one in sites}
+    for one in sites:
+        for name in ("synthetic", "candidates", "home", "audit"):
+            shutil.rmtree(one.folder / name)
+    workdir = root / run.__name__
+    run(ROOT, plan=root / "plan.json", workdir=workdir, sites=sites)
+    assert models(workdir) == models(root / "reference")
+    assert audits(workdir) == audits(root / "reference")
+    for name in ("guide.safetensors", "exclusive.json"):
+        assert (workdir / "terms" / name).read_bytes() == (root / "reference" / "terms" / name).read_bytes()
+    assert {one.site: (one.folder / "synthetic" / "fairsynth.safetensors").read_bytes() for one in sites} == here
+    assert [event for event in read(workdir / "journal.jsonl") if event["event"] == "refused"] == []
 
 
 def sites_without_configuration(root, plan):
@@ -156,6 +189,15 @@ def test_an_earlier_runs_reasons_are_not_told_again(tmp_path):
     job, event = failed_study(tmp_path)
     later = replace(job, started=job.started + datetime.timedelta(hours=1))
     assert isinstance(reason(later, event), ProtocolError)
+
+
+@pytest.mark.parametrize("candidates, teaching", [("prefix", 0), ("taught", 100 + 4 * 5)])
+def test_a_study_is_given_up_only_after_every_request_could_have_waited_to_its_deadline(tmp_path, candidates, teaching):
+    plan = real_plan(augmentation=AugmentationConfig(candidates=candidates))
+    sites = sites_without_configuration(tmp_path, plan)
+    job = open_job(ROOT, plan=tmp_path / "plan.json", workdir=tmp_path, sites=sites, on_event=lambda _: None)
+    # enrol and audit wait four deadlines, agree two, both arms one for their round and for the last measurement
+    assert job.seconds == 300 + 300 * (4 + 2 + 2 * 2 + 4 + teaching)
 
 
 def test_sites_that_are_not_the_roster_are_refused_before_anything_starts(tmp_path):

@@ -31,7 +31,7 @@ from fairsynth.visits.records import Records
 PLAN = real_plan(
     objective=ObjectiveConfig(weight=0),
     training=TrainingConfig(rounds=2, local_epochs=1, batch_size=32, round_deadline_seconds=300, primed=True),
-    augmentation=AugmentationConfig(synthetic_patients=12, candidates="taught"),
+    augmentation=AugmentationConfig(synthetic_patients=12, candidates="taught", home_rounds=1),
 )
 
 
@@ -125,6 +125,18 @@ def test_generating_from_a_finished_run_uses_the_sites_primed_rates(study):
     terms, cohort = load_terms(root / "server", plan=PLAN), cohorts["site-b"]
     expected = at_home(weights(root, "plain"), terms.rates(cohort, plan=PLAN))
     assert (weights_of(source.model)["head.output_bias"] == expected["head.output_bias"]).all()
+
+
+def test_generating_from_the_fairness_optimised_generator_draws_from_what_the_site_settled_and_never_sent(study):
+    root, transport, cohorts = study
+    site = root / "sites" / "site-b"
+    kept = load(site / "home", kind="home").weights
+    found = weights_of(source_of_run(Run(root=root), site="site-b", arm="fairsynth").model)
+    assert all((found[name] == array).all() for name, array in kept.items())
+    common = at_home(weights(root), load_terms(root / "server", plan=PLAN).rates(cohorts["site-b"], plan=PLAN))
+    assert any((common[name] != array).any() for name, array in kept.items())
+    sent = {array.tobytes() for reply in transport.replies for array in reply.arrays.values()}
+    assert not sent & {array.tobytes() for array in kept.values()}
 
 
 def test_the_bag_of_tokens_is_as_wide_as_the_server_thinks(study):

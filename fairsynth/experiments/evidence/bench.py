@@ -18,12 +18,14 @@ from fairsynth.audit.teacher import Teacher, teach
 from fairsynth.augmentation.plan import members_of
 from fairsynth.config import StudyPlan
 from fairsynth.experiments.evidence.drawing import Draw
-from fairsynth.experiments.evidence.training import HOME_ROUNDS, Trained, generator, settled
+from fairsynth.experiments.evidence.training import Trained, generator
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import numpy_stream, stream
 from fairsynth.synthesis.synthesise import synthesise_groups
 from fairsynth.visits.cohort import Cohort
 from fairsynth.visits.records import Records
+
+HOME_ROUNDS = 8  # of a site alone, at the end
 
 Scope = Literal["federated", "local", "pooled"]  # who trains generator and teacher together
 
@@ -129,9 +131,13 @@ class Bench:
     def at_home(self, common: Trained) -> dict[SiteId, Arrays]:
         """What each site makes of a common generator."""
         return {
-            site: settled(
-                common, {site: one}, plan=self.plan, seed=stream(self.seed, "home", site), rounds=self.home_rounds
-            ).at(site)
+            site: common.settled(
+                site,
+                one,
+                plan=self.plan,
+                rounds=self.home_rounds,
+                seed=stream(stream(self.seed, "home", site), "home"),
+            )
             for site, one in self.draw.cohorts.items()
         }
 

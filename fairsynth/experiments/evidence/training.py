@@ -21,6 +21,7 @@ from fairsynth.fairness.coefficients import coefficients
 from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool
 from fairsynth.federation.plans import learning_rate, reference_mask
+from fairsynth.federation.settling import Common, Home, settled
 from fairsynth.generator.base_rates import at_home, to_share
 from fairsynth.generator.downstream import Feedback
 from fairsynth.generator.priming import Shown, exclusive, primed_weights, rates_at_home
@@ -28,8 +29,6 @@ from fairsynth.generator.train import Moments, Study, Totals, measure, train
 from fairsynth.schemas import Arrays, FloatArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import Cohort
-
-HOME_ROUNDS, HOME_RATE = 8, 3e-4  # passes of a site alone at the end, and their learning rate
 
 Cohorts = Mapping[SiteId, Cohort]
 Signal = Callable[[Mapping[SiteId, Arrays], Study], FloatArray | Feedback]  # sites' weights -> what steers the round
@@ -48,6 +47,12 @@ class Trained:
         """The weights as `site` uses them."""
         return at_home(self.shared, self.rates[site])
 
+    def settled(self, site: SiteId, cohort: Cohort, *, plan: StudyPlan, rounds: int, seed: int) -> Arrays:
+        """The weights as `site` uses them after some `rounds` at home (`federation.settling`)."""
+        home = Home(site=site, cohort=cohort, rates=self.rates[site], plan=plan)
+        common = Common(weights=self.shared, moments=self.moments)
+        return at_home(settled(common, home, rounds=rounds, seed=seed).weights, home.rates)
+
 
 def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
     """Train from the start, plain; one cohort is a site alone."""
@@ -61,27 +66,6 @@ def generator(cohorts: Cohorts, *, plan: StudyPlan, seed: int) -> Trained:
     )
     rates = {site: rates_at_home(one.train, vocabulary=vocabulary, blocks=blocks) for site, one in cohorts.items()}
     return _rounds(cohorts, plan=plan, seed=seed, shared=shared, rates=rates, moments=None)
-
-
-def settled(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, rounds: int = HOME_ROUNDS) -> Trained:
-    """What a site makes of the common generator at home, alone; `cohorts` holds that site only.
-
-    A generator of an adults' and of a children's hospital gives each a little of the other. Some passes over the site's
-    own patients take that back, and keep most of what the other taught.
-    """
-    if not rounds:
-        return before
-    training = plan.training.model_copy(update={"rounds": rounds, "learning_rate": HOME_RATE})
-    site = next(iter(cohorts))
-    return _rounds(
-        cohorts,
-        plan=plan.model_copy(update={"training": training}),
-        seed=stream(seed, "home"),
-        shared=before.shared,
-        rates={site: before.rates[site]},
-        moments=before.moments,
-        last=True,
-    )
 
 
 def steered(before: Trained, cohorts: Cohorts, *, plan: StudyPlan, seed: int, signal: Signal | None = None) -> Trained:

@@ -27,10 +27,13 @@ from fairsynth.errors import (
     ProtocolError,
     ReleaseBlocked,
 )
+from fairsynth.fairness.planning import SELECTED
 from fairsynth.federation import journal
 from fairsynth.federation.conversation import PATIENCE
 from fairsynth.federation.engine.processes import Workshop
+from fairsynth.federation.plans import ARMS, is_taught
 from fairsynth.federation.site import LOG
+from fairsynth.federation.teaching import MAXIMUM_REQUESTS
 from fairsynth.schemas import SiteId
 
 SUPERLINK = "study"  # the connection's name in the workshop's Flower configuration
@@ -79,10 +82,12 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """The longest that the study may take, if every phase waits to its deadline."""
-        training = 2 * (self.plan.training.rounds + 1)
-        phases = PATIENCE["enrol"] + PATIENCE["agree"] + training * PATIENCE["train"] + PATIENCE["audit"]
-        return START_SECONDS + max(MINIMUM_PATIENCE, float(phases * self.plan.training.round_deadline_seconds))
+        """The longest that the study may take, if every request waits to its deadline."""
+        asked = {"enrol": 1, "agree": 1, "train": len(ARMS) * (self.plan.training.rounds + 1), "audit": 1}
+        if is_taught(self.plan):
+            asked |= {"teach": MAXIMUM_REQUESTS, "feedback": len(SELECTED) + 1}
+        deadlines = sum(PATIENCE[kind] * number for kind, number in asked.items())
+        return START_SECONDS + max(MINIMUM_PATIENCE, float(deadlines * self.plan.training.round_deadline_seconds))
 
 
 def open_job(app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent) -> Job:
