@@ -152,10 +152,8 @@ def _present(part: Part, codes: Codes, intercepts: FloatArray, *, name: str) -> 
 
 def _code_rows(part: Part, keys: FloatArray, *, name: str, under_documentation: float) -> CodeRows:
     """Rows of the codes with finite keys that were documented, in order of falling key."""
-    reference = part.planned.visit_is_reference
-    given = bias.documented(
-        np.isfinite(keys), reference, under_documentation=under_documentation, rng=part.streams(name)
-    )
+    biased = part.planned.visit_is_biased
+    given = bias.documented(np.isfinite(keys), biased, under_documentation=under_documentation, rng=part.streams(name))
     given &= part.seen[:, None]
     ranked = np.argsort(np.where(given, -keys, np.inf), axis=1, kind="stable")[:, :MOST_CODES]
     visit, place = np.nonzero(np.take_along_axis(given, ranked, axis=1))
