@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairsynth.schemas import FloatArray
+from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.simulate.population import Population
-from fairsynth.simulate.source import BoolArray, Source
+from fairsynth.simulate.source import BoolArray, Codes, Labs, Source
 
 
 def represented(population: Population, *, under_representation: float, rng: np.random.Generator) -> BoolArray:
@@ -18,12 +18,21 @@ def represented(population: Population, *, under_representation: float, rng: np.
     return np.asarray(~population.patients.biased | ~lost)
 
 
-def documented(
-    given: BoolArray, biased: BoolArray, *, under_documentation: float, rng: np.random.Generator
-) -> BoolArray:
-    """(V, M) codes that were written down, of those `given`; `biased` (V,) tells at which visits one may be lost."""
-    lost = rng.random(given.shape) < under_documentation
-    return np.asarray(given & ~(biased[:, None] & lost))
+def documented(given: BoolArray, may_be_lost: BoolArray, *, chance: float, rng: np.random.Generator) -> BoolArray:
+    """(...) what was written down of what is `given`, where what `may_be_lost` (broadcast) is lost with `chance`."""
+    lost = rng.random(given.shape) < chance
+    return np.asarray(given & ~(may_be_lost & lost))
+
+
+def dangerous(source: Source, codes: Codes) -> BoolArray:
+    """(M,) codes whose conditions, by their weights in the code, make death likelier on the whole."""
+    return np.asarray(source.conditions.death @ codes.weights[: len(source.conditions.names)] > 0)
+
+
+def abnormal(labs: Labs, item: IntArray, value: FloatArray) -> BoolArray:
+    """(R,) rows whose value lies outside the item's normal range."""
+    low, high = labs.normal[item].T
+    return np.asarray((value < low) | (value > high))
 
 
 def recorded(population: Population, *, label_noise: float, rng: np.random.Generator) -> BoolArray:

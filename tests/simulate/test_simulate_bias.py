@@ -187,6 +187,37 @@ def test_every_other_knob_acts_on_the_named_groups_alone_too(knob):
     assert seen(biased, of_black=True) != seen(plain, of_black=True)
 
 
+def test_only_what_tells_of_danger_is_lost_where_that_is_asked_for(plain, white, tmp_path):
+    biased = run(tmp_path / "out", under_documentation=0.6, undocumented="danger")
+    others = set(plain["ADMISSIONS"]["SUBJECT_ID"]) - white
+    for name, table in plain.items():
+        if name not in ("DIAGNOSES_ICD", "PROCEDURES_ICD", "LABEVENTS"):
+            assert biased[name].equals(table), name
+        elif name != "LABEVENTS":
+            assert rows(biased[name], white).equals(rows(table, white))
+    risky = {"4280", "51881", "5849", "99592"}  # heart failure, respiratory failure, kidney failure, sepsis
+    harmless = {"4019", "2724"}  # hypertension, raised lipids
+    before, after = (rows(tables["DIAGNOSES_ICD"], others)["ICD9_CODE"] for tables in (plain, biased))
+    assert after.is_in(list(harmless)).sum() == before.is_in(list(harmless)).sum() > 0
+    assert after.is_in(list(risky)).sum() / before.is_in(list(risky)).sum() == pytest.approx(0.4, abs=0.06)
+    before, after = (rows(tables["LABEVENTS"], others)["FLAG"] for tables in (plain, biased))
+    assert after.is_null().sum() == before.is_null().sum()  # MIMIC-III flags what is abnormal, and nothing else
+    assert after.drop_nulls().len() / before.drop_nulls().len() == pytest.approx(0.4, abs=0.03)
+    assert rows(biased["LABEVENTS"], white).equals(rows(plain["LABEVENTS"], white))
+
+
+@pytest.mark.parametrize("source", ["mimic3", "pic"])
+def test_dangerous_codes_are_those_that_the_dying_have_more_often(source):
+    drawn = truth.draw(SimulationConfig(source=source, patients=6000, seed=4))
+    tables = load(source)
+    deadly = drawn.visits.conditions @ tables.conditions.death  # (V,) log-odds
+    strength = drawn.visits.conditions @ tables.diagnoses.weights[: len(tables.conditions.names)]  # (V, M)
+    slopes = np.array([np.cov(deadly, column)[0, 1] for column in strength.T])
+    found = bias.dangerous(tables, tables.diagnoses)
+    assert found.sum() > len(found) / 2
+    assert slopes[found].mean() > 2 * slopes[~found].mean()
+
+
 def test_bias_in_a_group_that_the_source_lacks_is_refused_before_anything_is_written(tmp_path):
     config = SimulationConfig(source="pic", patients=10, bias=BiasConfig(groups=("han", "white")))
     with pytest.raises(ConfigError, match=r"unknown group: bias\.groups: white.*\n? *expected one of: .*han"):
