@@ -374,7 +374,7 @@ def test_a_study_that_is_called_like_a_setting_is_refused(asked, tmp_path, capsy
 def test_every_setting_has_a_study_file_that_can_be_read(setting):
     config = read_study(_whose(setting, None)[1])
     assert config.name == f"evidence-{setting}"
-    assert config.task.name in {"readmission_30d", "mortality_next_visit"}
+    assert config.task.name in {"readmission_30d", "mortality_next_visit", "in_hospital_mortality"}
 
 
 @pytest.mark.parametrize(
