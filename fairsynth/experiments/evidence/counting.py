@@ -100,6 +100,7 @@ class Counts:
                 sites=bench.draw.sites,
                 groups=bench.draw.vocabulary.groups,
                 reference=plan.groups.reference,
+                favourable=plan.objective.favourable,
             ),
             held_out=stacked(self.held_out),
             validation=stacked(self.validation),
