@@ -1,4 +1,6 @@
-"""The patients that a site adds when its sites' common teacher chooses them, and what a predictor makes of them.
+"""The patients that a site adds when a teacher chooses them, and what a predictor makes of them.
+
+The teacher is the sites' common model, which travels, and the site's own forest, which does not (teacher.py).
 
 In:  the site, its generator as it uses it, a `Guide`.   Out: `Records` of the plan's quotas; counts of real patients.
 Never: held-out patients; a candidate, a score or a trained predictor in what is sent.
@@ -18,6 +20,7 @@ from fairsynth.audit.evaluate import HALF, blind_scores, confusion
 from fairsynth.audit.fitting import Fitted
 from fairsynth.audit.place import Site
 from fairsynth.audit.predictors import FittedLogisticRegression, load_predictor
+from fairsynth.audit.teacher import Teacher, own_model
 from fairsynth.augmentation.guided import CANDIDATES, Guidance, guided
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, ProtocolError
@@ -66,7 +69,14 @@ def taught_patients(here: Site, weights: Arrays, *, guide: Guide, repeat: int) -
     """
     vocabulary, cells = here.cohort.vocabulary, here.quotas
     candidates = _candidates(here, weights, number=CANDIDATES * cells.sum(axis=1), repeat=repeat)
-    teacher = FittedLogisticRegression(weights=guide.teacher[:-1], bias=float(guide.teacher[-1]), vocabulary=vocabulary)
+    teacher = Teacher(
+        common=FittedLogisticRegression(
+            weights=guide.teacher[:-1], bias=float(guide.teacher[-1]), vocabulary=vocabulary
+        ),
+        own=own_model(
+            here.cohort.train, vocabulary=vocabulary, threads=here.settings.threads, seed=here.seed("own teacher")
+        ),
+    )
     return guided(
         candidates,
         scores=blind_scores(teacher, candidates, vocabulary=vocabulary),

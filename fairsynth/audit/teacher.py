@@ -1,10 +1,12 @@
-"""What all sites know together of who has the outcome: the model that ranks a generator's candidates.
+"""What the sites know of who has the outcome: the model that ranks a generator's candidates.
 
-In:  each site's training and validation `Records`.   Out: a fitted model, and what was chosen.
-Never: held-out patients; a patient that moves.
+In:  each site's training and validation `Records`.   Out: a `Teacher` for each site.
+Never: held-out patients; a patient that moves; a forest that moves.
 
-The mean of two models' log-odds: an exact federated logistic regression, whose penalty is chosen by the validation
-log loss that the sites add up, and a few transformers trained by FedAvg from different seeds.
+Two models that err differently, half and half in log-odds. The *common* one is an exact federated logistic regression,
+whose penalty is chosen by the validation log loss that the sites add up: it knows all sites' patients, and sums
+of single tokens only. The *own* one is a random forest of one site's patients: it knows few of them, and how tokens
+act together. It never leaves its site.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import numpy as np
 from fairsynth import seeds
 from fairsynth.audit.evaluate import blind_scores
 from fairsynth.audit.federated_logistic import federated_logistic
-from fairsynth.audit.federated_predictor import BySize, federated
 from fairsynth.audit.fitting import FitSettings, Fitted
+from fairsynth.audit.forest import RandomForest
 from fairsynth.federation.newton import STRENGTHS
 from fairsynth.schemas import FloatArray, SiteId
 from fairsynth.visits.layout import Vocabulary
@@ -29,31 +31,25 @@ CLIP = 1e-6
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Teacher:
-    """The sites' common knowledge."""
+    """The sites' common model, and one site's own where it has one."""
 
-    members: tuple[Fitted, ...]
-    shares: tuple[float, ...]  # of each member in the mean; they sum to 1
-    inverse_strength: float  # that validation chose
+    common: Fitted
+    own: Fitted | None = None
 
     def scores(self, records: Records) -> FloatArray:
-        """(B,) the predicted chance of label 1."""
-        log_odds = sum(
-            (
-                share * _log_odds(member.scores(records))
-                for member, share in zip(self.members, self.shares, strict=True)
-            ),
-            start=np.zeros(len(records)),
-        )
+        """(B,) the chance of label 1, from the mean of the models' log-odds."""
+        if self.own is None:
+            return self.common.scores(records)
+        log_odds = (_log_odds(self.common.scores(records)) + _log_odds(self.own.scores(records))) / 2
         return np.asarray(0.5 * (1 + np.tanh(0.5 * log_odds)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherSettings:
-    """Its size: `transformers` of them, each trained for `rounds`; with none, the logistic regression teaches alone."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Common:
+    """The sites' common model, and the C that validation chose for it."""
 
-    transformers: int = 4
-    rounds: int = 3
-    strengths: Sequence[float] = STRENGTHS
+    model: Fitted
+    inverse_strength: float
 
 
 def teach(
@@ -61,34 +57,44 @@ def teach(
     *,
     validation: Mapping[SiteId, Records],
     vocabulary: Vocabulary,
-    settings: TeacherSettings,
     threads: int,
     seed: int,
-) -> Teacher:
-    """Train the teacher on `train`. Raises CohortError unless the sites have patients of both labels."""
+) -> dict[SiteId, Teacher]:
+    """Each site's teacher. Raises CohortError unless the sites have patients of both labels."""
+    common = common_model(train, validation=validation, vocabulary=vocabulary).model
+    return {
+        site: Teacher(
+            common=common,
+            own=own_model(records, vocabulary=vocabulary, threads=threads, seed=seeds.stream(seed, "own", site)),
+        )
+        for site, records in train.items()
+    }
+
+
+def common_model(
+    train: Mapping[SiteId, Records],
+    *,
+    validation: Mapping[SiteId, Records],
+    vocabulary: Vocabulary,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Common:
+    """What all sites teach together. Raises CohortError unless they have patients of both labels."""
     found = {
-        strength: federated_logistic(train, vocabulary=vocabulary, inverse_strength=strength)
-        for strength in settings.strengths
+        strength: federated_logistic(train, vocabulary=vocabulary, inverse_strength=strength) for strength in strengths
     }
     losses = {
         strength: sum(_log_loss(fitted, validation[site], vocabulary=vocabulary) for site in sorted(validation))
         for strength, fitted in found.items()
     }
     best = min(losses, key=lambda strength: (losses[strength], strength))
-    fit = FitSettings(epochs=1, threads=threads)
-    networks = [
-        federated(
-            train,
-            vocabulary=vocabulary,
-            settings=fit,
-            seed=seeds.stream(seed, "teacher", number),
-            rounds=settings.rounds,
-            weighting=BySize(),
-        )
-        for number in range(settings.transformers)
-    ]
-    halves = [0.5 / len(networks)] * len(networks) if networks else []
-    return Teacher(members=(found[best], *networks), shares=(0.5 if networks else 1.0, *halves), inverse_strength=best)
+    return Common(model=found[best], inverse_strength=best)
+
+
+def own_model(train: Records, *, vocabulary: Vocabulary, threads: int, seed: int) -> Fitted | None:
+    """One site's own part of its teacher: None where its patients all have one label, which teaches nothing."""
+    if len(np.unique(train.label)) < 2:
+        return None
+    return RandomForest().fit(train, vocabulary=vocabulary, settings=FitSettings(epochs=1, threads=threads), seed=seed)
 
 
 def _log_loss(fitted: Fitted, records: Records, *, vocabulary: Vocabulary) -> float:

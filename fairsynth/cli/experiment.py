@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from fairsynth.cli.console import errors, output
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.cli.study import DataOption, JsonOption, parse_data
+from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.evidence.headline import Headlines
 from fairsynth.experiments.evidence.tables import interval, mean_sd, share
@@ -38,14 +39,22 @@ class Setting(StrEnum):
     a = "a"
     b = "b"
     c = "c"
+    opposite = "opposite"
 
 
 def run(
     table: Annotated[Table, typer.Argument(help="What is compared; see docs/evidence.md.", show_default=False)],
-    setting: Annotated[Setting, typer.Option(help="a: Diabetes-130; b: simulated MIMIC-III and PIC; c: b with bias.")],
+    setting: Annotated[
+        Setting | None,
+        typer.Option(
+            help="a: Diabetes-130; b: simulated MIMIC-III and PIC; c: b with bias; opposite: biases that cancel out."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each row, each on another draw of patients.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Folder of results.  [default: runs/<name of the table>]")] = None,
-    study: Annotated[Path | None, typer.Option(help="Study file instead of the setting's own.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Study file: a setting of your own, called by the study's name.")
+    ] = None,
     data: DataOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at the same time, one core each.")] = 2,
     real: Annotated[int | None, typer.Option(min=1, help="One row only: real training patients of all sites.")] = None,
@@ -58,35 +67,52 @@ def run(
     Stop it at any time: finished trials are kept.
 
     Example: `fairsynth experiment table1 --setting a --seeds 5 --out runs/table1`
+
+    A setting of your own: `fairsynth experiment table1 --study my.yaml`
     """
     from fairsynth.experiments.evidence.counting import Sizes
     from fairsynth.experiments.evidence.grid import run_grid
     from fairsynth.experiments.evidence.publish import publish
 
+    name, file = _whose(setting, study)
     size = _size(real, synthetic, quick=quick)
     folder = out or Path("runs") / table.value
     number = min(seeds, QUICK_SEEDS) if quick else seeds
     with TrialsProgress(errors if as_json else output) as progress:
         cells = run_grid(
             table.value,
-            setting=setting.value,
-            study=study or find_app() / "studies" / f"evidence_{setting.value}.yaml",
+            setting=name,
+            study=file,
             seeds=number,
             out=folder,
-            work=folder / "pool" / setting.value,
+            work=folder / "pool" / name,
             jobs=jobs,
             data=parse_data(data),
             rows=None if size is None else [Sizes(real=size[0], synthetic=size[1])],
             on_event=progress,
         )
         progress({"event": "publishing"})
-        command = _command(table, setting, number, size)
+        command = _command(table, setting, study, number, size)
         found = publish(cells, table=table.value, command=command, out=folder)
     if as_json:
         typer.echo(json.dumps({"out": str(folder), "summary": found.model_dump(mode="json")}))
         return
     _show(found)
     output.print(f"results: [bold]{folder}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _whose(setting: Setting | None, study: Path | None) -> tuple[str, Path]:
+    """The setting's name and its study file; a study of the user's own lends its name. Raises ConfigError."""
+    if setting is not None:
+        return setting.value, study or find_app() / "studies" / f"evidence_{setting.value}.yaml"
+    if study is None:
+        raise ConfigError.of("no setting", where="options", expected=f"--setting {'|'.join(Setting)}, or --study FILE")
+    name = read_study(study).name
+    if name in list(Setting):
+        raise ConfigError.of(
+            "a name that is taken", where=f"{study}  name: {name}", do="call your study something else"
+        )
+    return name, study
 
 
 def _size(real: int | None, synthetic: int | None, *, quick: bool) -> tuple[int, int] | None:
@@ -99,10 +125,13 @@ def _size(real: int | None, synthetic: int | None, *, quick: bool) -> tuple[int,
     return QUICK if quick else None
 
 
-def _command(table: Table, setting: Setting, seeds: int, size: tuple[int, int] | None) -> str:
+def _command(
+    table: Table, setting: Setting | None, study: Path | None, seeds: int, size: tuple[int, int] | None
+) -> str:
     """What makes these results again, wherever they are put."""
+    whose = ("" if setting is None else f" --setting {setting.value}") + ("" if study is None else f" --study {study}")
     row = "" if size is None else f" --real {size[0]} --synthetic {size[1]}"
-    return f"fairsynth experiment {table.value} --setting {setting.value} --seeds {seeds}{row}"
+    return f"fairsynth experiment {table.value}{whose} --seeds {seeds}{row}"
 
 
 class TrialsProgress(StudyProgress):

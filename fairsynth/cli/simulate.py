@@ -42,10 +42,14 @@ def run(
         Mix, typer.Option(help="`natural`: as in the source; `study`: minorities large enough.")
     ] = Mix.natural,
     detail: Annotated[float, typer.Option(help="Share of the calibrated lab and drug rows to write.")] = 1.0,
-    under_representation: Annotated[float, typer.Option(help="Share of non-reference patients left out.")] = 0.0,
-    under_documentation: Annotated[float, typer.Option(help="Chance that a non-reference code is lost.")] = 0.0,
-    outcome_shift: Annotated[float, typer.Option(help="Rotation of the non-reference outcome model, 0 to 1.")] = 0.0,
-    label_noise: Annotated[float, typer.Option(help="Chance that a non-reference death is not recorded.")] = 0.0,
+    bias_group: Annotated[
+        list[str] | None,
+        typer.Option(help="A group that the next four act on; repeatable.  [default: all but the reference group]"),
+    ] = None,
+    under_representation: Annotated[float, typer.Option(help="Share of these patients left out.")] = 0.0,
+    under_documentation: Annotated[float, typer.Option(help="Chance that a code of theirs is lost.")] = 0.0,
+    outcome_shift: Annotated[float, typer.Option(help="Rotation of their outcome model, 0 to 1.")] = 0.0,
+    label_noise: Annotated[float, typer.Option(help="Chance that a death of theirs is not recorded.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Write raw MIMIC-III- or PIC-shaped tables drawn from a known, written-down process (docs/simulator.md).
@@ -57,6 +61,7 @@ def run(
     if full_size and patients is not None:
         raise ConfigError.of("two sizes", where="options", expected="--patients or --full-size", do="give one of them")
     bias = {
+        "groups": tuple(bias_group) if bias_group else None,
         "under_representation": under_representation,
         "under_documentation": under_documentation,
         "outcome_shift": outcome_shift,

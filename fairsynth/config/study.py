@@ -23,18 +23,20 @@ from fairsynth.config.plan import (
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.schemas import SiteId
+from fairsynth.schemas import Group, SiteId
 
 
 class BiasConfig(Strict):
     """The simulator's bias knobs, see docs/simulator.md; the defaults add nothing to the calibrated process."""
 
-    under_representation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of non-reference patients left out
-    under_documentation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # chance that a non-reference patient's code is lost
-    outcome_shift: Annotated[float, Field(ge=0, le=1)] = 0.0  # how far the non-reference outcome model is rotated
-    label_noise: Annotated[float, Field(ge=0, lt=0.5)] = (
-        0.0  # chance that a non-reference death is recorded as survival
+    groups: tuple[Group, ...] | None = Field(default=None, min_length=1)  # whose; None: all outside the reference group
+    under_representation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of their patients left out
+    under_documentation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # chance that one of their codes is lost
+    undocumented: Literal["danger"] | None = (
+        None  # what is lost; None: any code; danger: what tells of a likelier death
     )
+    outcome_shift: Annotated[float, Field(ge=0, le=1)] = 0.0  # how far their outcome model is rotated
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # chance that a death of theirs is recorded as survival
 
 
 class SimulationConfig(Strict):

@@ -212,7 +212,7 @@ def open_site(folder: Path, site: Checked, on_event: OnEvent) -> Site:
     if site.tables is None and site.entry.simulate is not None:
         data = folder / "raw"
         wanted = artefacts.sha256_json(
-            {"code": artefacts.code_version(), **site.entry.simulate.model_dump(mode="json")}
+            {"code": artefacts.code_version(), **site.entry.simulate.model_dump(mode="json", exclude_none=True)}
         )
         stamp = folder / "raw.sha256"
         if not (data.is_dir() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == wanted):

@@ -22,7 +22,7 @@ from fairsynth.fairness.counts import FP, TP
 from fairsynth.fairness.shrinkage import shrunken
 from fairsynth.schemas import FloatArray, IntArray
 
-SELECTED = (0.2, 0.3, 0.4, 0.5)  # shares of a group above the cut that are tried
+SELECTED = (0.2, 0.3, 0.4)  # shares of a group above the cut that are tried; more of them rank worse
 F1_TOLERANCE = 0.01
 MOVED = (0.02, 0.98)  # the least and the largest share that a group's own cut may give it
 EDGE = 0.01  # selection rates nearer to 0 or 1 are taken as this far from it, so that their log-odds stay finite

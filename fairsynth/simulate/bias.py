@@ -1,4 +1,4 @@
-"""The four bias knobs, each one function. Every knob acts on patients outside the reference group only.
+"""The four bias knobs, each one function. Every knob acts on patients outside the reference group, or of named groups.
 
 Never: anything that the knob does not name; every knob has its own random stream (definitions: docs/simulator.md).
 """
@@ -7,37 +7,46 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairsynth.schemas import FloatArray
+from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.simulate.population import Population
-from fairsynth.simulate.source import BoolArray, Source
+from fairsynth.simulate.source import BoolArray, Codes, Labs, Source
 
 
 def represented(population: Population, *, under_representation: float, rng: np.random.Generator) -> BoolArray:
-    """(P,) patients who are in the tables: others than the reference group stay away with the given chance."""
+    """(P,) patients who are in the tables: those of biased groups stay away with the given chance."""
     lost = rng.random(len(population.patients.number)) < under_representation
-    return np.asarray(population.patients.reference | ~lost)
+    return np.asarray(~population.patients.biased | ~lost)
 
 
-def documented(
-    given: BoolArray, reference: BoolArray, *, under_documentation: float, rng: np.random.Generator
-) -> BoolArray:
-    """(V, M) codes that were written down, of those `given`; `reference` (V,) tells whose visit it is."""
-    lost = rng.random(given.shape) < under_documentation
-    return np.asarray(given & (reference[:, None] | ~lost))
+def documented(given: BoolArray, may_be_lost: BoolArray, *, chance: float, rng: np.random.Generator) -> BoolArray:
+    """(...) what was written down of what is `given`, where what `may_be_lost` (broadcast) is lost with `chance`."""
+    lost = rng.random(given.shape) < chance
+    return np.asarray(given & ~(may_be_lost & lost))
+
+
+def dangerous(source: Source, codes: Codes) -> BoolArray:
+    """(M,) codes whose conditions, by their weights in the code, make death likelier on the whole."""
+    return np.asarray(source.conditions.death @ codes.weights[: len(source.conditions.names)] > 0)
+
+
+def abnormal(labs: Labs, item: IntArray, value: FloatArray) -> BoolArray:
+    """(R,) rows whose value lies outside the item's normal range."""
+    low, high = labs.normal[item].T
+    return np.asarray((value < low) | (value > high))
 
 
 def recorded(population: Population, *, label_noise: float, rng: np.random.Generator) -> BoolArray:
-    """(V,) deaths as the tables tell them: others' deaths are recorded as survival with the given chance."""
+    """(V,) deaths as the tables tell them: those of biased groups are recorded as survival with the given chance."""
     flipped = rng.random(len(population.visits.patient)) < label_noise
-    return np.asarray(population.visits.died & (population.visit_is_reference | ~flipped))
+    return np.asarray(population.visits.died & ~(population.visit_is_biased & flipped))
 
 
 def rotated(source: Source, *, outcome_shift: float) -> FloatArray:
-    """(K,) the conditions' effect on death outside the reference group.
+    """(K,) the conditions' effect on death in the biased groups.
 
-    v = the reference group's coefficients times each condition's standard deviation; v' is orthogonal to v, as long as
+    v = the other patients' coefficients times each condition's standard deviation; v' is orthogonal to v, as long as
     v, and gives its weight to other conditions. The result is cos(a) v + sin(a) v', a = shift * 90 degrees, divided by
-    the standard deviations again: 0 is the reference group's own model, 1 shares nothing with it.
+    the standard deviations again: 0 is the other patients' own model, 1 shares nothing with it.
     """
     conditions = source.conditions
     spread = np.sqrt(conditions.prevalence * (1 - conditions.prevalence))

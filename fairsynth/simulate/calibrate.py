@@ -50,7 +50,7 @@ class Process:
 
 
 def calibrated(name: Name, *, outcome_shift: float = 0.0) -> Process:
-    """The process of the source called `name`; `outcome_shift` turns the outcome model outside the reference group."""
+    """The process of the source called `name`; `outcome_shift` turns the biased groups' outcome model."""
     process, population = _solved(name)
     shifted = rotated(process.source, outcome_shift=outcome_shift)
     coefficients = np.stack([process.source.conditions.death, shifted])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from fairsynth.config import BiasConfig
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.simulate import bias
 from fairsynth.simulate.calibrate import draw_weight
@@ -61,21 +62,21 @@ def first_diagnosis(part: Part) -> IntArray:
     return np.asarray(_given_diagnoses(part).argmax(axis=1))
 
 
-def diagnoses(part: Part, *, under_documentation: float) -> CodeRows:
+def diagnoses(part: Part, *, knobs: BiasConfig) -> CodeRows:
     """The diagnosis codes of the visits that are in the tables."""
     keys = _given_diagnoses(part)
     covered = part.streams("diagnosis coverage").random(len(keys)) < part.process.source.settings.diagnosis_coverage
     keys = np.where(covered[:, None], keys, -np.inf)
-    return _code_rows(part, keys, name="diagnosis documentation", under_documentation=under_documentation)
+    return _code_rows(part, keys, codes=part.process.source.diagnoses, name="diagnosis documentation", knobs=knobs)
 
 
-def procedures(part: Part, *, under_documentation: float) -> CodeRows:
+def procedures(part: Part, *, knobs: BiasConfig) -> CodeRows:
     """The procedure codes of the visits that are in the tables."""
     codes = part.process.source.procedures
     if codes is None:
         raise ValueError("this source has no procedures")
     keys = _present(part, codes, part.process.procedures, name="procedures")
-    return _code_rows(part, keys, name="procedure documentation", under_documentation=under_documentation)
+    return _code_rows(part, keys, codes=codes, name="procedure documentation", knobs=knobs)
 
 
 def drugs(part: Part, *, detail: float) -> DrugRows:
@@ -105,7 +106,7 @@ def drugs(part: Part, *, detail: float) -> DrugRows:
     )
 
 
-def labs(part: Part, *, detail: float) -> LabRows:
+def labs(part: Part, *, detail: float, knobs: BiasConfig) -> LabRows:
     """The laboratory rows of the visits that are in the tables; `detail` thins draws, never a visit's first."""
     source, visits, rng = part.process.source, part.planned.visits, part.streams("lab rows")
     visit, minute, outside = _draws(part, detail, rng)
@@ -119,12 +120,18 @@ def labs(part: Part, *, detail: float) -> LabRows:
     z += LAB_NOISE * rng.standard_normal(len(draw))
     keep = part.seen[visit[draw]]
     draw, item, z = draw[keep], item[keep], z[keep]
+    value = _values(source.labs, item, z)
+    kept = np.arange(len(draw))
+    if knobs.undocumented == "danger":
+        hidden = part.planned.visit_is_biased[visit[draw]] & bias.abnormal(source.labs, item, value)
+        rng = part.streams("lab documentation")
+        kept = np.flatnonzero(bias.documented(np.ones_like(hidden), hidden, chance=knobs.under_documentation, rng=rng))
     return LabRows(
-        visit=visit[draw],
-        item=item,
-        minute=minute[draw],
-        value=_values(source.labs, item, z),
-        outside=outside[draw],
+        visit=visit[draw][kept],
+        item=item[kept],
+        minute=minute[draw][kept],
+        value=value[kept],
+        outside=outside[draw][kept],
     )
 
 
@@ -150,12 +157,12 @@ def _present(part: Part, codes: Codes, intercepts: FloatArray, *, name: str) -> 
     return np.where(present, codes.principal + rng.gumbel(size=present.shape), -np.inf)
 
 
-def _code_rows(part: Part, keys: FloatArray, *, name: str, under_documentation: float) -> CodeRows:
+def _code_rows(part: Part, keys: FloatArray, *, codes: Codes, name: str, knobs: BiasConfig) -> CodeRows:
     """Rows of the codes with finite keys that were documented, in order of falling key."""
-    reference = part.planned.visit_is_reference
-    given = bias.documented(
-        np.isfinite(keys), reference, under_documentation=under_documentation, rng=part.streams(name)
-    )
+    may_be_lost = part.planned.visit_is_biased[:, None]
+    if knobs.undocumented == "danger":
+        may_be_lost = may_be_lost & bias.dangerous(part.process.source, codes)
+    given = bias.documented(np.isfinite(keys), may_be_lost, chance=knobs.under_documentation, rng=part.streams(name))
     given &= part.seen[:, None]
     ranked = np.argsort(np.where(given, -keys, np.inf), axis=1, kind="stable")[:, :MOST_CODES]
     visit, place = np.nonzero(np.take_along_axis(given, ranked, axis=1))

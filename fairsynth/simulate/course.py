@@ -62,6 +62,7 @@ def draw_patients(
         number=np.arange(first, first + number),
         ethnicity=ethnicity,
         reference=source.groups.reference[ethnicity],
+        biased=~source.groups.reference[ethnicity],  # unless the simulation names other groups
         female=streams("sex").random(number) < settings.female,
         kind=kind,
         frailty=frailty,

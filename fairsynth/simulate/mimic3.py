@@ -63,9 +63,8 @@ def chunk(part: Part, config: SimulationConfig) -> Iterator[tuple[str, pl.DataFr
     source = part.process.source
     if source.procedures is None:
         raise ValueError("MIMIC-III has procedures")
-    lost = config.bias.under_documentation
-    diagnoses = content.diagnoses(part, under_documentation=lost)
-    procedures = content.procedures(part, under_documentation=lost)
+    diagnoses = content.diagnoses(part, knobs=config.bias)
+    procedures = content.procedures(part, knobs=config.bias)
     icu = tables.icu_table(part, wards=WARDS)
     era = np.where(icu["SUBJECT_ID"].to_numpy() % 5 < 3, "carevue", "metavision")
     yield "PATIENTS", _patients(part)
@@ -74,7 +73,7 @@ def chunk(part: Part, config: SimulationConfig) -> Iterator[tuple[str, pl.DataFr
     yield "DIAGNOSES_ICD", tables.code_table(part, diagnoses, source.diagnoses.table["code"], column="ICD9_CODE")
     yield "PROCEDURES_ICD", tables.code_table(part, procedures, source.procedures.table["code"], column="ICD9_CODE")
     yield "PRESCRIPTIONS", _prescriptions(part, config.detail)
-    labs = content.labs(part, detail=config.detail)
+    labs = content.labs(part, detail=config.detail, knobs=config.bias)
     yield "LABEVENTS", tables.lab_table(part, labs, low="abnormal", high="abnormal", normal=None)
 
 

@@ -21,7 +21,7 @@ from fairsynth.simulate.source import BoolArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OutcomeModel:
-    """Coefficients of in-hospital death; row 0 for the reference group, row 1 for all others."""
+    """Coefficients of in-hospital death; row 1 for the groups that bias acts on, row 0 for all others."""
 
     units: FloatArray  # (2, U) intercepts
     conditions: FloatArray  # (2, K)
@@ -42,7 +42,7 @@ def risks(population: Population, model: OutcomeModel) -> FloatArray:
     """(V,) the true probability to die in each visit."""
     unit = population.visits.unit
     logits = [fixed_part(population, model.conditions[row]) + model.units[row, unit] for row in range(2)]
-    return np.asarray(expit(np.where(population.visit_is_reference, *logits)))
+    return np.asarray(expit(np.where(population.visit_is_biased, logits[1], logits[0])))
 
 
 def alive_before(population: Population, died: BoolArray) -> BoolArray:

@@ -47,14 +47,14 @@ INSURANCE = {"Self pay": 0.62, "Medical insurance": 0.38}
 
 def chunk(part: Part, config: SimulationConfig) -> Iterator[tuple[str, pl.DataFrame]]:
     """The rows of one chunk of patients, table by table."""
-    diagnoses = content.diagnoses(part, under_documentation=config.bias.under_documentation)
+    diagnoses = content.diagnoses(part, knobs=config.bias)
     codes = part.process.source.diagnoses.table["code"]
     yield "PATIENTS", _patients(part)
     yield "ADMISSIONS", _admissions(part, diagnoses)
     yield "ICUSTAYS", tables.icu_table(part, wards=WARDS)
     yield "DIAGNOSES_ICD", tables.code_table(part, diagnoses, codes, column="ICD10_CODE_CN")
     yield "PRESCRIPTIONS", _prescriptions(part, config.detail)
-    labs = content.labs(part, detail=config.detail)
+    labs = content.labs(part, detail=config.detail, knobs=config.bias)
     yield "LABEVENTS", tables.lab_table(part, labs, low="l", high="h", normal="z")
 
 

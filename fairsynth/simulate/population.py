@@ -25,6 +25,7 @@ class Patients:
     number: IntArray  # (P,) place in the simulation, from 0
     ethnicity: IntArray  # (P,) index into `Source.groups.names`
     reference: BoolArray  # (P,) of the reference group
+    biased: BoolArray  # (P,) of a group that the bias knobs act on
     female: BoolArray
     kind: IntArray  # (P,) class, index into `Source.classes.names`
     frailty: FloatArray  # (P,) standard normal, kept over all visits
@@ -65,6 +66,11 @@ class Population:
     def visit_is_reference(self) -> BoolArray:
         """(V,) whether the visit's patient is of the reference group."""
         return self.patients.reference[self.visits.patient]
+
+    @property
+    def visit_is_biased(self) -> BoolArray:
+        """(V,) whether the bias knobs act on the visit's patient."""
+        return self.patients.biased[self.visits.patient]
 
     @property
     def features(self) -> FloatArray:

@@ -80,6 +80,7 @@ class Groups:
     """Strings of the ethnicity column (E of them)."""
 
     names: tuple[str, ...]
+    group: tuple[Group, ...]  # (E) that the string belongs to in the study mix
     natural: FloatArray  # (E,) share in the source
     study: FloatArray  # (E,) share in the study mix
     reference: BoolArray  # (E,) belongs to the reference group
@@ -245,6 +246,7 @@ def _groups(table: pl.DataFrame, settings: Settings) -> Groups:
     wanted = np.array([settings.study.get(group, 0.0) for group in groups])
     return Groups(
         names=tuple(table["ethnicity"]),
+        group=tuple(groups),
         natural=natural,
         study=_shares(wanted * natural / within),
         reference=np.array([group == settings.reference for group in groups]),

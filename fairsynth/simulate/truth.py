@@ -14,6 +14,7 @@ import numpy as np
 
 from fairsynth import seeds
 from fairsynth.config import SimulationConfig
+from fairsynth.errors import ConfigError
 from fairsynth.simulate import bias
 from fairsynth.simulate.calibrate import Process, calibrated
 from fairsynth.simulate.course import Streams, draw_patients, draw_visits
@@ -45,8 +46,13 @@ def draw(config: SimulationConfig) -> Population:
 
 
 def parts(config: SimulationConfig) -> Iterator[Part]:
-    """The simulation's patients, chunk by chunk."""
+    """The simulation's patients, chunk by chunk. Raises ConfigError for bias in a group that the source lacks."""
     process = calibrated(config.source, outcome_shift=config.bias.outcome_shift)
+    known = sorted(set(process.source.groups.group))
+    if unknown := sorted(set(config.bias.groups or ()) - set(known)):
+        raise ConfigError.of(
+            "unknown group", where=f"bias.groups: {unknown[0]}", expected=f"one of: {', '.join(known)}"
+        )
     visits = 0
     for chunk, first in enumerate(range(0, config.patients, CHUNK)):
         number = min(CHUNK, config.patients - first)
@@ -66,6 +72,8 @@ def _part(process: Process, config: SimulationConfig, *, first: int, number: int
     streams = partial(seeds.numpy_stream, config.seed, "simulate", config.source, chunk)
     source = process.source
     patients = draw_patients(source, number=number, first=first, mix=config.mix, streams=streams)
+    if config.bias.groups is not None:
+        patients = replace(patients, biased=np.isin(source.groups.group, config.bias.groups)[patients.ethnicity])
     planned = Population(
         source=source,
         patients=patients,

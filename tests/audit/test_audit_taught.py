@@ -7,10 +7,12 @@ from dataclasses import replace
 import audit_toy as toy
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from fairsynth import artefacts
 from fairsynth.audit import taught
 from fairsynth.audit.evaluate import blind_scores, confusion
+from fairsynth.audit.forest import RandomForest
 from fairsynth.audit.place import Site
 from fairsynth.audit.predictors import FittedLogisticRegression, LogisticRegression
 from fairsynth.audit.site import audit_site
@@ -84,11 +86,13 @@ def test_a_site_adds_the_plans_quotas(here):
     assert here.quotas.sum() == BUDGET
 
 
-def test_the_patients_are_those_that_the_ranking_gives_of_eight_candidates_a_quota(here):
+def test_the_patients_are_those_that_both_models_ranking_gives_of_eight_candidates_a_quota(here):
     number = 8 * here.quotas.sum(axis=1)
     seed = stream(3, "audit", "site-a", "synthesise", "candidates", 0)
     candidates = synthesise_groups(HOME, cohort=COHORT, plan=PLAN, number=number, seed=seed)
-    log_odds = 2.0 * scores(candidates) - 3
+    seed = stream(3, "audit", "site-a", "own teacher")
+    forest = RandomForest().fit(COHORT.train, vocabulary=toy.VOCABULARY, settings=here.settings, seed=seed)
+    log_odds = (2.0 * scores(candidates) - 3 + logit(forest.scores(candidates))) / 2
     expected = guided(
         candidates,
         scores=1 / (1 + np.exp(-log_odds)),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairsynth.audit.teacher import TeacherSettings
 from fairsynth.config import (
     AuditConfig,
     GeneratorConfig,
@@ -103,6 +102,4 @@ def numbers(records: Records, *, vocabulary: Vocabulary = VOCABULARY) -> list[in
 
 def bench(*, real: int = 90, seed: int = 3, config: StudyConfig | None = None) -> Bench:
     of = pool(config=config)
-    return Bench(
-        draw=draw(of, real=real, seed=seed), plan=of.plan, seed=seed, teacher_settings=TeacherSettings(transformers=0)
-    )
+    return Bench(draw=draw(of, real=real, seed=seed), plan=of.plan, seed=seed)

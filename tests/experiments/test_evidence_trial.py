@@ -139,6 +139,7 @@ def scripted(monkeypatch):
     Scripted.ran, Scripted.dies_at = [], None
     monkeypatch.setattr(grid, "Trial", Scripted)
     monkeypatch.setattr(grid, "read_pool", lambda *_, **__: toy.pool())
+    monkeypatch.setattr(grid, "read_study", lambda _: toy.study())
     return Scripted
 
 
@@ -212,6 +213,22 @@ def test_a_grid_does_every_row_and_seed_once_and_says_how_far_it_is(scripted, mo
     assert run_grid("table1", rows=rows, on_event=events.append, **arguments) == found
     assert len(scripted.ran) == 6
     assert events[-1] == {"event": "trials", "done": 6, "of": 6}
+
+
+def test_trials_of_another_study_are_not_taken_for_this_ones(scripted, monkeypatch, tmp_path):
+    cells = tmp_path / "cells" / "toy"
+    grid._claim(cells, tmp_path)
+    grid._claim(cells, tmp_path)  # the same study again
+    monkeypatch.setattr(grid, "read_study", lambda _: toy.study(weight=0.7))
+    with pytest.raises(grid.ConfigError, match="trials of another study"):
+        grid._claim(cells, tmp_path)
+    grid._claim(tmp_path / "cells" / "other", tmp_path)
+
+
+def test_the_first_six_rows_are_those_of_the_papers_table_1():
+    sizes = {(row.real, row.synthetic) for row in grid.PAPER}
+    assert sizes == {(1000, 2500), (2500, 2500), (5000, 2500), (2500, 500), (2500, 1000), (2500, 2000)}
+    assert grid.ROWS["table1"][: len(grid.PAPER)] == grid.PAPER
 
 
 def test_an_unknown_table_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from fairsynth.audit.evaluate import blind_scores
 from fairsynth.audit.federated_logistic import federated_logistic
 from fairsynth.audit.fitting import bag_of_tokens
 from fairsynth.audit.predictors import LogisticRegression
-from fairsynth.audit.teacher import TeacherSettings
+from fairsynth.audit.teacher import Teacher
 from fairsynth.augmentation.guided import Guidance, guided
 from fairsynth.augmentation.plan import equal_cells, equal_rates, members_of
 from fairsynth.config import AuditConfig, GeneratorConfig, GroupsConfig, SiteEntry, StudyConfig, TrainingConfig
@@ -46,7 +46,16 @@ WORDS = Vocabulary(codes=tuple(f"DX//{n}" for n in range(6)), groups=("x", "y"),
 CELLS = {"a": [[60, 16], [18, 6]], "b": [[40, 10], [12, 4]]}
 SYNTHETIC = 40
 PREDICTOR = "logistic_regression"
-METHOD = ("fairsynth", "fixed_cut", "same_cut", "logistic_teacher", "local_teacher", "not_at_home", "more_candidates")
+METHOD = (
+    "fairsynth",
+    "fixed_cut",
+    "same_cut",
+    "common_teacher",
+    "own_teacher",
+    "local_teacher",
+    "not_at_home",
+    "more_candidates",
+)
 STEERED = ("steered_lambda", "steered_zero", "gradient_frozen", "training_effect")
 PREFIXED = ("prefix", "prefix_ranked", "newton_ranked")
 
@@ -74,7 +83,7 @@ def people(cells, *, seed: int) -> Records:
     )
 
 
-def toy(*, cells=CELLS, transformers: int = 1) -> Bench:
+def toy(*, cells=CELLS) -> Bench:
     study = StudyConfig(
         schema="fairsynth.study/1",
         name="toy",
@@ -99,7 +108,6 @@ def toy(*, cells=CELLS, transformers: int = 1) -> Bench:
         draw=Draw(vocabulary=WORDS, cohorts=cohorts, fresh=fresh),
         plan=study.plan(),
         seed=5,
-        teacher_settings=TeacherSettings(transformers=transformers, rounds=1),
     )
 
 
@@ -210,10 +218,12 @@ def test_fixed_cut_is_the_guidance_alone_and_does_not_look_at_validation(bench, 
         assert same(by_hand, added["fixed_cut"][site])
 
 
-def test_logistic_teacher_is_the_method_whose_teacher_has_no_transformers(bench, added):
-    plain = replace(bench, teacher_settings=TeacherSettings(transformers=0), _teachers={}, _candidates={})
-    assert all_same(added["logistic_teacher"], ablation(plain).full(PREDICTOR).added)
-    assert not all_same(added["logistic_teacher"], added["fairsynth"])
+@pytest.mark.parametrize(("variant", "part"), [("common_teacher", "common"), ("own_teacher", "own")])
+def test_half_a_teacher_is_the_method_whose_teacher_has_one_model_only(bench, added, variant, part):
+    alone = {site: Teacher(common=getattr(teacher, part)) for site, teacher in bench.teachers().items()}
+    halved = replace(bench, _teachers={"federated": alone}, _candidates={})
+    assert all_same(added[variant], ablation(halved).full(PREDICTOR).added)
+    assert not all_same(added[variant], added["fairsynth"])
 
 
 def test_local_teacher_of_one_site_does_not_depend_on_another_s_patients(bench, added):

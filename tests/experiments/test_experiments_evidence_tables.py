@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,8 @@ import pytest
 from evidence_stories import WINNING, Approach, trials
 
 from fairsynth.cli import main
+from fairsynth.cli.experiment import Setting, _whose
+from fairsynth.config import read_study
 from fairsynth.errors import ArtefactError
 from fairsynth.experiments.evidence import grid
 from fairsynth.experiments.evidence.counted import gather
@@ -187,7 +190,7 @@ def test_the_page_names_its_command_its_patients_and_who_is_left_out(published):
     assert "`fairsynth experiment table1 --setting a`" in text
     assert "3 seeds; 3,684 real held-out patients of 2 sites, 921 positives" in text
     assert "INSUFFICIENT (fewer than 30 held-out positives), left out of every minimum: tiny" in text
-    for heading in ("All approaches", "By group", "By site", "What was asked"):
+    for heading in ("All approaches", "Global and site by site", "By group", "By site", "What was asked", "Charts"):
         assert f"## {heading}" in text
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
     blocks = re.split(r"\n(?!\|)", text)
@@ -346,6 +349,34 @@ def test_quick_is_one_small_row_and_two_seeds(asked, tmp_path, capsys):
     assert (asked[0]["seeds"], len(asked[0]["rows"])) == (2, 1)
 
 
+def test_a_study_of_the_users_own_is_a_setting_with_its_name_and_is_in_the_command(asked, tmp_path, capsys):
+    study = Path(__file__).resolve().parents[2] / "studies" / "evidence_small.yaml"
+    code, printed = said(capsys, "table1", "--study", str(study), "--seeds", "2", "--out", str(tmp_path))
+    assert code == 0, printed.err
+    assert (asked[0]["setting"], asked[0]["study"]) == ("evidence-small", study)
+    assert asked[0]["work"] == tmp_path / "pool" / "evidence-small"
+    assert f"table1 --study {study} --seeds 2`" in (tmp_path / "table1-a.md").read_text(encoding="utf-8")
+
+
+def test_a_study_that_is_called_like_a_setting_is_refused(asked, tmp_path, capsys):
+    study = tmp_path / "mine.yaml"
+    shipped = Path(__file__).resolve().parents[2] / "studies" / "evidence_small.yaml"
+    study.write_text(
+        shipped.read_text(encoding="utf-8").replace("name: evidence-small", "name: opposite"), encoding="utf-8"
+    )
+    code, printed = said(capsys, "table1", "--study", str(study), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "a name that is taken" in printed.err
+    assert asked == []
+
+
+@pytest.mark.parametrize("setting", list(Setting))
+def test_every_setting_has_a_study_file_that_can_be_read(setting):
+    config = read_study(_whose(setting, None)[1])
+    assert config.name == f"evidence-{setting}"
+    assert config.task.name in {"readmission_30d", "mortality_next_visit", "in_hospital_mortality"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -353,6 +384,8 @@ def test_quick_is_one_small_row_and_two_seeds(asked, tmp_path, capsys):
         (["--setting", "a", "--synthetic", "100"], "FS-100 half a row: --synthetic"),
         (["--setting", "a", "--data", "nowhere"], "FS-100 bad option: --data nowhere"),
         (["--setting", "z"], "--setting"),
+        ([], "FS-100 no setting: options"),
+        (["--study", "nowhere.yaml"], "FS-100 missing file: nowhere.yaml"),
         (["--setting", "a", "--seeds", "0"], "--seeds"),
     ],
 )

@@ -9,7 +9,7 @@ from federation_real import Local, make_sites, real_plan
 from fairsynth.audit.federated_logistic import federated_logistic
 from fairsynth.audit.fitting import bag_of_tokens
 from fairsynth.audit.site import audit_site
-from fairsynth.audit.teacher import TeacherSettings, teach
+from fairsynth.audit.teacher import common_model
 from fairsynth.config import AugmentationConfig, ObjectiveConfig, TrainingConfig
 from fairsynth.errors import ArtefactError, ProtocolError
 from fairsynth.experiments.evidence.training import generator
@@ -149,14 +149,8 @@ def test_the_teacher_over_messages_is_the_one_without(study):
     root, _, cohorts = study
     vocabulary = cohorts["site-a"].vocabulary
     train = {name: one.train for name, one in cohorts.items()}
-    alone = teach(
-        train,
-        validation={name: one.validation for name, one in cohorts.items()},
-        vocabulary=vocabulary,
-        settings=TeacherSettings(transformers=0),
-        threads=1,
-        seed=0,
-    )
+    validation = {name: one.validation for name, one in cohorts.items()}
+    alone = common_model(train, validation=validation, vocabulary=vocabulary)
     strength = event(root, "taught")["inverse_strength"]
     assert strength == alone.inverse_strength
     expected = federated_logistic(train, vocabulary=vocabulary, inverse_strength=strength)

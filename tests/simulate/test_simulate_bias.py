@@ -1,10 +1,11 @@
-"""The bias knobs: each moves what its name says, for patients outside the reference group, and nothing else."""
+"""The bias knobs: each moves what its name says, for patients of the groups it acts on, and nothing else."""
 
 import numpy as np
 import polars as pl
 import pytest
 
 from fairsynth.config import BiasConfig, SimulationConfig
+from fairsynth.errors import ConfigError
 from fairsynth.simulate import bias, simulate, truth
 from fairsynth.simulate.calibrate import calibrated
 from fairsynth.simulate.source import load
@@ -41,7 +42,7 @@ def rows(table, subjects=None):
 
 
 def test_the_defaults_are_all_zero_and_add_nothing(plain, tmp_path):
-    assert set(BiasConfig().model_dump().values()) == {0.0}
+    assert set(BiasConfig().model_dump(exclude={"groups"}).values()) == {0.0}
     zero = run(tmp_path / "out", under_representation=0, under_documentation=0, outcome_shift=0, label_noise=0)
     assert all(zero[name].equals(plain[name]) for name in plain)
 
@@ -146,3 +147,84 @@ def test_the_reference_groups_model_does_not_turn():
     assert (plain.outcome.units[0] == shifted.outcome.units[0]).all()
     assert (plain.outcome.conditions[1] == plain.outcome.conditions[0]).all()
     assert not np.allclose(shifted.outcome.conditions[1], shifted.outcome.conditions[0])
+
+
+# --- bias planted in groups of one's own choice -----------------------------------------------------------------------
+
+
+def test_bias_planted_in_the_reference_group_is_the_mirror_image_of_the_default(plain, white, tmp_path):
+    mirrored = run(tmp_path / "out", under_documentation=0.4, groups=("white",))
+    others = set(plain["ADMISSIONS"]["SUBJECT_ID"]) - white
+    for name in ("DIAGNOSES_ICD", "PROCEDURES_ICD"):
+        assert rows(mirrored[name], others).equals(rows(plain[name], others))
+        kept = rows(mirrored[name], white).height / rows(plain[name], white).height
+        assert kept == pytest.approx(0.6, abs=0.03)
+    assert mirrored["ADMISSIONS"].equals(plain["ADMISSIONS"])
+
+
+def test_naming_every_group_but_the_reference_is_the_default(tmp_path):
+    named = run(
+        tmp_path / "named", under_documentation=0.4, label_noise=0.3, groups=("black", "hispanic", "asian", "other")
+    )
+    default = run(tmp_path / "default", under_documentation=0.4, label_noise=0.3)
+    assert all(named[name].equals(default[name]) for name in default)
+
+
+@pytest.mark.parametrize("knob", ["under_representation", "outcome_shift", "label_noise"])
+def test_every_other_knob_acts_on_the_named_groups_alone_too(knob):
+    config = SimulationConfig(source="mimic3", patients=2000, mix="study")
+    plain = truth.draw(config)
+    biased = truth.draw(config.model_copy(update={"bias": BiasConfig(groups=("black",), **{knob: 0.45})}))
+    black = [index for index, group in enumerate(load("mimic3").groups.group) if group == "black"]
+
+    def seen(population, *, of_black):
+        patient = population.visits.patient
+        mine = np.isin(population.patients.ethnicity[patient], black) == of_black
+        number = population.patients.number[patient][mine]
+        return set(zip(number, population.visits.order[mine], population.visits.recorded[mine], strict=True))
+
+    assert seen(biased, of_black=False) == seen(plain, of_black=False)
+    assert seen(biased, of_black=True) != seen(plain, of_black=True)
+
+
+def test_only_what_tells_of_danger_is_lost_where_that_is_asked_for(plain, white, tmp_path):
+    biased = run(tmp_path / "out", under_documentation=0.6, undocumented="danger")
+    others = set(plain["ADMISSIONS"]["SUBJECT_ID"]) - white
+    for name, table in plain.items():
+        if name not in ("DIAGNOSES_ICD", "PROCEDURES_ICD", "LABEVENTS"):
+            assert biased[name].equals(table), name
+        elif name != "LABEVENTS":
+            assert rows(biased[name], white).equals(rows(table, white))
+    risky = {"4280", "51881", "5849", "99592"}  # heart failure, respiratory failure, kidney failure, sepsis
+    harmless = {"4019", "2724"}  # hypertension, raised lipids
+    before, after = (rows(tables["DIAGNOSES_ICD"], others)["ICD9_CODE"] for tables in (plain, biased))
+    assert after.is_in(list(harmless)).sum() == before.is_in(list(harmless)).sum() > 0
+    assert after.is_in(list(risky)).sum() / before.is_in(list(risky)).sum() == pytest.approx(0.4, abs=0.06)
+    before, after = (rows(tables["LABEVENTS"], others)["FLAG"] for tables in (plain, biased))
+    assert after.is_null().sum() == before.is_null().sum()  # MIMIC-III flags what is abnormal, and nothing else
+    assert after.drop_nulls().len() / before.drop_nulls().len() == pytest.approx(0.4, abs=0.03)
+    assert rows(biased["LABEVENTS"], white).equals(rows(plain["LABEVENTS"], white))
+
+
+@pytest.mark.parametrize("source", ["mimic3", "pic"])
+def test_dangerous_codes_are_those_that_the_dying_have_more_often(source):
+    drawn = truth.draw(SimulationConfig(source=source, patients=6000, seed=4))
+    tables = load(source)
+    deadly = drawn.visits.conditions @ tables.conditions.death  # (V,) log-odds
+    strength = drawn.visits.conditions @ tables.diagnoses.weights[: len(tables.conditions.names)]  # (V, M)
+    slopes = np.array([np.cov(deadly, column)[0, 1] for column in strength.T])
+    found = bias.dangerous(tables, tables.diagnoses)
+    assert found.sum() > len(found) / 2
+    assert slopes[found].mean() > 2 * slopes[~found].mean()
+
+
+def test_bias_in_a_group_that_the_source_lacks_is_refused_before_anything_is_written(tmp_path):
+    config = SimulationConfig(source="pic", patients=10, bias=BiasConfig(groups=("han", "white")))
+    with pytest.raises(ConfigError, match=r"unknown group: bias\.groups: white.*\n? *expected one of: .*han"):
+        simulate(config, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_simulation_that_names_no_group_is_known_by_the_stamp_it_always_had():
+    bias = SimulationConfig(source="pic").model_dump(mode="json", exclude_none=True)["bias"]
+    assert set(bias) == {"under_representation", "under_documentation", "outcome_shift", "label_noise"}

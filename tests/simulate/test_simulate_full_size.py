@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairsynth.cli import main
-from fairsynth.config import SimulationConfig
+from fairsynth.config import BiasConfig, SimulationConfig
 from fairsynth.simulate import content, full_size, simulate, truth
 from fairsynth.simulate import write as writing
 
@@ -35,11 +35,11 @@ SAMPLE = 6_000  # patients
 def rows_of_patients(part, source):
     """What each patient of a chunk has in the tables: name -> (P,) rows."""
     visits = {"admissions": np.flatnonzero(part.seen)}
-    visits["diagnoses"] = content.diagnoses(part, under_documentation=0).visit
+    visits["diagnoses"] = content.diagnoses(part, knobs=BiasConfig()).visit
     if source == "mimic3":
-        visits["procedures"] = content.procedures(part, under_documentation=0).visit
+        visits["procedures"] = content.procedures(part, knobs=BiasConfig()).visit
     visits["prescriptions"] = content.drugs(part, detail=1).visit
-    visits["labs"] = content.labs(part, detail=1).visit
+    visits["labs"] = content.labs(part, detail=1, knobs=BiasConfig()).visit
     number, patient = len(part.planned.patients.number), part.planned.visits.patient
     return {name: np.bincount(patient[visit], minlength=number) for name, visit in visits.items()}
 

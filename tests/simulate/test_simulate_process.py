@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from fairsynth.config import SimulationConfig
+from fairsynth.config import BiasConfig, SimulationConfig
 from fairsynth.simulate import calibrate, content, simulate, truth
 from fairsynth.simulate.outcome import alive_before, chance_alive_before
 from fairsynth.simulate.source import load
@@ -285,6 +285,6 @@ def test_visits_of_a_patient_depend_on_each_other(adults):
 def test_given_conditions_and_severity_a_value_does_not_know_the_outcome():
     part = next(iter(truth.parts(SimulationConfig(source="mimic3", patients=200, detail=0.1))))
     everyone_lives = replace(part, seen=np.ones_like(part.seen))
-    all_rows, seen_rows = content.labs(everyone_lives, detail=0.1), content.labs(part, detail=0.1)
+    all_rows, seen_rows = (content.labs(one, detail=0.1, knobs=BiasConfig()) for one in (everyone_lives, part))
     keep = part.seen[all_rows.visit]
     assert (all_rows.value[keep] == seen_rows.value).all()

@@ -7,8 +7,9 @@ variant             what differs from `fairsynth`
 real_only, oracle   nobody is added; fresh real patients by the same quotas
 fixed_cut           every group is cut at 0.4: validation plans nothing
 same_cut            the operating point is planned, the groups' own cuts are not
-logistic_teacher    the teacher has no transformers
-local_teacher       each site's teacher is taught by its own patients
+common_teacher      the teacher is the sites' common logistic regression alone
+own_teacher         the teacher is each site's own forest alone
+local_teacher       each site's teacher is taught by its own patients, in both parts
 not_at_home         the common generator is used as it is, without passes of each site alone
 more_candidates     32 candidates of the generator for a patient of a quota
 equal_cells         quotas of the equal-cells plan
@@ -27,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
@@ -38,12 +38,11 @@ from fairsynth.augmentation.plan import equal_cells
 from fairsynth.experiments.evidence import additions
 from fairsynth.experiments.evidence.additions import BySite
 from fairsynth.experiments.evidence.bench import Bench
-from fairsynth.experiments.evidence.cells import Cell
-from fairsynth.experiments.evidence.chosen import Chooser, Chosen, chooser, plan_quotas
-from fairsynth.experiments.evidence.counting import Progress, Sizes, counted
+from fairsynth.experiments.evidence.chosen import Chooser, Chosen, chooser
+from fairsynth.experiments.evidence.counting import Variants
 from fairsynth.experiments.evidence.prefixed import by_counts, by_teacher, by_training, prefix_candidates
 from fairsynth.experiments.evidence.steering import FEEDBACK_BOUND, LAMBDA, GoneOn, ThroughPredictor, Way, go_on
-from fairsynth.schemas import IntArray, SiteId
+from fairsynth.schemas import SiteId
 
 CUT = 0.4
 MANY = 32  # candidates for each patient of a quota
@@ -51,29 +50,11 @@ WITH_LAST_LAYER = ("logistic_regression", "transformer")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ablation:
+class Ablation(Variants):
     """The variants of one row and seed."""
 
-    bench: Bench
-    setting: str
-    sizes: Sizes
-    number: int  # the seed's, from 1
-    progress: Progress = lambda _: None
-    facts: dict[str, Any] = field(default_factory=dict)  # seconds, and what the variants chose
     _full: dict[str, Chosen] = field(default_factory=dict)  # by predictor
     _benches: dict[str, Bench] = field(default_factory=dict)  # of generators that were trained on, by variant
-
-    def run(self) -> Cell:
-        """Every variant, counted."""
-        return counted(
-            self.bench,
-            self.approaches,
-            setting=self.setting,
-            sizes=self.sizes,
-            number=self.number,
-            facts=self.facts,
-            progress=self.progress,
-        )
 
     def approaches(self, predictor: str) -> Mapping[str, Callable[[], BySite]]:
         """Whom each variant adds for `predictor`, by the variant's name."""
@@ -84,7 +65,8 @@ class Ablation:
             "fairsynth": lambda: self.full(predictor).added,
             "fixed_cut": partial(self.fixed_cut, predictor),
             "same_cut": partial(self.same_cut, predictor),
-            "logistic_teacher": partial(self.logistic_teacher, predictor),
+            "common_teacher": partial(self.common_teacher, predictor),
+            "own_teacher": partial(self.own_teacher, predictor),
             "local_teacher": partial(self.local_teacher, predictor),
             "not_at_home": partial(self.not_at_home, predictor),
             "more_candidates": partial(self.more_candidates, predictor),
@@ -101,11 +83,6 @@ class Ablation:
         return found
 
     # --- what several variants share
-
-    @cached_property
-    def quotas(self) -> dict[SiteId, IntArray]:
-        """FairSynth's own."""
-        return plan_quotas(self.bench, synthetic=self.sizes.synthetic)
 
     @cached_property
     def prefix(self) -> BySite:
@@ -145,13 +122,18 @@ class Ablation:
         point = loop.operating_point(self.full(predictor).tried[: len(loop.selected)])
         return loop.choose(Guidance(selected=point.selected))
 
-    def logistic_teacher(self, predictor: str) -> BySite:
-        """Each site's teacher without its transformers."""
+    def common_teacher(self, predictor: str) -> BySite:
+        """Each site's teacher without the site's own forest."""
+        teachers = {site: replace(teacher, own=None) for site, teacher in self.bench.teachers().items()}
+        return self._taught("common_teacher", predictor, teachers)
+
+    def own_teacher(self, predictor: str) -> BySite:
+        """Each site's forest alone; where it has none, what there is."""
         teachers = {
-            site: replace(teacher, members=teacher.members[:1], shares=(1.0,))
+            site: replace(teacher, common=teacher.own or teacher.common, own=None)
             for site, teacher in self.bench.teachers().items()
         }
-        return self._taught("logistic_teacher", predictor, teachers)
+        return self._taught("own_teacher", predictor, teachers)
 
     def local_teacher(self, predictor: str) -> BySite:
         """A teacher that knows one site's patients."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairsynth.audit.evaluate import blind_scores, histogram
 from fairsynth.audit.fitting import FitSettings, Fitted
-from fairsynth.audit.teacher import Teacher, TeacherSettings, teach
+from fairsynth.audit.teacher import Teacher, teach
 from fairsynth.augmentation.plan import members_of
 from fairsynth.config import StudyPlan
 from fairsynth.experiments.evidence.drawing import Draw
@@ -45,7 +45,6 @@ class Bench:
     draw: Draw
     plan: StudyPlan
     seed: int
-    teacher_settings: TeacherSettings = field(default_factory=TeacherSettings)
     home_rounds: int = HOME_ROUNDS  # of the common generator at each site, alone
     _generators: dict[str, Trained] = field(default_factory=dict)
     _weights: dict[Scope, dict[SiteId, Arrays]] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class Bench:
         return replace(self, _generators={}, _weights={"federated": dict(weights)}, _candidates={})
 
     def teachers(self, scope: Scope = "federated") -> dict[SiteId, Teacher]:
-        """Each site's teacher: one for all, unless it is local."""
+        """Each site's teacher; pooled, one for all."""
         if scope not in self._teachers:
             self._teachers[scope] = self._taught(scope)
         return self._teachers[scope]
@@ -145,17 +144,17 @@ class Bench:
     def _taught(self, scope: Scope) -> dict[SiteId, Teacher]:
         cohorts = self.draw.cohorts
         if scope == "local":
-            return {site: self._teach({site: one}) for site, one in cohorts.items()}
+            return {site: self._teach({site: one})[site] for site, one in cohorts.items()}
         if scope == "pooled":
-            return dict.fromkeys(cohorts, self._teach({SiteId("all"): self.draw.pooled()}))
-        return dict.fromkeys(cohorts, self._teach(dict(cohorts)))
+            everyone = SiteId("all")
+            return dict.fromkeys(cohorts, self._teach({everyone: self.draw.pooled()})[everyone])
+        return self._teach(cohorts)
 
-    def _teach(self, cohorts: dict[SiteId, Cohort]) -> Teacher:
+    def _teach(self, cohorts: Mapping[SiteId, Cohort]) -> dict[SiteId, Teacher]:
         return teach(
             {site: one.train for site, one in cohorts.items()},
             validation={site: one.validation for site, one in cohorts.items()},
             vocabulary=self.draw.vocabulary,
-            settings=self.teacher_settings,
             threads=self.plan.training.threads,
             seed=stream(self.seed, "teacher"),
         )

@@ -1,4 +1,4 @@
-"""A row's summary -> Markdown tables by group and by site: what a number of all patients together may hide.
+"""A row's summary -> Markdown tables by group, by site and of both levels: what a number of all patients may hide.
 
 In:  a `RowSummary`.   Out: Markdown text.
 Never: arithmetic; a group with too few positives without the word INSUFFICIENT.
@@ -6,8 +6,9 @@ Never: arithmetic; a group with too few positives without the word INSUFFICIENT.
 
 from __future__ import annotations
 
+from fairsynth.experiments.evidence.levels import BEYOND, LOOKS_FAIR
 from fairsynth.experiments.evidence.measures import NO_THRESHOLD
-from fairsynth.experiments.evidence.roles import METHOD, ORACLE, REAL_ONLY, title
+from fairsynth.experiments.evidence.roles import METHOD, ORACLE, REAL_ONLY, ordered, title
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.experiments.evidence.tables import mean_sd, table
 from fairsynth.schemas import SiteId
@@ -26,6 +27,35 @@ _BY_SITE = {
     "eq. odds diff.": "equalised_odds_difference",
     "F1": "f1",
 }
+
+
+_LEVELS = {"log_di": "log DI", "tpr_gap": "TPR gap"}
+_SIGNS = (
+    "log DI is the log of disparate impact; the TPR gap is the TPR of the protected groups together minus that of the"
+    " reference groups together. Below 0 the protected groups are favoured less, or found less often; 0 is parity."
+)
+
+
+def both_levels(row: RowSummary, *, predictor: str, threshold: str) -> str:
+    """All sites together beside each site, by every approach, with signs; and whom the sum of all sites hides."""
+    scopes = [scope.scope for scope in row.scopes]
+    own = [one for one in row.levels if (one.predictor, one.threshold) == (predictor, threshold)]
+    lines = []
+    for approach in ordered(tuple(dict.fromkeys(one.approach for one in own))):
+        found = {one.metric: one for one in own if one.approach == approach}
+        values = [value for one in found.values() for value in (one.all_sites, *one.sites.values())]
+        hidden = [
+            f"{_LEVELS[metric]}{', within noise' if one.shown is False else ''}"
+            for metric, one in found.items()
+            if one.hidden_by_the_global_figure
+        ]
+        cells = [mean_sd(value, seeds=len(row.seeds), sign=True) for value in values]
+        lines.append([title(approach), *cells, "; ".join(hidden)])
+    heads = [f"{name}: {scope}" for name in _LEVELS.values() for scope in scopes]
+    limits = (
+        f"*Hidden*: all sites together are within {LOOKS_FAIR} of parity, and a site is {BEYOND} from it or further."
+    )
+    return f"{_SIGNS} {limits}\n\n{table(['approach', *heads, 'hidden'], lines)}\n"
 
 
 def by_group(row: RowSummary, *, predictor: str, threshold: str) -> str:

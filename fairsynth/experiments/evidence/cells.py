@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from fairsynth import artefacts
-from fairsynth.config import Strict
+from fairsynth.config import Favourable, Strict
 from fairsynth.errors import ArtefactError
 from fairsynth.schemas import Arrays, IntArray
 
@@ -39,6 +39,7 @@ class Axes(Strict):
     sites: tuple[str, ...]
     groups: tuple[str, ...]
     reference: tuple[str, ...]
+    favourable: Favourable = "positive"  # the prediction that disparate impact compares
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

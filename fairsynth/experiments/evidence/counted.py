@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairsynth.config import Favourable
 from fairsynth.errors import ArtefactError, Problem
 from fairsynth.experiments.evidence.cells import Axes, Cell
 from fairsynth.fairness.metrics import SCORE_BINS, BoolArray
@@ -36,6 +37,7 @@ class Row:
     sites: tuple[str, ...]
     groups: tuple[str, ...]
     reference: BoolArray  # (G,)
+    favourable: Favourable  # the prediction that disparate impact compares
     held_out: IntArray  # (K, A, P, S, G, 2, 200)
     validation: IntArray  # (K, A, P, S, G, 2, 200)
     added: IntArray  # (K, A, P, S, G, 2)
@@ -83,6 +85,7 @@ def gather(cells: Sequence[Cell]) -> Row:
         sites=axes.sites,
         groups=axes.groups,
         reference=np.isin(axes.groups, axes.reference),
+        favourable=axes.favourable,
         train=np.stack([cell.train for cell in cells]),
         **counts,
     )
@@ -104,7 +107,7 @@ def _placed(cell: Cell, array: IntArray, approaches: tuple[str, ...], predictors
 
 def _misfits(axes: Sequence[Axes]) -> Iterator[Problem]:
     """What keeps the trials from being one row."""
-    for name in ("setting", "real", "synthetic", "sites", "groups", "reference"):
+    for name in ("setting", "real", "synthetic", "sites", "groups", "reference", "favourable"):
         found = {getattr(one, name) for one in axes}
         if len(found) > 1:
             yield Problem(what="trials of different rows", where=name, expected="the same of every trial")

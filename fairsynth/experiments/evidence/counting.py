@@ -7,8 +7,10 @@ Never: a score of one patient; an approach's idea of whom to add.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,13 @@ from fairsynth.audit.predictors import load_predictor
 from fairsynth.augmentation.plan import members_of
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import Axes, Cell
+from fairsynth.experiments.evidence.chosen import plan_quotas
 from fairsynth.schemas import FloatArray, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.records import Records
 
 Progress = Callable[[str], None]
 Models = Mapping[SiteId, Fitted]
-Approaches = Callable[[str], Mapping[str, Callable[[], Mapping[SiteId, Records]]]]  # predictor -> who is added, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class Counts:
                 sites=bench.draw.sites,
                 groups=bench.draw.vocabulary.groups,
                 reference=plan.groups.reference,
+                favourable=plan.objective.favourable,
             ),
             held_out=stacked(self.held_out),
             validation=stacked(self.validation),
@@ -107,26 +110,37 @@ class Counts:
         )
 
 
-def counted(
-    bench: Bench,
-    approaches: Approaches,
-    *,
-    setting: str,
-    sizes: Sizes,
-    number: int,
-    facts: dict[str, Any],
-    progress: Progress,
-) -> Cell:
-    """The cell of all `approaches` to all predictors of the plan; `number` is the seed's, `facts` may grow meanwhile.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variants(ABC):
+    """What a table tries that is of one kind: each variant says whom it adds, and all are counted alike."""
 
-    The seconds of an approach include those of whatever it is the first to ask for.
-    """
-    counts = Counts(bench=bench, facts=facts)
-    for predictor in bench.plan.audit.predictors:
-        for approach, add in approaches(predictor).items():
-            progress(f"{approach}, {predictor}")
-            began = time.monotonic()
-            added = add()
-            counts.count(approach, predictor, models=fit(bench, predictor=predictor, added=added), added=added)
-            facts[f"seconds/{approach}/{predictor}"] = round(time.monotonic() - began, 1)
-    return counts.cell(setting=setting, sizes=sizes, number=number)
+    bench: Bench
+    setting: str
+    sizes: Sizes
+    number: int  # the seed's, from 1
+    progress: Progress = lambda _: None
+    facts: dict[str, Any] = field(default_factory=dict)  # seconds, and what the variants chose
+
+    @abstractmethod
+    def approaches(self, predictor: str) -> Mapping[str, Callable[[], Mapping[SiteId, Records]]]:
+        """Whom each variant adds for `predictor`, by the variant's name."""
+
+    @cached_property
+    def quotas(self) -> dict[SiteId, IntArray]:
+        """FairSynth's own."""
+        return plan_quotas(self.bench, synthetic=self.sizes.synthetic)
+
+    def run(self) -> Cell:
+        """Every variant to all predictors of the plan, counted.
+
+        The seconds of a variant include those of whatever it is the first to ask for.
+        """
+        counts = Counts(bench=self.bench, facts=self.facts)
+        for predictor in self.bench.plan.audit.predictors:
+            for name, add in self.approaches(predictor).items():
+                self.progress(f"{name}, {predictor}")
+                began = time.monotonic()
+                added = add()
+                counts.count(name, predictor, models=fit(self.bench, predictor=predictor, added=added), added=added)
+                self.facts[f"seconds/{name}/{predictor}"] = round(time.monotonic() - began, 1)
+        return counts.cell(setting=self.setting, sizes=self.sizes, number=self.number)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairsynth import artefacts
+from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.evidence.ablation import Ablation
 from fairsynth.experiments.evidence.bench import Bench
@@ -29,15 +31,15 @@ from fairsynth.seeds import stream
 OnEvent = Callable[[dict[str, Any]], None]
 
 MAIN = Sizes(real=2500, synthetic=2500)
-TABLE1 = (
+PAPER = (  # the six rows of the paper's Table 1: with DI and worst TPR, 12 cells a data set, 24 in all
     MAIN,
     Sizes(real=1000, synthetic=2500),
     Sizes(real=5000, synthetic=2500),
     Sizes(real=2500, synthetic=500),
     Sizes(real=2500, synthetic=1000),
     Sizes(real=2500, synthetic=2000),
-    Sizes(real=5000, synthetic=5000),
 )
+TABLE1 = (*PAPER, Sizes(real=5000, synthetic=5000))
 ROWS: Mapping[str, Sequence[Sizes]] = {
     "table1": TABLE1,
     "ceiling": (MAIN,),
@@ -112,13 +114,15 @@ def run_grid(
     """Run the trials of `table` that are not in `out` yet; `work` keeps the setting's pool. Returns all of their
     folders.
 
-    Raises ConfigError on an unknown table, and what reading the tables or a trial raises.
+    Raises ConfigError on an unknown table, or where `out` has the setting's trials of another study; and what reading
+    the tables or a trial raises.
     """
     if table not in ROWS:
         raise ConfigError.of("unknown table", where=table, expected=f"one of: {', '.join(ROWS)}")
     named = dict(data or {})
     read_pool(study, work=work, data=named, on_event=on_event)  # once, before there are several processes
     tasks = list(_tasks(table, rows or ROWS[table], setting, study, seeds=seeds, out=out, pool=work, data=named))
+    _claim(out / "cells" / setting, study)
     trials = sum(len(task.synthetic) for task in tasks)
     finished = trials - sum(len(task.missing) for task in tasks)
     on_event({"event": "trials", "done": finished, "of": trials})
@@ -133,6 +137,24 @@ def run_grid(
             workers.shutdown(wait=False, cancel_futures=True)
             raise
     return [task.folder(number) for task in tasks for number in task.synthetic]
+
+
+def _claim(folder: Path, study: Path) -> None:
+    """Say in `folder` whose trials these are. Raises ConfigError where trials of another study are in it.
+
+    A study is known by its plan and by what is simulated for it, as far as they are not the defaults.
+    """
+    config = read_study(study)
+    simulated = [
+        entry.simulate and entry.simulate.model_dump(mode="json", exclude_defaults=True) for entry in config.sites
+    ]
+    wanted = artefacts.sha256_json([config.plan().model_dump(mode="json", exclude_defaults=True), simulated])
+    stamp = folder / "study.sha256"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8").strip() != wanted:
+        raise ConfigError.of(
+            "trials of another study", where=str(folder), do="name another --out, or give the study another name"
+        )
+    artefacts.write_text(stamp, wanted + "\n")
 
 
 def _tasks(

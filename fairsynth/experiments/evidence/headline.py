@@ -6,17 +6,20 @@ Never: a number that the summaries do not hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from fairsynth.config import Strict
 from fairsynth.experiments.evidence.counted import THRESHOLDS
 from fairsynth.experiments.evidence.roles import METHOD, REAL_ONLY
 from fairsynth.experiments.evidence.summary import RowSummary
+from fairsynth.experiments.evidence.tables import COLUMNS, best_of_four
+from fairsynth.experiments.evidence.tally import Table1Cell, Tally, tally
 from fairsynth.experiments.evidence.targets import Target
 from fairsynth.fairness.paired import CeilingShare, Paired
-from fairsynth.schemas import Group
+from fairsynth.schemas import Group, SiteId
 
+ALL_SETTINGS = "all settings"
 UNDEFINED = Paired(mean=None, sd=None, low=None, high=None, seeds=0)
 _NO_SHARE = CeilingShare(share=None, low=None, high=None, seeds=0, reason="no such trials")
 
@@ -45,14 +48,29 @@ class Headline(Strict):
     federated_minus_pooled: Paired  # worst TPR
 
 
+class Hidden(Strict):
+    """An approach that is near parity over all sites together and far from it at a site; means over seeds."""
+
+    approach: str
+    predictor: str
+    threshold: str
+    metric: str  # `log_di` or `tpr_gap`, with their signs
+    all_sites: float
+    furthest: SiteId
+    at_furthest: float | None  # None: on a seed no protected patient is favoured there
+    shown: bool | None  # whether the interval at that site excludes parity; None without one
+
+
 class RowTargets(Strict):
-    """What was asked of one row, and who was left out of every minimum."""
+    """What was asked of one row, who was left out of every minimum, and what its sums hide."""
 
     setting: str
     real: int
     synthetic: int
     insufficient: dict[str, tuple[Group, ...]]  # by scope
     targets: tuple[Target, ...]
+    table1: tuple[Table1Cell, ...] = ()
+    hidden_by_the_global_figure: tuple[Hidden, ...] = ()
 
 
 class Headlines(Strict):
@@ -64,6 +82,7 @@ class Headlines(Strict):
     minimum_positives: int
     settings: dict[str, dict[str, tuple[Headline, ...]]]  # by setting and predictor
     rows: tuple[RowTargets, ...]
+    tallies: dict[str, tuple[Tally, ...]] = {}  # by setting, and of `ALL_SETTINGS`
 
 
 def headlines(rows: Sequence[RowSummary], *, table: str, code_version: str) -> Headlines:
@@ -81,6 +100,8 @@ def headlines(rows: Sequence[RowSummary], *, table: str, code_version: str) -> H
             synthetic=row.synthetic,
             insufficient={scope.scope: scope.insufficient for scope in row.scopes},
             targets=row.targets,
+            table1=tuple(_table1(row)),
+            hidden_by_the_global_figure=tuple(_hidden(row)),
         )
         for row in rows
     )
@@ -90,6 +111,7 @@ def headlines(rows: Sequence[RowSummary], *, table: str, code_version: str) -> H
         minimum_positives=rows[0].minimum_positives,
         settings=settings,
         rows=targets,
+        tallies=_tallies(targets),
     )
 
 
@@ -99,7 +121,43 @@ def merged(new: Headlines, old: Headlines) -> Headlines:
         return new
     kept = tuple(row for row in old.rows if row.setting not in new.settings)
     rows = tuple(sorted((*kept, *new.rows), key=lambda row: row.setting))
-    return new.model_copy(update={"settings": {**old.settings, **new.settings}, "rows": rows})
+    settings = {**old.settings, **new.settings}
+    return new.model_copy(update={"settings": settings, "rows": rows, "tallies": _tallies(rows)})
+
+
+def _tallies(rows: Sequence[RowTargets]) -> dict[str, tuple[Tally, ...]]:
+    """Of each setting, then of all."""
+    by_setting = {name: [row for row in rows if row.setting == name] for name in dict.fromkeys(r.setting for r in rows)}
+    return {
+        name: tally([one for row in own for one in row.targets], table1=[one for row in own for one in row.table1])
+        for name, own in (*by_setting.items(), (ALL_SETTINGS, rows))
+    }
+
+
+def _table1(row: RowSummary) -> Iterator[Table1Cell]:
+    """The cells of DI and worst TPR, where all four approaches of the paper were run."""
+    if not set(COLUMNS.values()) <= set(row.approaches):
+        return
+    for predictor in row.predictors:
+        for threshold in THRESHOLDS:
+            for metric, best in best_of_four(row, predictor=predictor, threshold=threshold).items():
+                yield Table1Cell(predictor=predictor, threshold=threshold, metric=metric, best=METHOD in best)
+
+
+def _hidden(row: RowSummary) -> Iterator[Hidden]:
+    """What the levels say is hidden."""
+    for one in row.levels:
+        if one.hidden_by_the_global_figure and one.furthest is not None and one.all_sites.mean is not None:
+            yield Hidden(
+                approach=one.approach,
+                predictor=one.predictor,
+                threshold=one.threshold,
+                metric=one.metric,
+                all_sites=one.all_sites.mean,
+                furthest=one.furthest,
+                at_furthest=None if one.furthest in one.nobody_favoured else one.sites[one.furthest].mean,
+                shown=one.shown,
+            )
 
 
 def _headline(row: RowSummary, predictor: str, threshold: str) -> Headline:

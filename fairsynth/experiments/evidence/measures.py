@@ -71,7 +71,7 @@ def _scope(row: Row, name: str, sites: list[int], *, minimum_positives: int) -> 
         by_group[metric, NO_THRESHOLD] = of(histogram)
     confusions = {threshold: confusion(histogram, edges=row.edges(threshold)) for threshold in THRESHOLDS}
     for threshold, cells in confusions.items():
-        decided = _decided(cells, reference=row.reference, sufficient=sufficient)
+        decided = _decided(cells, row=row, sufficient=sufficient)
         overall |= {(metric, threshold): values for metric, values in decided.items()}
         by_group |= {(metric, threshold): of(cells) for metric, of in _RATES.items()}
     return Measures(
@@ -95,15 +95,16 @@ _RATES = {
 }
 
 
-def _decided(cells: IntArray, *, reference: metrics.BoolArray, sufficient: metrics.BoolArray) -> dict[str, FloatArray]:
+def _decided(cells: IntArray, *, row: Row, sufficient: metrics.BoolArray) -> dict[str, FloatArray]:
     """(...) metrics of confusion counts (..., G, 4)."""
+    reference, favourable = row.reference, row.favourable
     everyone = metrics.pooled(cells)
     # A group that is compared on one seed is compared on all: an insufficient one has nobody, not fewer than enough.
     compared = np.where((sufficient | reference)[:, None], cells, 0)
     return {
         "worst_tpr": metrics.lowest(metrics.true_positive_rate(cells), among=sufficient).value,
-        "disparate_impact": metrics.disparate_impact(cells, reference=reference),
-        "abs_log_di": metrics.abs_log_di(cells, reference=reference),
+        "disparate_impact": metrics.disparate_impact(cells, reference=reference, favourable=favourable),
+        "abs_log_di": metrics.abs_log_di(cells, reference=reference, favourable=favourable),
         "f1": metrics.f1(everyone),
         **{metric: of(everyone) for metric, of in _RATES.items()},
         "demographic_parity_difference": metrics.demographic_parity_difference(compared, reference=reference),

@@ -6,10 +6,13 @@ Never: arithmetic; a table without who was held out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fairsynth.experiments.evidence.breakdown import by_group, by_site
+from fairsynth.experiments.evidence import captions
+from fairsynth.experiments.evidence.breakdown import both_levels, by_group, by_site
+from fairsynth.experiments.evidence.charts import Chart
 from fairsynth.experiments.evidence.counted import THRESHOLDS
+from fairsynth.experiments.evidence.overview import asked
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.experiments.evidence.tables import (
     THRESHOLD_TITLES,
@@ -20,15 +23,29 @@ from fairsynth.experiments.evidence.tables import (
     table2,
     targets,
 )
+from fairsynth.experiments.evidence.tally import Tally
 
 
-def page(rows: Sequence[RowSummary], *, table: str, command: str) -> str:
-    """The document of one experiment in one setting, with the command that made it.
+def page(
+    rows: Sequence[RowSummary],
+    *,
+    table: str,
+    command: str,
+    tallies: Mapping[str, Sequence[Tally]],
+    charts: Sequence[Chart],
+) -> str:
+    """The document of one experiment in one setting, with the command that made it and its `charts`.
 
-    `table` is `table1`, `table2`, `ablation` or `ceiling`.
+    `table` is `table1`, `table2`, `ablation` or `ceiling`; of the `tallies`, the setting's own are shown.
     """
-    head = [f"# {_NAMES[table]} (setting {rows[0].setting})", f"Made by `{command}`.", _READING, _who(rows)]
-    return "\n\n".join(part.strip() for part in (*head, *_PARTS[table](rows))) + "\n"
+    setting = rows[0].setting
+    head = [f"# {_NAMES[table]} (setting {setting})", f"Made by `{command}`.", _READING, _who(rows)]
+    if tallies.get(setting):
+        head.append(f"## How much of what was asked is met\n\n{asked({setting: tallies[setting]})}")
+    tail = []
+    if charts:
+        tail = ["## Charts", captions.gains(rows), *(chart.markdown for chart in charts)]
+    return "\n\n".join(part.strip() for part in (*head, *_PARTS[table](rows), *tail)) + "\n"
 
 
 _NAMES = {
@@ -52,7 +69,12 @@ def _table1_parts(rows: Sequence[RowSummary]) -> list[str]:
     parts += [
         f"## {name}, {main.real:,} real, {main.synthetic:,} synthetic, {_at(predictor, threshold)}\n\n"
         f"{made(main, predictor=predictor, threshold=threshold)}"
-        for name, made in (("All approaches", comparison), ("By group", by_group), ("By site", by_site))
+        for name, made in (
+            ("All approaches", comparison),
+            ("Global and site by site", both_levels),
+            ("By group", by_group),
+            ("By site", by_site),
+        )
         for predictor, threshold in _both([main])
     ]
     return [*parts, f"## What was asked\n\n{targets(rows)}"]

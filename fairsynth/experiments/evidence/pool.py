@@ -86,5 +86,5 @@ def _make(sites: list[Checked], plan: StudyPlan, *, work: Path, on_event: OnEven
 def _source(site: Checked) -> object:
     """What the site's patients follow from."""
     if site.entry.simulate is not None and site.tables is None:
-        return [site.entry.simulate.model_dump(mode="json"), artefacts.sha256_folder(site.config)]
+        return [site.entry.simulate.model_dump(mode="json", exclude_none=True), artefacts.sha256_folder(site.config)]
     return [artefacts.sha256_folder(site.data), artefacts.sha256_folder(site.config)]

@@ -1,7 +1,7 @@
 """Folders of finished trials -> everything that an experiment leaves for its readers.
 
-In:  the folders of cells of one setting.   Out: in one folder, `summary.json` of all settings so far; and of this one
-`<table>-<setting>` as Markdown, JSON (everything), Parquet (every seed), and charts.
+In:  the folders of cells of one setting.   Out: in one folder, `summary.json` and `summary.md` of all
+settings so far; and of this one `<table>-<setting>` as Markdown, JSON (everything), Parquet (every seed), and charts.
 Never: a file half written; more than one row's counts in memory.
 """
 
@@ -17,15 +17,14 @@ from pydantic import ValidationError
 
 from fairsynth import artefacts
 from fairsynth.errors import ArtefactError
-from fairsynth.experiments.evidence import figures
 from fairsynth.experiments.evidence.cells import load_cell
-from fairsynth.experiments.evidence.counted import THRESHOLDS, Row, gather
-from fairsynth.experiments.evidence.frontier import Frontier, frontier, weights
+from fairsynth.experiments.evidence.charts import charts
+from fairsynth.experiments.evidence.counted import Row, gather
 from fairsynth.experiments.evidence.headline import Headlines, headlines, merged
 from fairsynth.experiments.evidence.measures import MINIMUM_POSITIVES, Key, Measures, measure
+from fairsynth.experiments.evidence.overview import overview
 from fairsynth.experiments.evidence.pages import page
-from fairsynth.experiments.evidence.summary import RowSummary, summarise_row
-from fairsynth.experiments.evidence.tables import THRESHOLD_TITLES
+from fairsynth.experiments.evidence.summary import summarise_row
 from fairsynth.schemas import FloatArray
 
 COLUMNS = (
@@ -61,15 +60,20 @@ def publish(
     name = f"{table}-{rows[0].setting}"
     _write_parquet(pl.concat(frames), out / f"{name}.parquet")
     artefacts.write_text(out / f"{name}.json", f"[{','.join(row.model_dump_json() for row in rows)}]\n")
-    artefacts.write_text(out / f"{name}.md", page(rows, table=table, command=command))
-    _draw(rows, name=name, out=out)
     found = headlines(rows, table=table, code_version=artefacts.code_version())
-    _write_summary(found, out / "summary.json")
+    shown = list(charts(rows, name=name))
+    for chart in shown:
+        chart.draw(out / chart.file)
+    artefacts.write_text(
+        out / f"{name}.md", page(rows, table=table, command=command, tallies=found.tallies, charts=shown)
+    )
+    _write_summary(found, out)
     return found
 
 
-def _write_summary(found: Headlines, path: Path) -> None:
-    """Write the headlines beside those of other settings that are there already."""
+def _write_summary(found: Headlines, out: Path) -> None:
+    """Write the headlines beside those of other settings that are there already, for programs and for people."""
+    path = out / "summary.json"
     if path.is_file():
         try:
             found = merged(found, Headlines.model_validate_json(path.read_text(encoding="utf-8")))
@@ -78,30 +82,7 @@ def _write_summary(found: Headlines, path: Path) -> None:
                 "a summary of another version", where=str(path), do="move it away, then run the command again"
             ) from None
     artefacts.write_json(path, found.model_dump(mode="json"))
-
-
-def _draw(rows: Sequence[RowSummary], *, name: str, out: Path) -> None:
-    """The charts that these rows have."""
-    if any(row.ceilings for row in rows):
-        figures.ceiling(rows, out / f"{name}-ceiling.svg")
-    for row in rows:
-        own = f"{name}-r{row.real}-s{row.synthetic}"
-        for predictor in dict.fromkeys(one.predictor for one in row.contrasts):
-            figures.forest(row, out / f"{own}-{predictor}-gains.svg", predictor=predictor)
-        if weights(row):
-            figures.lambda_frontier(_frontiers(row), out / f"{own}-lambda.svg")
-
-
-def _frontiers(row: RowSummary) -> list[tuple[str, Frontier]]:
-    """One for each predictor and threshold, with its title."""
-    return [
-        (
-            f"{predictor.replace('_', ' ')}, {THRESHOLD_TITLES[threshold]}",
-            frontier(row, predictor=predictor, threshold=threshold),
-        )
-        for predictor in row.predictors
-        for threshold in THRESHOLDS
-    ]
+    artefacts.write_text(out / "summary.md", overview(found))
 
 
 # --- the long table --------------------------------------------------------------------------------------------------

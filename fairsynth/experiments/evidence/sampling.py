@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fairsynth.config import Favourable
 from fairsynth.fairness.comparison import Judged, Rules, Values, overall
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.fairness.intervals import bootstrap
@@ -27,13 +28,14 @@ def one_more_run(
     *,
     reference: BoolArray,
     sufficient: BoolArray,
+    favourable: Favourable,
     rng: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> dict[str, Estimate]:
     """The estimates of `METRICS`; seeds without a patient are left out."""
     judged = confusion[confusion.any(axis=(1, 2))]  # (K, G, 4)
     redrawn = bootstrap(judged, replicates=-(-replicates // max(len(judged), 1)), rng=rng)
-    rules = Rules(reference=reference, sufficient=sufficient, confidence=CONFIDENCE)
+    rules = Rules(reference=reference, sufficient=sufficient, confidence=CONFIDENCE, favourable=favourable)
     found = overall(
         Judged(confusion=judged, observed=_values(judged, rules), replicates=_values(redrawn, rules), rules=rules)
     )

@@ -28,6 +28,7 @@ from fairsynth.experiments.evidence.contrasts import (
     verdicts,
 )
 from fairsynth.experiments.evidence.counted import THRESHOLDS, Row, gather
+from fairsynth.experiments.evidence.levels import Level, levels
 from fairsynth.experiments.evidence.measures import MINIMUM_POSITIVES, NO_THRESHOLD, Measures, measure
 from fairsynth.experiments.evidence.roles import METHOD
 from fairsynth.experiments.evidence.sampling import one_more_run
@@ -95,6 +96,7 @@ class RowSummary(Strict):
     federation: tuple[Federation, ...]
     verdicts: tuple[SiteVerdict, ...]
     targets: tuple[Target, ...]
+    levels: tuple[Level, ...] = ()  # signed distances from parity, all sites together beside each site
 
     @property
     def everywhere(self) -> Scope:
@@ -139,6 +141,7 @@ def summarise_row(row: Row, measures: Sequence[Measures], *, minimum_positives: 
         federation=tuple(one for each in runs for one in federation(each, replace(each, measures=smallest))),
         verdicts=tuple(one for site in sites for each in runs for one in verdicts(replace(each, measures=site))),
         targets=tuple(one for each in runs for one in targets(each, replace(each, measures=smallest))),
+        levels=tuple(levels(row, measures)),
     )
 
 
@@ -197,6 +200,7 @@ def _one_more(row: Row, measures: Measures, at: tuple[int, int, str]) -> dict[st
         measures.confusion[threshold][:, a, p],
         reference=row.reference,
         sufficient=measures.sufficient,
+        favourable=row.favourable,
         rng=numpy_stream(0, "evidence", "one more run", *sizes, row.approaches[a], row.predictors[p], threshold),
     )
 

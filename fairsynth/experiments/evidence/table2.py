@@ -8,44 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 from fairsynth.experiments.evidence import additions
 from fairsynth.experiments.evidence.additions import BySite
 from fairsynth.experiments.evidence.bench import Bench
-from fairsynth.experiments.evidence.cells import Cell
-from fairsynth.experiments.evidence.chosen import chooser, plan_quotas
-from fairsynth.experiments.evidence.counting import Progress, Sizes, counted
+from fairsynth.experiments.evidence.chosen import chooser
+from fairsynth.experiments.evidence.counting import Variants
 from fairsynth.experiments.evidence.steering import go_on
-from fairsynth.schemas import IntArray, SiteId
 
 LAMBDAS = (0.0, 0.5, 1.0, 1.2, 1.5, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table2:
+class Table2(Variants):
     """All lambdas of one row and seed."""
 
-    bench: Bench
-    setting: str
-    sizes: Sizes
-    number: int  # the seed's, from 1
-    progress: Progress = lambda _: None
-    facts: dict[str, Any] = field(default_factory=dict)
     _benches: dict[float, Bench] = field(default_factory=dict)
-
-    def run(self) -> Cell:
-        """Every lambda, counted."""
-        return counted(
-            self.bench,
-            self.approaches,
-            setting=self.setting,
-            sizes=self.sizes,
-            number=self.number,
-            facts=self.facts,
-            progress=self.progress,
-        )
 
     def approaches(self, predictor: str) -> Mapping[str, Callable[[], BySite]]:
         """Whom each lambda adds for `predictor`."""
@@ -53,11 +32,6 @@ class Table2:
             "real_only": lambda: additions.nobody(self.bench),
             **{f"lambda={weight:g}": partial(self.at, weight, predictor) for weight in LAMBDAS},
         }
-
-    @cached_property
-    def quotas(self) -> dict[SiteId, IntArray]:
-        """FairSynth's own."""
-        return plan_quotas(self.bench, synthetic=self.sizes.synthetic)
 
     def at(self, weight: float, predictor: str) -> BySite:
         """FairSynth with candidates of the generator that was trained on under L_F with this lambda."""
