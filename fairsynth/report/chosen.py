@@ -60,8 +60,9 @@ def _sentences(study: FinishedStudy) -> Iterator[str]:
     yield (
         f"The generator was asked for {CANDIDATES} candidates of a group for each patient wanted, their outcome left"
         " open. A teacher ordered each group's candidates by risk: a logistic regression that the sites trained"
-        " together, and beside it a random forest of each site's own patients, which stayed there. A cut divides a group's candidates: from above it mostly came the"
-        " patients with the outcome, from below it mostly those without."
+        " together, and beside it a random forest of each site's own patients, which stayed there. A cut divides a"
+        " group's candidates: from above it mostly came the patients with the outcome, from below it mostly those"
+        " without."
     )
     yield (
         "So the generator says what patients look like, and the teacher who of them has the outcome. As many of one"

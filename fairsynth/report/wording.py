@@ -131,7 +131,7 @@ LEAVES_TAUGHT = (
 )
 STAYS = (
     "Every patient's record, real and synthetic, every identifier and date, the trained predictors, what a site makes"
-    " of the generator at home, and log texts: an error leaves a site only as a code.",
+    " of the generator at home, its own part of a teacher, and log texts: an error leaves a site only as a code.",
 )
 UNPROTECTED = (
     "In this version these are plain sums. They are not masked, so the server sees each site's own counts and"

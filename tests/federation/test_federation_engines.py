@@ -191,7 +191,7 @@ def test_an_earlier_runs_reasons_are_not_told_again(tmp_path):
     assert isinstance(reason(later, event), ProtocolError)
 
 
-@pytest.mark.parametrize("candidates, teaching", [("prefix", 0), ("taught", 100 + 4 * 5)])
+@pytest.mark.parametrize("candidates, teaching", [("prefix", 0), ("taught", 100 + 4 * 4)])
 def test_a_study_is_given_up_only_after_every_request_could_have_waited_to_its_deadline(tmp_path, candidates, teaching):
     plan = real_plan(augmentation=AugmentationConfig(candidates=candidates))
     sites = sites_without_configuration(tmp_path, plan)
