@@ -60,7 +60,8 @@ def _sentences(study: FinishedStudy) -> Iterator[str]:
     yield (
         f"The generator was asked for {CANDIDATES} candidates of a group for each patient wanted, their outcome left"
         " open. A teacher ordered each group's candidates by risk: a logistic regression that the sites trained"
-        " together, and beside it a random forest of each site's own patients, which stayed there. A cut divides a group's candidates: from above it mostly came the"
+        " together, and beside it a random forest of each site's own patients, which stayed there. A cut divides"
+        " a group's candidates: from above it mostly came the"
         " patients with the outcome, from below it mostly those without."
     )
     yield (
