@@ -48,6 +48,10 @@ def run(
     ] = None,
     under_representation: Annotated[float, typer.Option(help="Share of these patients left out.")] = 0.0,
     under_documentation: Annotated[float, typer.Option(help="Chance that a code of theirs is lost.")] = 0.0,
+    only_danger: Annotated[
+        bool,
+        typer.Option("--only-danger", help="Of their codes and lab values, only those that tell of danger are lost."),
+    ] = False,
     outcome_shift: Annotated[float, typer.Option(help="Rotation of their outcome model, 0 to 1.")] = 0.0,
     label_noise: Annotated[float, typer.Option(help="Chance that a death of theirs is not recorded.")] = 0.0,
     as_json: JsonOption = False,
@@ -64,6 +68,7 @@ def run(
         "groups": tuple(bias_group) if bias_group else None,
         "under_representation": under_representation,
         "under_documentation": under_documentation,
+        "undocumented": "danger" if only_danger else None,
         "outcome_shift": outcome_shift,
         "label_noise": label_noise,
     }

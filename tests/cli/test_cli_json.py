@@ -40,6 +40,17 @@ def test_an_option_out_of_range_is_told_before_anything_is_written(option, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bias_can_be_planted_in_a_group_from_the_command_line(tmp_path, capsys):
+    options = ["--mix", "study", "--detail", "0.02", "--json"]
+    hidden = ["--bias-group", "han", "--under-documentation", "0.9", "--only-danger"]
+    plain, biased = (
+        said(capsys, "simulate", "pic", "--patients", "60", *options, *more, "--out", str(tmp_path / name))
+        for name, more in (("plain", []), ("biased", hidden))
+    )
+    assert biased["rows"]["LABEVENTS"] < plain["rows"]["LABEVENTS"]
+    assert biased["rows"]["PRESCRIPTIONS"] == plain["rows"]["PRESCRIPTIONS"]
+
+
 def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])

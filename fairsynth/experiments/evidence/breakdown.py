@@ -6,7 +6,7 @@ Never: arithmetic; a group with too few positives without the word INSUFFICIENT.
 
 from __future__ import annotations
 
-from fairsynth.experiments.evidence.levels import BEYOND, LOOKS_FAIR
+from fairsynth.experiments.evidence.levels import BEYOND, LOOKS_FAIR, TITLES
 from fairsynth.experiments.evidence.measures import NO_THRESHOLD
 from fairsynth.experiments.evidence.roles import METHOD, ORACLE, REAL_ONLY, ordered, title
 from fairsynth.experiments.evidence.summary import RowSummary
@@ -29,7 +29,6 @@ _BY_SITE = {
 }
 
 
-_LEVELS = {"log_di": "log DI", "tpr_gap": "TPR gap"}
 _SIGNS = (
     "log DI is the log of disparate impact; the TPR gap is the TPR of the protected groups together minus that of the"
     " reference groups together. Below 0 the protected groups are favoured less, or found less often; 0 is parity."
@@ -45,13 +44,13 @@ def both_levels(row: RowSummary, *, predictor: str, threshold: str) -> str:
         found = {one.metric: one for one in own if one.approach == approach}
         values = [value for one in found.values() for value in (one.all_sites, *one.sites.values())]
         hidden = [
-            f"{_LEVELS[metric]}{', within noise' if one.shown is False else ''}"
+            f"{TITLES[metric]}{', within noise' if one.shown is False else ''}"
             for metric, one in found.items()
             if one.hidden_by_the_global_figure
         ]
         cells = [mean_sd(value, seeds=len(row.seeds), sign=True) for value in values]
         lines.append([title(approach), *cells, "; ".join(hidden)])
-    heads = [f"{name}: {scope}" for name in _LEVELS.values() for scope in scopes]
+    heads = [f"{name}: {scope}" for name in TITLES.values() for scope in scopes]
     limits = (
         f"*Hidden*: all sites together are within {LOOKS_FAIR} of parity, and a site is {BEYOND} from it or further."
     )

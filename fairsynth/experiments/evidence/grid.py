@@ -150,11 +150,12 @@ def _claim(folder: Path, study: Path) -> None:
     ]
     wanted = artefacts.sha256_json([config.plan().model_dump(mode="json", exclude_defaults=True), simulated])
     stamp = folder / "study.sha256"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8").strip() != wanted:
+    if not stamp.is_file():
+        artefacts.write_text(stamp, wanted + "\n")
+    elif stamp.read_text(encoding="utf-8").strip() != wanted:
         raise ConfigError.of(
             "trials of another study", where=str(folder), do="name another --out, or give the study another name"
         )
-    artefacts.write_text(stamp, wanted + "\n")
 
 
 def _tasks(

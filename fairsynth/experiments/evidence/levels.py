@@ -26,6 +26,7 @@ BEYOND = 0.2  # and a site is as far from it, or further
 
 Metric = Literal["log_di", "tpr_gap"]
 METRICS: tuple[Metric, ...] = ("log_di", "tpr_gap")
+TITLES = {"log_di": "log DI", "tpr_gap": "TPR gap"}
 
 
 class Level(Strict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fairsynth.experiments.evidence.headline import Headlines, Hidden, RowTargets
+from fairsynth.experiments.evidence.levels import TITLES
 from fairsynth.experiments.evidence.roles import title
 from fairsynth.experiments.evidence.tables import THRESHOLD_TITLES, table
 from fairsynth.experiments.evidence.tally import BEST_OF_FOUR, Tally
@@ -75,7 +76,7 @@ def hidden_lines(row: RowTargets) -> list[str]:
     keys = dict.fromkeys((one.predictor, one.threshold, one.metric) for one in row.hidden_by_the_global_figure)
     return [
         f"{row.setting}, {row.real:,} + {row.synthetic:,}, {predictor.replace('_', ' ')},"
-        f" {THRESHOLD_TITLES[threshold]}, {metric.replace('_', ' ')}: "
+        f" {THRESHOLD_TITLES[threshold]}, {TITLES[metric]}: "
         + "; ".join(
             _numbers(one)
             for one in row.hidden_by_the_global_figure
