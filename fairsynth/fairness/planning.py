@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fairsynth.config import Favourable
 from fairsynth.fairness import metrics
 from fairsynth.fairness.counts import FP, TP
 from fairsynth.fairness.shrinkage import shrunken
@@ -47,9 +48,9 @@ class Trial:
         pooled = float(np.nan_to_num(metrics.true_positive_rate(metrics.pooled(self.validation))))
         return worst if np.isfinite(worst) else pooled
 
-    def distance(self, reference: npt.NDArray[np.bool_]) -> float:
+    def distance(self, reference: npt.NDArray[np.bool_], *, favourable: Favourable = "positive") -> float:
         """|log DI| of the patients seen against those of the groups `reference` (G,); infinite where undefined."""
-        ratio = float(metrics.disparate_impact(self.seen, reference=reference))
+        ratio = float(metrics.disparate_impact(self.seen, reference=reference, favourable=favourable))
         return abs(float(np.log(ratio))) if np.isfinite(ratio) and ratio > 0 else float("inf")
 
 
@@ -67,6 +68,7 @@ class Rule:
 
     reference: npt.NDArray[np.bool_]  # (G,) the groups that the others are compared to
     minimum_positives: int  # of a group whose TPR counts
+    favourable: Favourable = "positive"  # the prediction that disparate impact compares
     shares: tuple[float, ...] = SELECTED
     by_group: bool = True  # whether groups may have cuts of their own
 
@@ -78,8 +80,8 @@ class Rule:
         if self.by_group:
             moved = attempt(moved_shares(kept))
             tried.append(moved)
-            nearer = moved.distance(self.reference) < kept.distance(self.reference)
-            if nearer and moved.f1 >= best_f1 - F1_TOLERANCE:
+            now, before = (trial.distance(self.reference, favourable=self.favourable) for trial in (moved, kept))
+            if now < before and moved.f1 >= best_f1 - F1_TOLERANCE:
                 kept = moved
         return Choice(kept=kept, tried=tuple(tried))
 

@@ -30,7 +30,11 @@ def plan_guide(conversation: Conversation, members: Members, *, weights: Arrays,
     below quorum.
     """
     started, plan = time.monotonic(), conversation.plan
-    rule = Rule(reference=reference_mask(plan), minimum_positives=plan.audit.minimum_positives)
+    rule = Rule(
+        reference=reference_mask(plan),
+        minimum_positives=plan.audit.minimum_positives,
+        favourable=plan.objective.favourable,
+    )
 
     def choose(sites: tuple[SiteId, ...]) -> tuple[tuple[SiteId, ...], Choice]:
         trials = _Trials(conversation=conversation, members=members, sites=sites, weights=weights, teacher=teacher)

@@ -152,3 +152,13 @@ def test_the_operating_point_is_what_is_kept_before_groups_get_cuts_of_their_own
 def test_the_first_of_equal_shares_is_kept():
     first, second = trial([0.2] * 2), trial([0.3] * 2)
     assert rule().operating_point([first, second]) is first
+
+
+def test_what_is_nearer_to_parity_depends_on_the_prediction_that_is_favourable():
+    # selected: 0.78 and 0.82 of the other group's share; not selected: 3 times and 10 times
+    high, low = trial([0.3] * 2, chosen=(900, 700)), trial([0.25, 0.4], chosen=(980, 800))
+    assert low.distance(REFERENCE) < high.distance(REFERENCE)
+    assert low.distance(REFERENCE, favourable="negative") > high.distance(REFERENCE, favourable="negative")
+    for favourable, kept in (("positive", low), ("negative", high)):
+        choice, _ = choose({0.3: high, "moved": low}, favourable=favourable)
+        assert choice.kept is kept

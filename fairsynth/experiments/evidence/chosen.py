@@ -61,6 +61,7 @@ class Chooser:
         return Rule(
             reference=reference_mask(self.bench.plan),
             minimum_positives=self.bench.plan.audit.minimum_positives,
+            favourable=self.bench.plan.objective.favourable,
             shares=self.selected,
             by_group=self.cuts_by_group,
         )
