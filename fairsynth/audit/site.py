@@ -21,7 +21,8 @@ from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_
 from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.place import Progress, Site
 from fairsynth.audit.predictors import load_predictor
-from fairsynth.audit.taught import taught_patients
+from fairsynth.audit.taught import taught_patients, teacher_of
+from fairsynth.audit.teacher import Teacher
 from fairsynth.augmentation.baselines import Oversampled, double_prioritised
 from fairsynth.augmentation.mixing import Mixed, mix
 from fairsynth.config import StudyPlan
@@ -80,7 +81,8 @@ def audit_site(
     home = _at_home(here, weights, terms)
     oversampled = _oversampled(here)
     alike = _synthesise(here, home[FAIRSYNTH], "alike", cells=None, repeat=0)
-    draw = partial(_synthetic, here, home, terms.guide)
+    teacher = None if terms.guide is None else teacher_of(here, terms.guide)
+    draw = partial(_synthetic, here, home, terms.guide, teacher)
     arrays = {**_evaluate(here, draw, oversampled), **_fidelity(here, alike)}
     first = draw(0)
     _write_synthetic(here, {"plain": first.plain, "fairsynth": first.fairsynth, "alike": alike}, weights)
@@ -115,14 +117,16 @@ def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | 
     return synthesise(weights, cohort=here.cohort, plan=here.plan, cells=cells, number=here.budget, seed=seed)
 
 
-def _synthetic(here: Site, weights: Mapping[str, Arrays], guide: Guide | None, repeat: int) -> Synthetic:
+def _synthetic(
+    here: Site, weights: Mapping[str, Arrays], guide: Guide | None, teacher: Teacher | None, repeat: int
+) -> Synthetic:
     """Both arms' patients, the same number of each."""
     fair = weights[FAIRSYNTH]
     return Synthetic(
         plain=_synthesise(here, weights[PLAIN], "plain", cells=None, repeat=repeat),
         fairsynth=_synthesise(here, fair, "fairsynth", cells=here.quotas, repeat=repeat)
         if guide is None
-        else taught_patients(here, fair, guide=guide, repeat=repeat),
+        else taught_patients(here, fair, guide=guide, repeat=repeat, teacher=teacher),
     )
 
 

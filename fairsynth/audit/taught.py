@@ -62,28 +62,35 @@ def feedback_site(
     return {"validation": validation, "seen": validation + _at_half(here, fitted, here.cohort.train)}
 
 
-def taught_patients(here: Site, weights: Arrays, *, guide: Guide, repeat: int) -> Records:
+def taught_patients(
+    here: Site, weights: Arrays, *, guide: Guide, repeat: int, teacher: Teacher | None = None
+) -> Records:
     """Patients of the plan's quotas, chosen by `guide` from candidates of the generator `weights` as the site uses it.
 
-    Another `repeat` draws other candidates.
+    Another `repeat` draws other candidates. `teacher` is `teacher_of` the guide, where the caller has it already.
     """
     vocabulary, cells = here.cohort.vocabulary, here.quotas
     candidates = _candidates(here, weights, number=CANDIDATES * cells.sum(axis=1), repeat=repeat)
-    teacher = Teacher(
+    return guided(
+        candidates,
+        scores=blind_scores(teacher or teacher_of(here, guide), candidates, vocabulary=vocabulary),
+        cells=cells,
+        guidance=Guidance(selected=guide.selected),
+        vocabulary=vocabulary,
+        seed=here.seed("guided", repeat),
+    )
+
+
+def teacher_of(here: Site, guide: Guide) -> Teacher:
+    """The sites' common model, as the guide brings it, and the site's own; the same for every repeat."""
+    vocabulary = here.cohort.vocabulary
+    return Teacher(
         common=FittedLogisticRegression(
             weights=guide.teacher[:-1], bias=float(guide.teacher[-1]), vocabulary=vocabulary
         ),
         own=own_model(
             here.cohort.train, vocabulary=vocabulary, threads=here.settings.threads, seed=here.seed("own teacher")
         ),
-    )
-    return guided(
-        candidates,
-        scores=blind_scores(teacher, candidates, vocabulary=vocabulary),
-        cells=cells,
-        guidance=Guidance(selected=guide.selected),
-        vocabulary=vocabulary,
-        seed=here.seed("guided", repeat),
     )
 
 

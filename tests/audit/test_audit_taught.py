@@ -143,6 +143,14 @@ def test_another_generator_seed_or_damage_draws_candidates_anew(here, monkeypatc
         taught.taught_patients(here, {**HOME, "head.output_bias": HOME["head.output_bias"] + 1}, guide=GUIDE, repeat=0)
 
 
+def test_a_teacher_that_is_at_hand_is_not_made_again_and_chooses_the_same(here, monkeypatch):
+    first, teacher = taught.taught_patients(here, HOME, guide=GUIDE, repeat=0), taught.teacher_of(here, GUIDE)
+    monkeypatch.setattr(taught, "own_model", refuse_to_draw)
+    assert same(taught.taught_patients(here, HOME, guide=GUIDE, repeat=0, teacher=teacher), first)
+    with pytest.raises(AssertionError):
+        taught.taught_patients(here, HOME, guide=GUIDE, repeat=0)
+
+
 def test_a_trial_counts_real_training_and_validation_patients_of_the_plans_first_predictor(here):
     counts = taught.feedback_site(here.root, site="site-a", plan=PLAN, weights=SHARED, terms=Terms(guide=GUIDE))
     added = taught.taught_patients(here, HOME, guide=GUIDE, repeat=0)
