@@ -121,7 +121,8 @@ def _who(rows: Sequence[RowSummary]) -> str:
     seeds = sorted({len(row.seeds) for row in rows})
     patients = first.everywhere.groups
     lines = [
-        f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}; {sum(one.patients for one in patients):,} real held-out patients of"
+        f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'};"
+        f" {sum(one.patients for one in patients):,} real held-out patients of"
         f" {len(first.sites)} sites, {sum(one.positives for one in patients):,} positives (fewest of any seed).",
         *(
             f"- {scope.scope}: INSUFFICIENT (fewer than {first.minimum_positives} held-out positives), left out of"
