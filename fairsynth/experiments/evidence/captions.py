@@ -18,18 +18,23 @@ from fairsynth.fairness.paired import Paired
 
 
 def gains(rows: Sequence[RowSummary]) -> str:
-    """In how many rows and predictors the method is above every data-level baseline, for each metric of the charts."""
+    """In how many rows and predictors the method is above every data-level baseline, for each metric of the charts.
+
+    Empty where there is none to compare with.
+    """
     said = []
     for metric, threshold in CEILINGS:
         found = [one for row in rows for one in row.contrasts if (one.metric, one.threshold) == (metric, threshold)]
         compared = [own for own in (_over(one, "data_level") for one in found) if own]
+        if not compared:
+            continue
         above = [own for own in compared if all(_above(gain) for gain in own)]
         shown = [own for own in above if all(gain.excludes_zero for gain in own)]
         said.append(
             f"in {metric_title(metric, threshold)} in {len(above)} of {len(compared)}"
             f" (every interval above 0 in {len(shown)})"
         )
-    return f"Over (row, predictor), FairSynth is above every data-level baseline {'; '.join(said)}."
+    return f"Over (row, predictor), FairSynth is above every data-level baseline {'; '.join(said)}." if said else ""
 
 
 def forest(row: RowSummary, *, predictor: str) -> str:
@@ -43,7 +48,8 @@ def forest(row: RowSummary, *, predictor: str) -> str:
             said.append(f"{metric_title(metric, threshold)}: {', '.join(side for side in sides if side)}.")
     head = (
         f"FairSynth minus every other approach, {predictor.replace('_', ' ')}, {row.real:,} real and {row.synthetic:,}"
-        f" synthetic patients; right of the line FairSynth is better; 95 % intervals over {len(row.seeds)} seeds."
+        f" synthetic patients; right of the line FairSynth is better; 95 % intervals over {len(row.seeds)}"
+        f" seed{'' if len(row.seeds) == 1 else 's'}."
     )
     return " ".join([head, *said])
 

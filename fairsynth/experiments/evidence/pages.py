@@ -40,14 +40,16 @@ def page(
     """
     setting = rows[0].setting
     head = [f"# {_NAMES[table]} (setting {setting})", f"Made by `{command}`.", _READING, _who(rows)]
-    if tallies.get(setting):
+    if table in _JUDGED and tallies.get(setting):
         head.append(f"## How much of what was asked is met\n\n{asked({setting: tallies[setting]})}")
     tail = []
     if charts:
-        tail = ["## Charts", captions.gains(rows), *(chart.markdown for chart in charts)]
+        said = captions.gains(rows)
+        tail = ["## Charts", *([said] if said else []), *(chart.markdown for chart in charts)]
     return "\n\n".join(part.strip() for part in (*head, *_PARTS[table](rows), *tail)) + "\n"
 
 
+_JUDGED = ("table1", "ceiling")  # the others have variants of the method, and nothing to hold it to
 _NAMES = {
     "table1": "Table 1: disparate impact, worst TPR and F1",
     "table2": "Table 2: what lambda costs and gives",
