@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fairsynth.audit.teacher import TeacherSettings
 from fairsynth.experiments.evidence import grid, steering, table2
 from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import load_cell
@@ -56,7 +55,7 @@ def found(folder):
     read_pool(study, work=folder / "pool")
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "Bench", partial(Bench, teacher_settings=TeacherSettings(transformers=0), home_rounds=1))
+        patch.setattr(grid, "Bench", partial(Bench, home_rounds=1))
         patch.setattr(table2, "LAMBDAS", (0.0, 1.2))
         patch.setattr(steering, "ROUNDS", 2)
         for table in ("table1", "table2"):
