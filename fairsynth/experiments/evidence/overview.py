@@ -22,8 +22,9 @@ _ASKED = {BEST_OF_FOUR: "best of Table 1's four approaches in DI or worst TPR (e
 
 def overview(found: Headlines) -> str:
     """The document beside `summary.json`."""
-    parts = [f"# {found.table}: all settings so far", asked(found.tallies), _ran(found), _hidden(found)]
-    return "\n\n".join(parts) + "\n"
+    counts = asked(found.tallies) if any(found.tallies.values()) else ""
+    parts = [f"# {found.table}: all settings so far", counts, _ran(found), _hidden(found)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def asked(tallies: Mapping[str, Sequence[Tally]]) -> str:
@@ -54,7 +55,9 @@ def _ran(found: Headlines) -> str:
     lines = []
     for setting, predictors in found.settings.items():
         sizes = dict.fromkeys(
-            f"{one.real:,} + {one.synthetic:,} ({one.seeds} seeds)" for own in predictors.values() for one in own
+            f"{one.real:,} + {one.synthetic:,} ({one.seeds} seed{'' if one.seeds == 1 else 's'})"
+            for own in predictors.values()
+            for one in own
         )
         page = f"[{setting}]({found.table}-{setting}.md)"
         lines.append(f"- {page}: {', '.join(sizes)}; {', '.join(name.replace('_', ' ') for name in predictors)}")
