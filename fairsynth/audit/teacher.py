@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fairsynth import seeds
 from fairsynth.audit.evaluate import blind_scores
@@ -61,7 +62,8 @@ def teach(
     seed: int,
 ) -> dict[SiteId, Teacher]:
     """Each site's teacher. Raises CohortError unless the sites have patients of both labels."""
-    common = common_model(train, validation=validation, vocabulary=vocabulary).model
+    with threadpool_limits(limits=threads):
+        common = common_model(train, validation=validation, vocabulary=vocabulary).model
     return {
         site: Teacher(
             common=common,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
@@ -51,19 +52,16 @@ class Attempt(Protocol):
 def teach(root: Path, request: Envelope, *, bag: Bag) -> Envelope:
     """Add up the loss and its derivatives over the site's patients. Raises ProtocolError."""
     body = TeachRequest.unpack(request)
-    here, _ = _in_study(root, body)
+    here, plan = _in_study(root, body)
     cohort = load_cohort(root)
     weights = vector(request.arrays, "weights", size=columns(cohort.vocabulary) + 1)
     train, validation = (
         bag(records, vocabulary=cohort.vocabulary).toarray() for records in (cohort.train, cohort.validation)
     )
-    sums = sums_of(train, cohort.train.label, weights)
-    reply = TeachReply(
-        site=here.site,
-        plan_sha256=body.plan_sha256,
-        loss=sums.loss,
-        validation=log_loss(validation, cohort.validation.label, weights),
-    )
+    with threadpool_limits(limits=plan.training.threads):  # sums depend on it in their last bits
+        sums = sums_of(train, cohort.train.label, weights)
+        judged = log_loss(validation, cohort.validation.label, weights)
+    reply = TeachReply(site=here.site, plan_sha256=body.plan_sha256, loss=sums.loss, validation=judged)
     return reply.pack({"gradient": sums.gradient, "hessian": triangle(sums.hessian)})
 
 

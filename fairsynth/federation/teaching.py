@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import linalg
+from threadpoolctl import threadpool_limits
 
 from fairsynth.errors import CohortError, ProtocolError
 from fairsynth.federation.agreement import Members
@@ -45,7 +46,8 @@ def teach(conversation: Conversation, members: Members) -> Taught:
     everyone = np.sum([one.enrolled.members for one in members.sites.values()], axis=(0, 1))
     if not everyone.all():
         raise CohortError.of("patients of one label only", where="teach", expected="both labels among all sites")
-    school, found = with_the_same(members.sites, lambda sites: _taught_by(conversation, members, sites))
+    with threadpool_limits(limits=conversation.plan.training.threads):  # a solution depends on it in its last bits
+        school, found = with_the_same(members.sites, lambda sites: _taught_by(conversation, members, sites))
     losses = {strength: optimum.sums.validation for strength, optimum in found.items()}
     best = min(losses, key=lambda strength: (losses[strength], strength))
     conversation.journal.append(
