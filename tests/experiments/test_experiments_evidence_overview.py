@@ -117,7 +117,9 @@ def test_the_caption_of_lambdas_names_the_recommended_and_its_gain():
     )
     found = frontier(row, predictor="transformer", threshold="half")
     plain, chosen = (one.fairness.mean for one in found.points)
-    assert f"here: 1.5, {chosen - plain:+.3f} over lambda = 0." in captions.lambdas([("here", found)])
+    caption = captions.lambdas([("here", found)])
+    assert f"here: 1.5, {chosen - plain:+.3f} over lambda = 0." in caption
+    assert "One seed" not in caption
 
 
 def test_every_chart_of_a_page_has_a_file_and_a_caption(winning, tmp_path):
