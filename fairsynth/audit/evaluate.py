@@ -1,6 +1,7 @@
 """Fitted predictor -> counts by group, on a site's real held-out patients.
 
-In:  a fitted predictor, the site's `Cohort`.   Out: integers: confusion by threshold, histogram of scores.
+In:  a fitted predictor, the site's `Cohort`.   Out: integers: confusion by threshold, histogram of scores; beside them
+the scores themselves, for what only the site can work out (audit/harm.py).
 Never: synthetic patients (the held-out patients are taken from the cohort here, so no caller can pass others); the
 label (removed before a predictor sees a patient).
 """
@@ -31,11 +32,13 @@ class Evaluation:
     confusion    (H, G, 4) TP, FP, FN, TN at the thresholds "half" and "tuned"
     scores       (G, 2, 200) patients by group, label and score bin: bin b holds scores in [b / 200, (b + 1) / 200)
     thresholds   (H,) the scores from which a patient is predicted positive
+    single       (B,) the score of each held-out patient
     """
 
     confusion: IntArray
     scores: IntArray
     thresholds: FloatArray
+    single: FloatArray
 
 
 def evaluate(fitted: Fitted, *, cohort: Cohort) -> Evaluation:
@@ -56,6 +59,7 @@ def evaluate(fitted: Fitted, *, cohort: Cohort) -> Evaluation:
         ),
         scores=histogram(scores, label=held_out.label, group=held_out.group, groups=groups),
         thresholds=thresholds,
+        single=scores,
     )
 
 

@@ -1,8 +1,8 @@
 """The audit at one site: synthetic patients made at home, four training sets, every predictor and seed, counts out.
 
 In:  the site's cohort, the weights of both arms.   Out: `synthetic/` and `audit/` in the site's folder; an `AuditReply`
-with counts.   Never: a synthetic patient, a score or a trained predictor in the reply; synthetic patients in what is
-evaluated.
+with counts, and with what FairSynth's patients changed for the site's own held-out patients.
+Never: a synthetic patient, a score or a trained predictor in the reply; synthetic patients in what is evaluated.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from fairsynth import artefacts
 from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate, histogram
 from fairsynth.audit.fidelity import code_totals, code_visits
+from fairsynth.audit.harm import Compared, site_changes
 from fairsynth.audit.place import Progress, Site
 from fairsynth.audit.predictors import load_predictor
 from fairsynth.audit.taught import taught_patients, teacher_of
@@ -27,6 +28,7 @@ from fairsynth.augmentation.baselines import Oversampled, double_prioritised
 from fairsynth.augmentation.mixing import Mixed, mix
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, ConfigError, Problem, ProtocolError
+from fairsynth.fairness.verdict import SiteChange
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.messages import AuditReply
 from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, is_taught, plan_sha256
@@ -83,7 +85,8 @@ def audit_site(
     alike = _synthesise(here, home[FAIRSYNTH], "alike", cells=None, repeat=0)
     teacher = None if terms.guide is None else teacher_of(here, terms.guide)
     draw = partial(_synthetic, here, home, terms.guide, teacher)
-    arrays = {**_evaluate(here, draw, oversampled), **_fidelity(here, alike)}
+    counts, changes = _evaluate(here, draw, oversampled)
+    arrays = {**counts, **_fidelity(here, alike)}
     first = draw(0)
     _write_synthetic(here, {"plain": first.plain, "fairsynth": first.fairsynth, "alike": alike}, weights)
     reply = AuditReply(
@@ -93,6 +96,7 @@ def audit_site(
         predictors=plan.audit.predictors,
         thresholds=THRESHOLDS,
         seeds=plan.audit.seeds,
+        changes=changes,
     )
     _write_audit(here, reply, arrays, oversampled)
     return reply, arrays
@@ -156,8 +160,10 @@ def _criterion(here: Site) -> Callable[[Records], float]:
     return score
 
 
-def _evaluate(here: Site, draw: Callable[[int], Synthetic], oversampled: Oversampled) -> Arrays:
-    """`confusion`, `scores` and `synthetic` of the reply.
+def _evaluate(
+    here: Site, draw: Callable[[int], Synthetic], oversampled: Oversampled
+) -> tuple[Arrays, tuple[SiteChange, ...]]:
+    """`confusion`, `scores` and `synthetic` of the reply, and its `changes`.
 
     Each seed draws synthetic patients of its own, so that the spread over seeds holds the generator's chance too; all
     approaches share a predictor's seed. The first seed's patients are those counted in `synthetic`.
@@ -168,6 +174,7 @@ def _evaluate(here: Site, draw: Callable[[int], Synthetic], oversampled: Oversam
         "confusion": np.zeros((*shape, len(THRESHOLDS), groups, 4), dtype=np.int64),
         "scores": np.zeros((*shape, groups, 2, SCORE_BINS), dtype=np.int64),
     }
+    found: dict[tuple[str, str], list[Evaluation]] = {}  # by approach and predictor, one a seed
     for repeat in range(audit.seeds):
         synthetic = draw(repeat)
         parts = {"plain": synthetic.plain, "copies": oversampled.copies, "fairsynth": synthetic.fairsynth}
@@ -177,7 +184,12 @@ def _evaluate(here: Site, draw: Callable[[int], Synthetic], oversampled: Oversam
         for a, p in np.ndindex(shape[:2]):
             result = _judge(here, mixed[a], audit.predictors[p], repeat=repeat)
             arrays["confusion"][a, p, repeat], arrays["scores"][a, p, repeat] = result.confusion, result.scores
-    return arrays
+            found.setdefault((APPROACHES[a], audit.predictors[p]), []).append(result)
+    compared = {
+        name: Compared(real_only=found["real_only", name], fairsynth=found["fairsynth", name])
+        for name in audit.predictors
+    }
+    return arrays, site_changes(here, compared)
 
 
 def _judge(here: Site, mixed: Mixed, name: str, *, repeat: int) -> Evaluation:
@@ -230,7 +242,10 @@ def _write_audit(here: Site, reply: AuditReply, arrays: Arrays, oversampled: Ove
     facts = {"oversampling_validation": list(oversampled.validation), "seed": here.plan.seed}
     with artefacts.new(here.root, kind="audit", inputs={"synthetic": content}, facts=facts) as folder:
         save_file(arrays, folder / "counts.safetensors")
-        artefacts.write_json(folder / "axes.json", json.loads(reply.model_dump_json(exclude={"site"})))
+        artefacts.write_json(folder / "axes.json", reply.model_dump(mode="json", exclude={"site", "changes"}))
+        artefacts.write_json(
+            folder / "changes.json", {here.site: [change.model_dump(mode="json") for change in reply.changes]}
+        )
 
 
 def _inputs(here: Site, weights: Mapping[str, Arrays]) -> dict[str, str]:

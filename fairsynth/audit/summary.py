@@ -1,8 +1,9 @@
 """Counts of every site -> the tables of a report.
 
-In:  the plan and each site's audit arrays (counts only, see `AuditReply` in federation/messages.py).
+In:  the plan, each site's audit arrays and what changed there (`AuditReply` in federation/messages.py).
 Out: `Summary`: per scope (every site, and all sites together) the metrics of each approach x predictor x threshold with
-mean, sd over seeds and interval, the groups with their status, and fidelity. Plain JSON, NaN never.
+mean, sd over seeds and interval, the groups with their status, and fidelity; each site's verdicts. Plain JSON, NaN
+never.
 Never: patients; a metric of a group with too few positives inside a minimum; a small cell in clear.
 
 Definitions of the metrics, of INSUFFICIENT and of the intervals: docs/metrics.md.
@@ -34,6 +35,7 @@ from fairsynth.fairness.comparison import (
 from fairsynth.fairness.counts import FN, TP
 from fairsynth.fairness.estimates import NOT_ESTIMATED, Estimate, number
 from fairsynth.fairness.intervals import bootstrap
+from fairsynth.fairness.verdict import SiteChange, Verdict, judge
 from fairsynth.governance.disclosure import Count, shown
 from fairsynth.schemas import Arrays, FloatArray, Group, IntArray, SiteId
 from fairsynth.seeds import numpy_stream
@@ -109,6 +111,14 @@ class Fidelity(Strict):
     auroc_synthetic: float | None  # the same, trained on synthetic patients alone: whether they carry the outcome
 
 
+class SiteVerdict(Strict):
+    """Whether a site should add FairSynth's patients, by one predictor at one threshold."""
+
+    predictor: str
+    threshold: str
+    verdict: Verdict
+
+
 class Scope(Strict):
     """One site, or all sites together (summed counts)."""
 
@@ -120,6 +130,7 @@ class Scope(Strict):
     results: tuple[Result, ...]  # by approach, predictor, threshold
     added: dict[str, dict[Group, tuple[int, int]]]  # approach -> group -> patients added with label 0 and 1
     fidelity: Fidelity
+    verdicts: tuple[SiteVerdict, ...] = ()  # of a site, by predictor and threshold; its limits come from the site
 
     def result(self, *, approach: str, predictor: str, threshold: str) -> Result:
         """The result at these axes. Raises KeyError when there is none."""
@@ -189,9 +200,16 @@ class _Frame:
         return shown(int(count), minimum_cell=self.plan.audit.minimum_cell)
 
 
-def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) -> Summary:
+def summarise(
+    plan: StudyPlan,
+    replies: Mapping[SiteId, Arrays],
+    *,
+    axes: Axes,
+    changes: Mapping[SiteId, Sequence[SiteChange]] | None = None,
+) -> Summary:
     """The summary of the audit arrays of each site. The same plan and arrays give the same summary, in any order.
 
+    A site has verdicts where `changes` says what changed there: counts do not tell which patients were judged twice.
     Raises ArtefactError when no site replied, or when arrays are missing or do not fit `axes` and the plan.
     """
     sites = tuple(sorted(replies))
@@ -204,7 +222,8 @@ def summarise(plan: StudyPlan, replies: Mapping[SiteId, Arrays], *, axes: Axes) 
         raise ArtefactError(problems)
     counts = {str(site): {name: replies[site][name].astype(np.int64) for name in _ARRAYS} for site in sites}
     members = [(ALL_SITES, list(counts.values())), *((site, [arrays]) for site, arrays in counts.items())]
-    scopes = [_scope(name, parts, plan=plan, axes=axes) for name, parts in members]
+    told = {str(site): each for site, each in (changes or {}).items()}
+    scopes = [_scope(name, parts, told.get(name, ()), plan=plan, axes=axes) for name, parts in members]
     return Summary(
         axes=axes,
         sites=sites,
@@ -253,7 +272,7 @@ def _frame(scope: str, arrays: _Counts, plan: StudyPlan, axes: Axes) -> _Frame:
     return _Frame(scope=scope, plan=plan, axes=axes, members=first.sum(-1), positives=first[:, TP] + first[:, FN])
 
 
-def _scope(name: str, parts: Sequence[_Counts], *, plan: StudyPlan, axes: Axes) -> Scope:
+def _scope(name: str, parts: Sequence[_Counts], changes: Sequence[SiteChange], *, plan: StudyPlan, axes: Axes) -> Scope:
     """The scope of the sites whose counts are `parts`."""
     arrays = {key: np.stack([part[key] for part in parts]).sum(axis=0) for key in _ARRAYS}
     frame = _frame(name, arrays, plan, axes)
@@ -272,6 +291,14 @@ def _scope(name: str, parts: Sequence[_Counts], *, plan: StudyPlan, axes: Axes) 
         results=tuple(_results(arrays, frame=frame)),
         added=added,
         fidelity=_fidelity(arrays, _shares(parts), frame),
+        verdicts=tuple(
+            SiteVerdict(
+                predictor=each.predictor,
+                threshold=each.threshold,
+                verdict=judge(each.gain, each.f1, each.abs_log_di),
+            )
+            for each in changes
+        ),
     )
 
 

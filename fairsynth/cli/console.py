@@ -30,11 +30,12 @@ COLUMNS = {
 
 
 def show_summary(summary: Summary) -> None:
-    """Print the four approaches for all sites together, at the last threshold (tuned), and who was counted."""
+    """Print the four approaches for all sites together, at the last threshold (tuned), who was counted, and each
+    site's verdict."""
     scope = summary.scopes[0]
     output.print(_groups(scope))
     output.print(_approaches(summary, scope, summary.axes.thresholds[-1]))
-    for line in _notes(summary, scope):
+    for line in (*_notes(summary, scope), *_verdicts(summary)):
         output.print(line, highlight=False)
 
 
@@ -96,3 +97,14 @@ def _notes(summary: Summary, scope: Scope) -> list[str]:
     if summary.missing:
         lines.append("sites without an audit: " + ", ".join(summary.missing))
     return lines
+
+
+def _verdicts(summary: Summary) -> list[str]:
+    """Each site's, by the first predictor at the last threshold, as in the head of the report."""
+    predictor, threshold = summary.axes.predictors[0], summary.axes.thresholds[-1]
+    return [
+        f"{scope.scope}, {PREDICTORS.get(predictor, predictor).lower()}: {each.verdict.text}"
+        for scope in summary.scopes
+        for each in scope.verdicts
+        if (each.predictor, each.threshold) == (predictor, threshold)
+    ]

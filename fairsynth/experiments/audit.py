@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fairsynth.audit.site import audit_site
 from fairsynth.audit.summary import Axes, Summary, summarise
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
+from fairsynth.fairness.verdict import SiteChange
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator import checkpoint
 from fairsynth.schemas import Arrays, SiteId
@@ -22,7 +25,8 @@ def audit(run: Run, *, site: str | None = None) -> Summary:
     weights = {arm: checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}").weights for arm in ARMS}
     terms = load_terms(run.server, plan=plan)
     replies: dict[SiteId, Arrays] = {}
-    for name in names:
-        reply, arrays = audit_site(run.site(name), site=SiteId(name), plan=plan, weights=weights, terms=terms)
-        replies[SiteId(name)] = arrays
-    return summarise(plan, replies, axes=Axes.model_validate(reply))
+    changes: dict[SiteId, Sequence[SiteChange]] = {}
+    for site_id in map(SiteId, names):
+        reply, replies[site_id] = audit_site(run.site(site_id), site=site_id, plan=plan, weights=weights, terms=terms)
+        changes[site_id] = reply.changes
+    return summarise(plan, replies, axes=Axes.model_validate(reply), changes=changes)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import FiniteFloat, NonNegativeInt
 
 from fairsynth.config import Strict
 from fairsynth.fairness.paired import CONFIDENCE, lower_limit
@@ -40,10 +41,20 @@ class Change:
 class Bounds(Strict):
     """A mean change with the one-sided limits that further seeds and patients keep to. None: cannot be said."""
 
-    mean: float | None
-    low: float | None  # the change is above it with the verdict's confidence
-    high: float | None  # the change is below it with the verdict's confidence
-    seeds: int  # on how many of them it is defined
+    mean: FiniteFloat | None
+    low: FiniteFloat | None  # the change is above it with the verdict's confidence
+    high: FiniteFloat | None  # the change is below it with the verdict's confidence
+    seeds: NonNegativeInt  # on how many of them it is defined
+
+
+class SiteChange(Strict):
+    """What augmenting changed at a site with one predictor at one threshold: all that its verdict rests on."""
+
+    predictor: str
+    threshold: str
+    gain: Bounds  # in worst TPR
+    f1: Bounds
+    abs_log_di: Bounds
 
 
 class Verdict(Strict):
@@ -74,17 +85,30 @@ def verdict(
     seeds and patients. A metric that is undefined on a seed shows nothing, and neither does a single seed: the answer
     is then not to augment.
     """
-    risen, kept, parity = (_bounds(change, confidence=confidence) for change in (gain, f1, abs_log_di))
-    decision = _decide(risen, kept, tolerance=tolerance)
-    worsens = parity.low is not None and parity.low > 0
-    text = _sentence(decision, risen, kept, metric=metric, tolerance=tolerance)
+    risen, kept, parity = (bounds(change, confidence=confidence) for change in (gain, f1, abs_log_di))
+    return judge(risen, kept, parity, metric=metric, tolerance=tolerance, confidence=confidence)
+
+
+def judge(
+    gain: Bounds,
+    f1: Bounds,
+    abs_log_di: Bounds,
+    *,
+    metric: str = "worst TPR",
+    tolerance: float = F1_TOLERANCE,
+    confidence: float = CONFIDENCE,
+) -> Verdict:
+    """The verdict from limits that were formed elsewhere, at `confidence`: where the patients are."""
+    decision = _decide(gain, f1, tolerance=tolerance)
+    worsens = abs_log_di.low is not None and abs_log_di.low > 0
+    text = _sentence(decision, gain, f1, metric=metric, tolerance=tolerance)
     if worsens:
-        text += f", while |log DI| rises by {_number(parity.mean)}"
+        text += f", while |log DI| rises by {_number(abs_log_di.mean)}"
     return Verdict(
         decision=decision,
-        gain=risen,
-        f1=kept,
-        abs_log_di=parity,
+        gain=gain,
+        f1=f1,
+        abs_log_di=abs_log_di,
         parity_worsens=worsens,
         tolerance=tolerance,
         confidence=confidence,
@@ -92,7 +116,7 @@ def verdict(
     )
 
 
-def _bounds(change: Change, *, confidence: float) -> Bounds:
+def bounds(change: Change, *, confidence: float = CONFIDENCE) -> Bounds:
     """The mean of a change and its one-sided limits; no limits with fewer than two seeds, or an undefined one."""
     defined = change.seeds[np.isfinite(change.seeds)]
     low = high = None
@@ -139,8 +163,8 @@ def _falls(f1: Bounds, tolerance: float) -> bool:
 
 def _sentence(decision: Decision, gain: Bounds, f1: Bounds, *, metric: str, tolerance: float) -> str:
     """The decision and the numbers that made it."""
-    at_least = f"{metric} changes by {_number(gain.mean)} (at least {_number(gain.low)})"
-    falls = f"F1 by {_number(f1.mean)} (at least {_number(f1.low)}; {-tolerance:+.3f} is allowed)"
+    at_least = f"{metric} changes by {_number(gain.mean)} ({_limit(gain.low)})"
+    falls = f"F1 by {_number(f1.mean)} ({_limit(f1.low)}; {-tolerance:+.3f} is allowed)"
     if decision == "augment":
         return f"Augment: {at_least}, {falls}"
     if decision == "do not augment: F1 falls":
@@ -150,3 +174,7 @@ def _sentence(decision: Decision, gain: Bounds, f1: Bounds, *, metric: str, tole
 
 def _number(value: float | None) -> str:
     return "an unknown amount" if value is None else f"{value:+.3f}"
+
+
+def _limit(low: float | None) -> str:
+    return "no lower limit" if low is None else f"at least {low:+.3f}"

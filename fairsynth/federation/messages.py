@@ -17,6 +17,7 @@ from pydantic import ValidationError as PydanticError
 
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import Problem, ProtocolError
+from fairsynth.fairness.verdict import SiteChange
 from fairsynth.schemas import Arrays, SiteId
 
 Runs = tuple[NonNegativeInt, ...]  # numbers of runs of codes of which no visit of any site has two; primed studies only
@@ -200,7 +201,7 @@ class AuditRequest(Body):
 
 
 class AuditReply(SiteReply):
-    """Site -> server: counts only.
+    """Site -> server: counts, and how three metrics changed with FairSynth's patients.
 
     Axes: A approaches, P predictors, K seeds, H thresholds ("half", "tuned"), G groups, Q = 4 (TP, FP, FN, TN).
     Arrays: `confusion` int64 (A, P, K, H, G, 4); `scores` int64 (A, P, K, G, 2, 200), histogram of scores on [0, 1] by
@@ -215,6 +216,7 @@ class AuditReply(SiteReply):
     predictors: tuple[str, ...]
     thresholds: tuple[str, ...]
     seeds: PositiveInt
+    changes: tuple[SiteChange, ...]  # from real patients alone: by predictor, then by threshold
 
 
 class Failed(Body):

@@ -280,11 +280,15 @@ def _loss(plan: StudyPlan, counts: FloatArray) -> float | None:
 def _write_audit(
     root: Path, replies: Mapping[SiteId, AuditedReply], *, plan: StudyPlan, weights: Mapping[str, Arrays]
 ) -> None:
-    """`audit/`: the axes, and one file of counts a site."""
+    """`audit/`: the axes, one file of counts a site, and what changed at each."""
     inputs = {"plan": plan_sha256(plan), **{f"generator-{arm}": weights_sha256(weights[arm]) for arm in ARMS}}
-    axes = next(iter(replies.values())).reply.model_dump(mode="json", exclude={"site"})
+    axes = next(iter(replies.values())).reply.model_dump(mode="json", exclude={"site", "changes"})
+    changes = {
+        site: [change.model_dump(mode="json") for change in replies[site].reply.changes] for site in sorted(replies)
+    }
     with artefacts.new(root, kind="audit", inputs=inputs, facts={"sites": sorted(replies)}) as folder:
         artefacts.write_json(folder / "axes.json", axes)
+        artefacts.write_json(folder / "changes.json", changes)
         for site in sorted(replies):
             arrays = {name: np.ascontiguousarray(array) for name, array in replies[site].arrays.items()}
             save_file(arrays, folder / f"{site}.safetensors")

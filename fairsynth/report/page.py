@@ -17,6 +17,7 @@ from fairsynth.report import audit_figures, cohort, curves, finding, results, wo
 from fairsynth.report.chosen import Chosen, chosen
 from fairsynth.report.cohort import SiteCohort
 from fairsynth.report.study import FinishedStudy
+from fairsynth.report.verdicts import Verdicts, verdicts
 from fairsynth.report.view import Part, Picture, Table, listed
 from fairsynth.report.wording import Explained
 
@@ -39,6 +40,7 @@ class Page:
     asked: str
     finding: str
     warnings: tuple[str, ...]
+    verdicts: Verdicts
     results_intro: str
     main_tables: tuple[Table, ...]
     scopes: tuple[Part, ...]
@@ -69,6 +71,7 @@ def page(study: FinishedStudy) -> Page:
         asked=finding.asked(study),
         finding=finding.finding(study),
         warnings=finding.warnings(study),
+        verdicts=verdicts(study),
         results_intro=wording.RESULTS_INTRO,
         main_tables=(
             results.approaches_table(study, everyone, setting),

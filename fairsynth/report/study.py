@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic import ValidationError as PydanticError
 from safetensors.numpy import load_file
 
@@ -20,6 +20,7 @@ from fairsynth import artefacts
 from fairsynth.audit.summary import Axes, Summary, summarise
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
+from fairsynth.fairness.verdict import SiteChange
 from fairsynth.federation import journal
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 
@@ -57,6 +58,10 @@ class Refused(_Line):
     phase: str
     site: SiteId
     code: str
+
+
+class Changes(RootModel[dict[SiteId, tuple[SiteChange, ...]]]):
+    """`audit/changes.json`: what FairSynth's patients changed at each site."""
 
 
 class EnrolledSite(_Line):
@@ -129,6 +134,8 @@ def read_finished(root: Path) -> FinishedStudy:
     arrays: dict[SiteId, Arrays] = {
         SiteId(path.stem): load_file(path) for path in sorted((root / AUDIT).glob("*.safetensors"))
     }
+    told = root / AUDIT / "changes.json"  # not there in a study of an earlier version
+    changes = _read(told, Changes).root if told.is_file() else {}
     if not arrays:
         raise ArtefactError.of("an audit without sites", where=str(root / AUDIT), do="run the study again")
     try:
@@ -145,7 +152,7 @@ def read_finished(root: Path) -> FinishedStudy:
         enrolment=enrolment,
         axes=axes,
         arrays=arrays,
-        summary=summarise(plan, arrays, axes=axes),
+        summary=summarise(plan, arrays, axes=axes, changes=changes),
     )
 
 

@@ -82,6 +82,12 @@ HOW_TO_READ = (
         " risk. So read it beside the selection rate and the PPV, never alone.",
     ),
     Explained(
+        "|log DI|; should a site augment?",
+        "|log DI| is how far disparate impact is from 1, whichever way; 0 is parity. A site's verdict asks whether the"
+        " added patients are shown to help its worst served group without harm to F1; no shown gain is no reason to"
+        " augment, and no proof that there is none.",
+    ),
+    Explained(
         "F1, PPV, AUROC",
         "F1 balances finding true cases against false alarms; PPV is the share of alarms that were right; AUROC is"
         " how well the scores rank patients, whatever the threshold. A fairness gain that costs much of these may"
@@ -115,7 +121,8 @@ LEAVES = (
     "The likelihood of the training and of the validation patients (sums).",
     "Once: the codes that enough training patients carry, with the number of patients for each; the cohort flow;"
     " patients by split, group and label; a hash that names the data.",
-    "At the end: confusion counts and score histograms by group on held-out patients, and visits with each code.",
+    "At the end: confusion counts and score histograms by group on held-out patients, visits with each code, and how"
+    " FairSynth's patients changed worst TPR, F1 and |log DI| at the site (a mean and two limits).",
 )
 LEAVES_PRIMED = (
     "Before training, because this study began primed: how many training patients have each token of the label visit"

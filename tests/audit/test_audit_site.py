@@ -26,7 +26,7 @@ from fairsynth.config import (
 )
 from fairsynth.errors import ArtefactError, ConfigError
 from fairsynth.extraction import extract
-from fairsynth.fairness.metrics import auroc
+from fairsynth.fairness.metrics import auroc, f1
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.model import initial_weights
@@ -165,6 +165,17 @@ def test_the_confusion_at_a_half_is_in_the_histogram_of_scores(audited):
     assert (arrays["scores"][..., 0, 100:].sum(axis=-1) == arrays["confusion"][..., 0, :, 1]).all()
 
 
+def test_what_changed_is_fairsynth_minus_real_patients_alone_on_the_held_out(audited):
+    _, reply, arrays, _ = audited
+    axes = [(one.predictor, one.threshold) for one in reply.changes]
+    assert axes == [(predictor, threshold) for predictor in reply.predictors for threshold in reply.thresholds]
+    for index, change in enumerate(reply.changes):
+        p, h = divmod(index, len(reply.thresholds))
+        before, after = (f1(arrays["confusion"][a, p, :, h].sum(axis=-2)) for a in (0, 3))  # (K,)
+        assert change.f1.seeds == 2
+        assert change.f1.mean == pytest.approx((after - before).mean())
+
+
 def test_each_approach_adds_what_the_plan_allows(audited):
     root, _, arrays, _ = audited
     real = load_cohort(root).train
@@ -222,7 +233,9 @@ def test_the_audit_artefact_is_what_was_replied(audited):
         name: array.tolist() for name, array in arrays.items()
     }
     axes = json.loads((root / "audit" / "axes.json").read_text(encoding="utf-8"))
-    assert axes == json.loads(reply.model_dump_json(exclude={"site"}))
+    assert axes == json.loads(reply.model_dump_json(exclude={"site", "changes"}))
+    told = json.loads((root / "audit" / "changes.json").read_text(encoding="utf-8"))
+    assert told == {SITE: [json.loads(change.model_dump_json()) for change in reply.changes]}
 
 
 def test_the_same_plan_cohort_and_weights_give_the_same_arrays(audited, weights, tmp_path):

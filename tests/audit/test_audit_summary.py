@@ -9,6 +9,7 @@ from fairsynth.audit.summary import ALL_SITES, Axes, Summary, summarise
 from fairsynth.config import StudyConfig
 from fairsynth.errors import ArtefactError
 from fairsynth.fairness.comparison import METRICS
+from fairsynth.fairness.verdict import Bounds, SiteChange
 from fairsynth.federation.messages import AuditReply
 
 GROUPS = ("white", "black", "asian")
@@ -185,7 +186,7 @@ def test_the_summary_survives_json_without_nan():
 
 
 def test_axes_are_read_from_a_reply_or_its_json():
-    message = AuditReply(site="site-a", plan_sha256="0", **AXES.model_dump())
+    message = AuditReply(site="site-a", plan_sha256="0", changes=(), **AXES.model_dump())
     assert Axes.model_validate(message) == AXES
     assert Axes.model_validate_json(message.model_dump_json()) == AXES
 
@@ -202,6 +203,32 @@ def test_added_patients_are_listed_by_approach_group_and_label():
     added = summarise(plan(), replies(), axes=AXES).scope(ALL_SITES).added
     assert added["fairsynth"] == {"white": (20, 40), "black": (60, 80), "asian": (100, 120)}
     assert added["real_only"]["black"] == (0, 0)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def told(gain, *, f1=0.0):
+    """What a site tells of one predictor at one threshold."""
+    limits = [Bounds(mean=mean, low=mean - 0.01, high=mean + 0.01, seeds=2) for mean in (gain, f1, 0.0)]
+    keys = {"predictor": "logistic_regression", "threshold": "half"}
+    return SiteChange(**keys, gain=limits[0], f1=limits[1], abs_log_di=limits[2])
+
+
+def test_each_site_has_the_verdict_of_what_it_told_and_all_sites_together_have_none():
+    changes = {"site-a": [told(0.1)], "site-b": [told(0.1, f1=-0.05)]}
+    summary = summarise(plan(), replies(), axes=AXES, changes=changes)
+    (a,), (b,) = summary.scope("site-a").verdicts, summary.scope("site-b").verdicts
+    assert (a.predictor, a.threshold) == ("logistic_regression", "half")
+    assert (a.verdict.decision, b.verdict.decision) == ("augment", "do not augment: F1 falls")
+    assert a.verdict.gain == told(0.1).gain
+    assert summary.scope(ALL_SITES).verdicts == ()
+    assert Summary.model_validate_json(summary.model_dump_json()) == summary
+
+
+def test_a_site_that_told_nothing_has_no_verdict():
+    summary = summarise(plan(), replies(), axes=AXES, changes={"site-b": [told(0.1)]})
+    assert [len(scope.verdicts) for scope in summary.scopes] == [0, 0, 1]
 
 
 # --- fidelity --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.no_harm import Site, rates
-from fairsynth.fairness.verdict import Change, Verdict, verdict
+from fairsynth.fairness.verdict import Bounds, Change, Verdict, bounds, judge, verdict
 
 NOISE = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
 NOTHING = Change(seeds=NOISE)
@@ -58,10 +58,10 @@ def test_without_a_gain_a_shown_fall_of_f1_beyond_the_tolerance_is_what_is_said(
 
 def test_limits_are_one_sided_t_limits():
     found = decide(change(0.03), change(-0.01))
-    for bounds, values in ((found.gain, 0.03 + NOISE), (found.f1, -0.01 + NOISE)):
+    for limits, values in ((found.gain, 0.03 + NOISE), (found.f1, -0.01 + NOISE)):
         error = stats.sem(values)
-        assert bounds.low == pytest.approx(values.mean() - stats.t.ppf(0.95, 4) * error)
-        assert bounds.high == pytest.approx(values.mean() + stats.t.ppf(0.95, 4) * error)
+        assert limits.low == pytest.approx(values.mean() - stats.t.ppf(0.95, 4) * error)
+        assert limits.high == pytest.approx(values.mean() + stats.t.ppf(0.95, 4) * error)
 
 
 def test_the_more_cautious_of_seeds_and_patients_decides():
@@ -89,7 +89,14 @@ def test_one_seed_equal_seeds_or_an_undefined_one_show_no_gain(values):
     found = decide(Change(seeds=np.array(values)), NOTHING)
     assert found.decision == "do not augment: the gain is within noise"
     assert found.gain.low is None
-    assert "an unknown amount" in found.text
+    assert "(no lower limit)" in found.text
+
+
+def test_limits_formed_elsewhere_are_judged_alike():
+    at_once = decide(change(0.08), change(-0.001), change(0.05))
+    limits = [bounds(change(0.08)), bounds(change(-0.001)), bounds(change(0.05))]
+    assert judge(*limits) == at_once
+    assert judge(*(Bounds.model_validate_json(each.model_dump_json()) for each in limits)) == at_once
 
 
 def test_an_unknown_f1_is_no_reason_to_augment():

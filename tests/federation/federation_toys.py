@@ -22,6 +22,7 @@ from fairsynth.config import (
     TrainingConfig,
     VocabularyConfig,
 )
+from fairsynth.fairness.verdict import Bounds, SiteChange
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.messages import (
     FIRST,
@@ -212,8 +213,25 @@ class ToySite:
             predictors=self.plan.audit.predictors,
             thresholds=THRESHOLDS,
             seeds=self.plan.audit.seeds,
+            changes=toy_changes(self.plan),
         )
         return reply.pack(arrays)
+
+
+def toy_changes(plan: StudyPlan, *, mean: float = 0.1) -> tuple[SiteChange, ...]:
+    """Worst TPR rises by `mean`, F1 stays, parity is not known; for every predictor and threshold."""
+    seeds = plan.audit.seeds
+    return tuple(
+        SiteChange(
+            predictor=predictor,
+            threshold=threshold,
+            gain=Bounds(mean=mean, low=mean - 0.02, high=mean + 0.02, seeds=seeds),
+            f1=Bounds(mean=0.0, low=-0.01, high=0.01, seeds=seeds),
+            abs_log_di=Bounds(mean=None, low=None, high=None, seeds=0),
+        )
+        for predictor in plan.audit.predictors
+        for threshold in THRESHOLDS
+    )
 
 
 @dataclass

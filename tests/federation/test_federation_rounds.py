@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from federation_toys import InProcess, ToySite, toy_plan, toy_sites
+from federation_toys import InProcess, ToySite, toy_changes, toy_plan, toy_sites
 from safetensors.numpy import load_file
 
 from fairsynth.config import ObjectiveConfig
@@ -53,8 +53,12 @@ def test_a_study_leaves_every_artefact_that_the_report_reads(finished):
     ]
     assert load_file(root / "audit" / "site-a.safetensors")["confusion"].shape == (4, 1, 2, 2, 2, 4)
     axes = json.loads((root / "audit" / "axes.json").read_text())
-    assert "site" not in axes
+    assert not {"site", "changes"} & set(axes)
     assert axes["plan_sha256"] == plan_sha256(plan)
+    told = json.loads((root / "audit" / "changes.json").read_text())
+    assert told == {
+        site: [change.model_dump(mode="json") for change in toy_changes(plan)] for site in ("site-a", "site-b")
+    }
 
 
 def test_the_journal_tells_the_study_in_order_and_progress_hears_the_same(finished):

@@ -72,6 +72,19 @@ def put(value, *where):
     return change
 
 
+def changed(*path, to):
+    """Changes one value of the first change that the audit tells."""
+
+    def put_there(changes):
+        target = changes[0]
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = to
+        return changes
+
+    return field("audit", changes=put_there)
+
+
 FIELDS = {
     "a site outside the roster": (field("train", site="site-z"), "site breaks|of the roster"),
     "another site of the roster": (field("train", site="site-a"), "the one that was asked"),
@@ -94,6 +107,17 @@ FIELDS = {
     "a share above one": (field("agree", mapped_share=1.5), "mapped_share"),
     "other approaches": (field("audit", approaches=APPROACHES[::-1]), "axes"),
     "other seeds": (field("audit", seeds=7), "axes"),
+    "no change told": (field("audit", changes=[]), "one for each predictor and threshold"),
+    "a change twice": (field("audit", changes=lambda old: old[:1] * len(old)), "one for each predictor and threshold"),
+    "a change of another predictor": (changed("predictor", to="oracle"), "one for each predictor and threshold"),
+    "a change of more seeds than planned": (changed("f1", "seeds", to=99), "at most the planned seeds"),
+    "a change of no seed": (changed("gain", "seeds", to=0), "no limit without a mean"),
+    "limits without a mean": (changed("gain", "mean", to=None), "no limit without a mean"),
+    "one limit alone": (changed("gain", "high", to=None), "no limit without a mean"),
+    "a lower limit above the upper": (changed("gain", "low", to=0.5), "the lower one first"),
+    "F1 that rises by 2": (changed("f1", "mean", to=2.0), "by at most 1"),
+    "a change that is not a number": (changed("gain", "mean", to=float("nan")), "valid"),
+    "a limit without end": (changed("gain", "high", to=float("inf")), "valid"),
 }
 
 ARRAYS = {

@@ -45,8 +45,11 @@ def make_plan(**changes: object) -> StudyPlan:
     return StudyPlan.model_validate({**values, **changes})
 
 
-def write(root: Path, *, plan: StudyPlan | None = None, recall: float = 0.0, sites: tuple[str, ...] = ()) -> Path:
-    """The folder at `root`. `recall` is what FairSynth adds to every group's TPR of 0.5; `sites` defaults to all."""
+def write(
+    root: Path, *, plan: StudyPlan | None = None, recall: float = 0.0, sites: tuple[str, ...] = (), told: bool = True
+) -> Path:
+    """The folder at `root`. `recall` is what FairSynth adds to every group's TPR of 0.5; `sites` defaults to all;
+    `told`: whether sites say what changed there, as since the version that has verdicts."""
     plan = plan or make_plan()
     audited = sites or tuple(COHORTS)
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True))
@@ -66,6 +69,8 @@ def write(root: Path, *, plan: StudyPlan | None = None, recall: float = 0.0, sit
     axes = {"approaches": APPROACHES, "predictors": PREDICTORS, "thresholds": THRESHOLDS, "seeds": SEEDS}
     with artefacts.new(root, kind="audit", inputs={}) as folder:
         artefacts.write_json(folder / "axes.json", {**axes, "plan_sha256": plan_sha256(plan)})
+        if told:
+            artefacts.write_json(folder / "changes.json", {site: _changes(site) for site in audited})
         for site in audited:
             save_file(_arrays(COHORTS[site][2], recall=recall, seed=plan.seed), folder / f"{site}.safetensors")
     return root
@@ -93,6 +98,24 @@ def _journal(plan: StudyPlan) -> list[dict[str, object]]:
         for number in range(3)
     ]
     return [study, {"event": "enrolled"}, *rounds, {"event": "audited"}, {"event": "finished"}]
+
+
+def _changes(site: str) -> list[dict[str, object]]:
+    """North gains; at south no group could be judged, and parity is unknown at a score of 0.5."""
+    unknown = {"mean": None, "low": None, "high": None, "seeds": 0}
+    return [
+        {
+            "predictor": predictor,
+            "threshold": threshold,
+            "gain": {"mean": 0.1234, "low": 0.0456, "high": 0.2, "seeds": SEEDS} if site == "north" else unknown,
+            "f1": {"mean": -0.004, "low": -0.0123, "high": 0.01, "seeds": SEEDS},
+            "abs_log_di": unknown
+            if threshold == "half"
+            else {"mean": -0.21, "low": -0.4, "high": -0.031, "seeds": SEEDS},
+        }
+        for predictor in PREDICTORS
+        for threshold in THRESHOLDS
+    ]
 
 
 def _arrays(held_out: list[list[int]], *, recall: float, seed: int) -> dict[str, np.ndarray]:

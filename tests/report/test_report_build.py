@@ -53,6 +53,22 @@ def words(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "\n", text))
 
 
+def verdict_rows(report: str, setting: str) -> list[list[str]]:
+    """The texts of the cells of the verdicts' table at `setting`."""
+    (table,) = re.findall(
+        rf"<caption>Should the site add FairSynth&#39;s patients\? {setting}\.</caption>(.*?)</table>",
+        report,
+        re.DOTALL,
+    )
+    return [
+        [
+            " ".join(words(cell.replace("<span", " <span")).split())
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+        ]
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table.partition("<tbody>")[2], re.DOTALL)
+    ]
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
@@ -190,6 +206,28 @@ def test_an_unfinished_study_gives_one_clear_error_and_no_file(tmp_path: Path, n
     with pytest.raises(ArtefactError):
         build(root, out=tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_each_site_has_its_verdict_with_the_numbers_it_rests_on(report: str) -> None:
+    text = " ".join(words(report).split())
+    assert (
+        "Should a site augment? north: augment; south: do not augment, the gain is within noise."
+        " (Transformer, threshold: tuned on validation patients.)"
+    ) in text
+    north, south = (
+        next(row for row in rows if row[0] == site)
+        for site in ("north", "south")
+        for rows in [verdict_rows(report, "Transformer, threshold: tuned on validation patients")]
+    )
+    assert north[1:] == ["Augment", "+0.123 at least 0.046", "−0.004 at least −0.012", "−0.210 at most −0.031"]
+    assert south[1:3] == ["Do not augment: the gain is within noise", "INSUFFICIENT"]
+    at_half = verdict_rows(report, "Transformer, threshold: score of at least 0.5")
+    assert [row[-1] for row in at_half] == ["INSUFFICIENT", "INSUFFICIENT"]
+
+
+def test_a_study_without_what_changed_has_a_report_without_verdicts(tmp_path: Path) -> None:
+    text = build(write(tmp_path / "server", told=False), out=tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Should a site augment?" not in text.replace("|log DI|; should a site augment?", "")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
