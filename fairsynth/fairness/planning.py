@@ -75,15 +75,18 @@ class Rule:
     def choose(self, attempt: Callable[[FloatArray], Trial]) -> Choice:
         """Try shares with `attempt` until nothing more is gained."""
         tried = [attempt(np.full(len(self.reference), share)) for share in self.shares]
-        best_f1 = max(trial.f1 for trial in tried)
         kept = self.operating_point(tried)
         if self.by_group:
             moved = attempt(moved_shares(kept))
+            kept = self.nearer(moved, kept, f1=max(trial.f1 for trial in tried))
             tried.append(moved)
-            now, before = (trial.distance(self.reference, favourable=self.favourable) for trial in (moved, kept))
-            if now < before and moved.f1 >= best_f1 - F1_TOLERANCE:
-                kept = moved
         return Choice(kept=kept, tried=tuple(tried))
+
+    def nearer(self, moved: Trial, before: Trial, *, f1: float) -> Trial:
+        """`moved`, if its disparate impact is nearer to 1 than that of `before` and its F1 within the tolerance of
+        `f1`."""
+        now, then = (trial.distance(self.reference, favourable=self.favourable) for trial in (moved, before))
+        return moved if now < then and moved.f1 >= f1 - F1_TOLERANCE else before
 
     def operating_point(self, tried: Sequence[Trial]) -> Trial:
         """Of the trials whose F1 is near the best, the one with the highest worst TPR; the first of equals."""

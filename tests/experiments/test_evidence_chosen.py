@@ -10,7 +10,7 @@ from fairsynth.augmentation.guided import Guidance
 from fairsynth.augmentation.plan import equal_rates, members_of
 from fairsynth.experiments.evidence.bench import Candidates
 from fairsynth.experiments.evidence.chosen import Chooser, at_half, plan_quotas
-from fairsynth.fairness.planning import SELECTED, Trial
+from fairsynth.fairness.planning import SELECTED, Trial, moved_shares
 from fairsynth.schemas import SiteId
 from fairsynth.visits.records import Records
 
@@ -113,6 +113,49 @@ def test_what_is_added_is_by_the_plan_that_was_kept():
         assert np.array_equal(members_of(added.group, added.label, groups=2), QUOTAS[site])
     others = again.choose(Guidance(selected=chosen.tried[0].selected))
     assert any(not np.array_equal(chosen.added[site].codes, others[site].codes) for site in others)
+
+
+# --- cuts that each site plans ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sited(Chooser):
+    """A chooser whose plans lead, at each site, to what `outcomes` says; the site is put in mind of what it tried."""
+
+    outcomes: dict = field(default_factory=dict)
+
+    def try_at(self, site: SiteId, selected: np.ndarray) -> Trial:
+        validation, seen = self.outcomes[site]["common" if np.ptp(selected) == 0 else "moved"]
+        return Trial(selected=selected, validation=np.array(validation), seen=np.array(seen))
+
+
+TURNED = UNEVEN[::-1]  # the other group is selected less
+
+
+def sited(moved):
+    """Two sites that are unfair in opposite directions, and a third that is fair."""
+    found = {
+        A: {"common": (GOOD, UNEVEN), "moved": moved},
+        B: {"common": (GOOD, TURNED), "moved": moved},
+        C: {"common": (GOOD, [NEARER[1], NEARER[1]]), "moved": moved},
+    }
+    return Sited(bench=BENCH, predictor=None, quotas=QUOTAS, candidates=candidates(), seed=5, outcomes=found)
+
+
+def test_sites_that_are_unfair_in_opposite_directions_move_their_cuts_in_opposite_directions():
+    chooser = sited((GOOD, [NEARER[1], NEARER[1]]))
+    point = Trial(selected=np.full(2, 0.3), validation=np.array(GOOD), seen=np.add(UNEVEN, TURNED))
+    north, south, fair = (chooser.cut_at(site, point) for site in (A, B, C))
+    assert north[0] < 0.3 < north[1]
+    assert south.tolist() == pytest.approx(north[::-1].tolist())
+    assert fair.tolist() == [0.3, 0.3]
+    assert moved_shares(point).tolist() == pytest.approx([0.3, 0.3])  # what all sites together would do
+
+
+@pytest.mark.parametrize("moved", [(GOOD, UNEVEN), (POOR, NEARER)], ids=["no nearer", "too low an F1"])
+def test_a_site_keeps_the_common_cut_where_its_own_gains_nothing(moved):
+    point = Trial(selected=np.full(2, 0.3), validation=np.array(GOOD), seen=np.array(UNEVEN))
+    assert sited(moved).cut_at(A, point).tolist() == [0.3, 0.3]
 
 
 # --- what a plan is judged by ----------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ METHOD = (
     "fairsynth",
     "fixed_cut",
     "same_cut",
+    "site_cuts",
     "common_teacher",
     "own_teacher",
     "local_teacher",
@@ -198,6 +199,17 @@ def test_fairsynth_is_what_the_other_tables_call_so(bench, ran, added):
 def test_same_cut_is_the_loop_without_cuts_by_group(ran, added):
     loop = replace(ran[0].loop(PREDICTOR), cuts_by_group=False)
     assert all_same(added["same_cut"], loop.run().added)
+
+
+def test_site_cuts_are_each_sites_own_from_the_common_operating_point(ran, added):
+    loop = replace(ran[0].loop(PREDICTOR), cuts_by_group=False)
+    point = loop.run().kept
+    for site, records in added["site_cuts"].items():
+        own = loop.cut_at(site, point)
+        assert ran[0].facts[f"selected/site_cuts/{PREDICTOR}/{site}"] == own.round(4).tolist()
+        by_hand = loop.choose_at(site, Guidance(selected=own))
+        assert np.array_equal(records.codes, by_hand.codes)
+        assert np.array_equal(records.label, by_hand.label)
 
 
 def test_fixed_cut_is_the_guidance_alone_and_does_not_look_at_validation(bench, added):

@@ -132,3 +132,17 @@ def test_every_chart_of_a_page_has_a_file_and_a_caption(winning, tmp_path):
         chart.draw(tmp_path / chart.file)
         assert (tmp_path / chart.file).read_text(encoding="utf-8").startswith("<?xml")
         assert f"]({chart.file})\n\n*{chart.caption}*" in chart.markdown
+
+
+def test_of_several_rows_the_first_has_charts_of_its_own(winning, losing):
+    other = losing.model_copy(update={"synthetic": 500})
+    assert [chart.file for chart in charts([winning, other], name="table1-a")] == [
+        "table1-a-ceiling.svg",
+        "table1-a-r1000-s2500-transformer-gains.svg",
+    ]
+    assert charts_caption([winning, other]) != charts_caption([winning])
+
+
+def charts_caption(rows) -> str:
+    """Of the ceiling, which has all rows."""
+    return next(iter(charts(rows, name="x"))).caption

@@ -7,6 +7,7 @@ variant             what differs from `fairsynth`
 real_only, oracle   nobody is added; fresh real patients by the same quotas
 fixed_cut           every group is cut at 0.4: validation plans nothing
 same_cut            the operating point is planned, the groups' own cuts are not
+site_cuts           the groups' own cuts are each site's, planned from its own counts
 common_teacher      the teacher is the sites' common logistic regression alone
 own_teacher         the teacher is each site's own forest alone
 local_teacher       each site's teacher is taught by its own patients, in both parts
@@ -42,6 +43,7 @@ from fairsynth.experiments.evidence.chosen import Chooser, Chosen, chooser
 from fairsynth.experiments.evidence.counting import Variants
 from fairsynth.experiments.evidence.prefixed import by_counts, by_teacher, by_training, prefix_candidates
 from fairsynth.experiments.evidence.steering import FEEDBACK_BOUND, LAMBDA, GoneOn, ThroughPredictor, Way, go_on
+from fairsynth.fairness.planning import Trial
 from fairsynth.schemas import SiteId
 
 CUT = 0.4
@@ -65,6 +67,7 @@ class Ablation(Variants):
             "fairsynth": lambda: self.full(predictor).added,
             "fixed_cut": partial(self.fixed_cut, predictor),
             "same_cut": partial(self.same_cut, predictor),
+            "site_cuts": partial(self.site_cuts, predictor),
             "common_teacher": partial(self.common_teacher, predictor),
             "own_teacher": partial(self.own_teacher, predictor),
             "local_teacher": partial(self.local_teacher, predictor),
@@ -118,9 +121,20 @@ class Ablation(Variants):
 
     def same_cut(self, predictor: str) -> BySite:
         """The plan before the groups got cuts of their own, which FairSynth passes on its way."""
+        return self.loop(predictor).choose(Guidance(selected=self._point(predictor).selected))
+
+    def site_cuts(self, predictor: str) -> BySite:
+        """The common operating point, then each site's cuts of the groups, by the same rule from its counts alone."""
+        loop, point = self.loop(predictor), self._point(predictor)
+        cuts = {site: loop.cut_at(site, point) for site in loop.candidates}
+        for site, selected in cuts.items():
+            self.facts[f"selected/site_cuts/{predictor}/{site}"] = selected.round(4).tolist()
+        return {site: loop.choose_at(site, Guidance(selected=selected)) for site, selected in cuts.items()}
+
+    def _point(self, predictor: str) -> Trial:
+        """The operating point that FairSynth kept."""
         loop = self.loop(predictor)
-        point = loop.operating_point(self.full(predictor).tried[: len(loop.selected)])
-        return loop.choose(Guidance(selected=point.selected))
+        return loop.operating_point(self.full(predictor).tried[: len(loop.selected)])
 
     def common_teacher(self, predictor: str) -> BySite:
         """Each site's teacher without the site's own forest."""

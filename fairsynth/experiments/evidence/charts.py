@@ -33,10 +33,11 @@ class Chart:
 
 
 def charts(rows: Sequence[RowSummary], *, name: str) -> Iterator[Chart]:
-    """The charts that `rows` have; their files begin with `name`."""
+    """The charts that `rows` have; their files begin with `name`. Of several rows, all are in the ceiling's, and the
+    first has charts of its own, as it has tables of its own on the page."""
     if any(row.ceilings for row in rows):
         yield Chart(file=f"{name}-ceiling.svg", caption=captions.ceiling(rows), draw=partial(figures.ceiling, rows))
-    for row in rows:
+    for row in rows[:1]:
         own = f"{name}-r{row.real}-s{row.synthetic}"
         for predictor in dict.fromkeys(one.predictor for one in row.contrasts):
             yield Chart(

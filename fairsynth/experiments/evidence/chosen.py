@@ -1,7 +1,7 @@
 """FairSynth's own patients: plan -> choose candidates -> train -> count on real patients -> plan (paper, section 4.3).
 
 In:  a `Bench`, the predictor, the budget.   Out: `Chosen`: what each site adds, and why.
-Never: held-out patients; a count of one site alone in a decision.
+Never: held-out patients; a count of one site alone in a decision of all of them.
 
 What is tried and kept is the rule of `fairness.planning`; the guidance that is kept is the plan.
 """
@@ -19,7 +19,7 @@ from fairsynth.augmentation.guided import CANDIDATES, Guidance, guided
 from fairsynth.augmentation.plan import equal_rates
 from fairsynth.experiments.evidence.bench import Bench, Candidates, Scope
 from fairsynth.fairness.counts import FN, FP, TP
-from fairsynth.fairness.planning import SELECTED, Rule, Trial
+from fairsynth.fairness.planning import SELECTED, Rule, Trial, moved_shares
 from fairsynth.federation.plans import reference_mask
 from fairsynth.schemas import FloatArray, IntArray, SiteId
 from fairsynth.seeds import stream
@@ -72,32 +72,47 @@ class Chooser:
 
     def choose(self, guidance: Guidance) -> dict[SiteId, Records]:
         """What each site adds by `guidance`."""
-        return {
-            site: guided(
-                one.records,
-                scores=one.scores,
-                cells=self.quotas[site],
-                guidance=guidance,
-                vocabulary=self.bench.draw.vocabulary,
-                seed=stream(self.seed, "guided", site),
-            )
-            for site, one in self.candidates.items()
-        }
+        return {site: self.choose_at(site, guidance) for site in self.candidates}
+
+    def choose_at(self, site: SiteId, guidance: Guidance) -> Records:
+        """What one site adds by `guidance`."""
+        one = self.candidates[site]
+        return guided(
+            one.records,
+            scores=one.scores,
+            cells=self.quotas[site],
+            guidance=guidance,
+            vocabulary=self.bench.draw.vocabulary,
+            seed=stream(self.seed, "guided", site),
+        )
 
     def try_plan(self, selected: FloatArray) -> Trial:
         """Train every site's predictor with the shares `selected` (G,) above the groups' cuts, and count."""
-        validation, seen = [], []
-        for site, added in self.choose(Guidance(selected=selected)).items():
-            cohort = self.bench.draw.cohorts[site]
-            fitted = self.predictor.fit(
-                Records.concatenate([cohort.train, added]),
-                vocabulary=self.bench.draw.vocabulary,
-                settings=self.bench.settings,
-                seed=stream(self.seed, "predictor", site),
-            )
-            validation.append(at_half(self.bench.count(fitted, cohort.validation)))
-            seen.append(validation[-1] + at_half(self.bench.count(fitted, cohort.train)))
-        return Trial(selected=selected, validation=np.sum(validation, axis=0), seen=np.sum(seen, axis=0))
+        trials = [self.try_at(site, selected) for site in self.candidates]
+        return Trial(
+            selected=selected,
+            validation=np.sum([one.validation for one in trials], axis=0),
+            seen=np.sum([one.seen for one in trials], axis=0),
+        )
+
+    def try_at(self, site: SiteId, selected: FloatArray) -> Trial:
+        """The same at one site: its own counts."""
+        cohort = self.bench.draw.cohorts[site]
+        fitted = self.predictor.fit(
+            Records.concatenate([cohort.train, self.choose_at(site, Guidance(selected=selected))]),
+            vocabulary=self.bench.draw.vocabulary,
+            settings=self.bench.settings,
+            seed=stream(self.seed, "predictor", site),
+        )
+        validation = at_half(self.bench.count(fitted, cohort.validation))
+        seen = validation + at_half(self.bench.count(fitted, cohort.train))
+        return Trial(selected=selected, validation=validation, seen=seen)
+
+    def cut_at(self, site: SiteId, point: Trial) -> FloatArray:
+        """(G,) The shares that a site would choose by its own counts, from the common operating point `point`."""
+        before = self.try_at(site, point.selected)
+        moved = self.try_at(site, moved_shares(before))
+        return self.rule.nearer(moved, before, f1=before.f1).selected
 
 
 def chooser(

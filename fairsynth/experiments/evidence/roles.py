@@ -40,6 +40,7 @@ TITLES = {
     "permuted_groups": "+ FairSynth, groups permuted",
     "fixed_cut": "FairSynth, every group cut alike",
     "same_cut": "FairSynth, groups' cuts not planned",
+    "site_cuts": "FairSynth, groups' cuts planned by each site",
     "common_teacher": "FairSynth, the common model teaches alone",
     "own_teacher": "FairSynth, each site's forest teaches alone",
     "local_teacher": "FairSynth, each site's own teacher",
