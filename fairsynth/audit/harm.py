@@ -1,7 +1,8 @@
 """What FairSynth's patients changed at a site, on its own held-out patients -> what the site's verdict rests on.
 
 In:  scores of the same held-out patients by both approaches, seed by seed.   Out: `SiteChange`: means and limits.
-Never: a limit from seeds alone, which know nothing of other patients (docs/no-harm.md); a score that leaves here.
+Never: a limit from seeds alone, which know nothing of other patients (docs/no-harm.md); a worst TPR of one group, which
+says nothing of fairness; a score that leaves here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from fairsynth.audit.evaluate import Evaluation
 from fairsynth.audit.place import Site
 from fairsynth.fairness.paired_patients import HeldOut, Scores, differences, redraw_differences
-from fairsynth.fairness.verdict import Bounds, Change, SiteChange, bounds
+from fairsynth.fairness.verdict import GROUPS_COMPARED, UNKNOWN, Bounds, Change, SiteChange, bounds
 from fairsynth.federation.plans import THRESHOLDS, reference_mask
 from fairsynth.seeds import numpy_stream
 
@@ -55,8 +56,13 @@ def _change(here: Site, compared: Compared, *, predictor: str, threshold: str) -
     def of(metric: str) -> Bounds:
         return bounds(Change(seeds=seeds[metric], replicates=drawn[metric]))
 
+    compared = held_out.sufficient.sum() >= GROUPS_COMPARED
     return SiteChange(
-        predictor=predictor, threshold=threshold, gain=of("worst_tpr"), f1=of("f1"), abs_log_di=of("abs_log_di")
+        predictor=predictor,
+        threshold=threshold,
+        gain=of("worst_tpr") if compared else UNKNOWN,
+        f1=of("f1"),
+        abs_log_di=of("abs_log_di"),
     )
 
 

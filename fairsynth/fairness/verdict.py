@@ -22,6 +22,7 @@ from fairsynth.fairness.paired import CONFIDENCE, lower_limit
 from fairsynth.schemas import FloatArray
 
 F1_TOLERANCE = 0.02
+GROUPS_COMPARED = 2  # with enough positives: of one group alone, a worst TPR says nothing of fairness
 
 Decision = Literal[
     "augment",
@@ -45,6 +46,9 @@ class Bounds(Strict):
     low: FiniteFloat | None  # the change is above it with the verdict's confidence
     high: FiniteFloat | None  # the change is below it with the verdict's confidence
     seeds: NonNegativeInt  # on how many of them it is defined
+
+
+UNKNOWN = Bounds(mean=None, low=None, high=None, seeds=0)
 
 
 class SiteChange(Strict):

@@ -98,8 +98,9 @@ def test_what_is_gone_from_one_side_is_lost_from_the_other():
     assert forth.low > 0 > back.high
 
 
-def test_groups_with_too_few_positives_are_no_reason_to_augment():
-    one = site_changes(site(minimum_positives=101), GAIN)[0]
+@pytest.mark.parametrize("minimum_positives", [61, 101], ids=["one group left", "none left"])
+def test_where_fewer_than_two_groups_can_be_judged_there_is_no_reason_to_augment(minimum_positives):
+    one = site_changes(site(minimum_positives=minimum_positives), GAIN)[0]
     assert (one.gain.mean, one.gain.low, one.gain.seeds) == (None, None, 0)
     assert one.f1.mean is not None
     assert judge(one.gain, one.f1, one.abs_log_di).decision == "do not augment: the gain is within noise"

@@ -315,6 +315,21 @@ def test_a_method_that_copies_real_only_meets_no_target_of_gain():
     }
 
 
+def test_a_site_where_one_group_alone_has_enough_positives_is_not_told_to_augment(summary):
+    decisions = {(one.site, one.threshold): one.verdict for one in summary.verdicts}
+    assert "augment" in {one.decision for one in decisions.values()}
+    fewest = min(min(scope.positives) for scope in measured(trials(WINNING)))
+    most = max(max(scope.positives) for scope in measured(trials(WINNING))[1:])
+    alone = summarise(trials(WINNING), minimum_positives=int(most))
+    assert fewest < most
+    assert {one.verdict.gain.mean for one in alone.verdicts} == {None}
+    assert "augment" not in {one.verdict.decision for one in alone.verdicts}
+
+
+def measured(cells):
+    return measure(gather(cells))
+
+
 def test_one_baseline_within_noise_is_enough_to_miss_the_first_target():
     rival = {**WINNING, "reweighing": WINNING["fairsynth"]}
     found = target(summarise(trials(rival)), "above_every_data_level_baseline")

@@ -219,10 +219,27 @@ def test_each_site_has_its_verdict_with_the_numbers_it_rests_on(report: str) -> 
         for site in ("north", "south")
         for rows in [verdict_rows(report, "Transformer, threshold: tuned on validation patients")]
     )
-    assert north[1:] == ["Augment", "+0.123 at least 0.046", "−0.004 at least −0.012", "−0.210 at most −0.031"]
-    assert south[1:3] == ["Do not augment: the gain is within noise", "INSUFFICIENT"]
+    assert north[1:] == [
+        "Augment",
+        "+0.123 at least 0.046 of white and black",
+        "−0.004 at least −0.012",
+        "−0.210 at most −0.031",
+    ]
+    assert south[1:3] == [
+        "Do not augment: the gain is within noise",
+        "INSUFFICIENT of white and black",
+    ]
     at_half = verdict_rows(report, "Transformer, threshold: score of at least 0.5")
     assert [row[-1] for row in at_half] == ["INSUFFICIENT", "INSUFFICIENT"]
+
+
+def test_a_site_where_one_group_alone_could_be_judged_says_so(tmp_path: Path) -> None:
+    audit = {"seeds": 2, "bootstrap_replicates": 20, "minimum_positives": 30, "minimum_cell": 11}
+    root = write(tmp_path / "server", plan=make_plan(audit=audit))
+    text = build(root, out=tmp_path / "report.html").read_text(encoding="utf-8")
+    north, south = verdict_rows(text, "Transformer, threshold: tuned on validation patients")
+    assert north[2].endswith("of white and black")
+    assert south[2] == "INSUFFICIENT fewer than two groups can be judged"
 
 
 def test_a_study_without_what_changed_has_a_report_without_verdicts(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fairsynth.experiments.evidence.counted import THRESHOLDS, Row
 from fairsynth.experiments.evidence.measures import DIRECTION, NO_THRESHOLD, Key, Measures
 from fairsynth.experiments.evidence.roles import FAMILIES, LOCAL, METHOD, ORACLE, POOLED, REAL_ONLY
 from fairsynth.fairness.paired import CeilingShare, Paired, best_baseline, ceiling_share, paired
-from fairsynth.fairness.verdict import Change, Verdict, verdict
+from fairsynth.fairness.verdict import GROUPS_COMPARED, Change, Verdict, verdict
 from fairsynth.schemas import FloatArray, SiteId
 
 CEILINGS: tuple[Key, ...] = (
@@ -177,14 +177,17 @@ def federation(everywhere: Runs, at_smallest: Runs) -> list[Federation]:
 
 
 def verdicts(at_site: Runs) -> list[SiteVerdict]:
-    """Should this site augment: by worst TPR, at each threshold."""
+    """Should this site augment: by worst TPR, at each threshold. Where fewer than two groups have enough positives, no
+    gain is known."""
+    compared = at_site.measures.sufficient.sum() >= GROUPS_COMPARED
+    unknown = np.full(len(at_site.row.seeds), np.nan)
     return [
         SiteVerdict(
             site=SiteId(at_site.measures.scope),
             predictor=at_site.row.predictors[at_site.predictor],
             threshold=threshold,
             verdict=verdict(
-                gain=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("worst_tpr", threshold))),
+                gain=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("worst_tpr", threshold)) if compared else unknown),
                 f1=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("f1", threshold))),
                 abs_log_di=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("abs_log_di", threshold))),
             ),
