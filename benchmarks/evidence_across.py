@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fairsynth.experiments.evidence.contrasts import Ceiling, Contrast
-from fairsynth.experiments.evidence.roles import METHOD, REAL_ONLY
+from fairsynth.experiments.evidence.roles import FAMILIES, METHOD, REAL_ONLY
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.fairness.paired import CeilingShare, Paired
 
@@ -34,12 +34,12 @@ def main() -> None:
     parser.add_argument("--real", type=int, default=2500)
     parser.add_argument("--synthetic", type=int, default=2500)
     asked = parser.parse_args()
-    rows = [
+    every = [
         row
         for path in sorted(asked.folder.glob("table1-*.json"))
         for row in map(RowSummary.model_validate, json.loads(path.read_text(encoding="utf-8")))
-        if (row.real, row.synthetic) == (asked.real, asked.synthetic)
     ]
+    rows = [row for row in every if (row.real, row.synthetic) == (asked.real, asked.synthetic)]
     for title, header, lines in (
         ("At a threshold of 0.5", AT_HALF, at_half),
         ("Without a threshold, and at the tuned one", RANKING, ranking),
@@ -47,8 +47,16 @@ def main() -> None:
         ("|log DI| at 0.5, FairSynth minus each control", list(CONTROLS), controls_of_parity),
     ):
         print(f"**{title}**\n\n{table(header, [line for row in rows for line in lines(row)])}\n")
+    for title, metric, threshold, digits in BY_SIZE:
+        print(f"**{title}, by size**\n\n{by_size(every, metric=metric, threshold=threshold, digits=digits)}\n")
 
 
+BY_SIZE = (
+    ("Worst TPR at 0.5", "worst_tpr", "half", 2),
+    ("Worst TPR at the tuned threshold", "worst_tpr", "tuned", 2),
+    ("Lowest group AUROC", "lowest_group_auroc", "none", 3),
+    ("AUROC within sites", "auroc_within", "none", 3),
+)
 AT_HALF = ["worst TPR: real only", "best data-level baseline", "FairSynth", "oracle", "FairSynth minus that baseline"]
 AT_HALF += ["share of the ceiling", r"\|log DI\|, real only -> FairSynth", "F1, real only -> FairSynth"]
 RANKING = ["lowest group AUROC: real only", "FairSynth", "oracle", "minus the best data-level baseline"]
@@ -109,6 +117,24 @@ def _controls(row: RowSummary, metric: str) -> Iterator[list[str]]:
         against = contrast_of(row, predictor, metric, "half").against
         found = [gain(against[name]) if name in against else UNDEFINED for name in CONTROLS.values()]
         yield [row.setting, predictor.replace("_", " "), *found]
+
+
+def by_size(rows: Sequence[RowSummary], *, metric: str, threshold: str, digits: int) -> str:
+    """FairSynth, and what it gains on the best data-level baseline (* an interval above 0, ** over each of them)."""
+    sizes = sorted({(row.real, row.synthetic) for row in rows})
+    lines = {(row.setting, predictor): [UNDEFINED] * len(sizes) for row in rows for predictor in row.predictors}
+    for row in rows:
+        for predictor in row.predictors:
+            contrast = contrast_of(row, predictor, metric, threshold)
+            own = row.value(metric, approach=METHOD, predictor=predictor, threshold=threshold)
+            over = contrast.best["data_level"].gain
+            each = [contrast.against[name] for name in FAMILIES["data_level"] if name in contrast.against]
+            shown = [one.excludes_zero and (one.mean or 0) > 0 for one in (over, *each)]
+            stars = "**" if all(shown) else "*" if shown[0] else ""
+            cell = f"{mean(own, digits)} ({UNDEFINED if over.mean is None else f'{over.mean:+.{digits}f}'}{stars})"
+            lines[row.setting, predictor][sizes.index((row.real, row.synthetic))] = cell.replace("*", r"\*")
+    header = [f"{real:,} + {synthetic:,}" for real, synthetic in sizes]
+    return table(header, [[setting, name.replace("_", " "), *cells] for (setting, name), cells in lines.items()])
 
 
 def contrast_of(row: RowSummary, predictor: str, metric: str, threshold: str) -> Contrast:
