@@ -43,6 +43,8 @@ def site_changes(here: Site, compared: Mapping[str, Compared]) -> tuple[SiteChan
 def _change(here: Site, compared: Compared, *, predictor: str, threshold: str) -> SiteChange:
     """From real patients alone, with limits over seeds and patients."""
     held_out, at = _held_out(here), THRESHOLDS.index(threshold)
+    if not len(held_out.label):
+        return SiteChange(predictor=predictor, threshold=threshold, gain=UNKNOWN, f1=UNKNOWN, abs_log_di=UNKNOWN)
     before, after = _scores(compared.real_only, at), _scores(compared.fairsynth, at)
     seeds = differences(after, before, held_out=held_out)
     drawn = redraw_differences(

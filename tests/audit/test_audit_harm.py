@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from fairsynth.audit.evaluate import Evaluation
 from fairsynth.audit.harm import Compared, site_changes
 from fairsynth.audit.place import Site
 from fairsynth.config import StudyPlan
-from fairsynth.fairness.verdict import judge
+from fairsynth.fairness.verdict import UNKNOWN, judge
+from fairsynth.visits.records import Records
 
 SEEDS, PREDICTORS = 4, ("transformer", "logistic_regression")
 HELD_OUT = draw([[400, 100], [300, 60]], seed=3)
 
 
-def site(*, minimum_positives: int = 10, favourable: str = "positive") -> Site:
+def site(*, minimum_positives: int = 10, favourable: str = "positive", held_out: Records = HELD_OUT) -> Site:
     plan = StudyPlan.model_validate(
         {
             "name": "toy",
@@ -41,7 +43,7 @@ def site(*, minimum_positives: int = 10, favourable: str = "positive") -> Site:
             },
         }
     )
-    people = cohort(draw([[50, 10], [50, 10]], seed=1), held_out=HELD_OUT)
+    people = replace(cohort(draw([[50, 10], [50, 10]], seed=1)), held_out=held_out)
     return Site(root=Path("unused"), site="site-a", plan=plan, cohort=people)
 
 
@@ -110,6 +112,14 @@ def test_parity_is_that_of_the_favour_that_the_plan_names():
     half, negative = (site_changes(site(favourable=favour), GAIN)[0] for favour in ("positive", "negative"))
     assert half.gain == negative.gain
     assert half.abs_log_di.mean != negative.abs_log_di.mean
+
+
+def test_a_site_without_held_out_patients_knows_of_no_change():
+    nobody = HELD_OUT.take(np.empty(0, dtype=np.int64))
+    one = replace(WORSE[0], single=np.empty(0))
+    blank = {name: Compared(real_only=[one] * SEEDS, fairsynth=[one] * SEEDS) for name in PREDICTORS}
+    for change in site_changes(site(held_out=nobody), blank):
+        assert (change.gain, change.f1, change.abs_log_di) == (UNKNOWN, UNKNOWN, UNKNOWN)
 
 
 def test_the_same_site_gives_the_same_limits():
