@@ -33,7 +33,8 @@ def models(server):
 
 
 def audits(server):
-    return {path.name: path.read_bytes() for path in sorted((server / "audit").glob("*.safetensors"))}
+    folder = server / "audit"
+    return {path.name: path.read_bytes() for path in (*sorted(folder.glob("*.safetensors")), folder / "changes.json")}
 
 
 def in_one_process(root, **changes):
