@@ -51,7 +51,9 @@ def run(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each row, each on another draw of patients.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Folder of results.  [default: runs/<name of the table>]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results.  [default: runs/<table>, with --quick runs/<table>-quick]")
+    ] = None,
     study: Annotated[
         Path | None, typer.Option(help="Study file: a setting of your own, called by the study's name.")
     ] = None,
@@ -62,7 +64,7 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="One small row, two seeds: does it run at all.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the trials that are not there yet, on all cores asked for, and write what all of them say.
+    """Run the trials that are not there yet, on all cores asked for, and write what all of the folder's trials say.
 
     Stop it at any time: finished trials are kept.
 
@@ -71,15 +73,15 @@ def run(
     A setting of your own: `fairsynth experiment table1 --study my.yaml`
     """
     from fairsynth.experiments.evidence.counting import Sizes
-    from fairsynth.experiments.evidence.grid import run_grid
+    from fairsynth.experiments.evidence.grid import finished, run_grid
     from fairsynth.experiments.evidence.publish import publish
 
     name, file = _whose(setting, study)
     size = _size(real, synthetic, quick=quick)
-    folder = out or Path("runs") / table.value
+    folder = out or Path("runs") / (f"{table.value}-quick" if quick else table.value)
     number = min(seeds, QUICK_SEEDS) if quick else seeds
     with TrialsProgress(errors if as_json else output) as progress:
-        cells = run_grid(
+        run_grid(
             table.value,
             setting=name,
             study=file,
@@ -92,8 +94,12 @@ def run(
             on_event=progress,
         )
         progress({"event": "publishing"})
-        command = _command(table, setting, study, number, size)
-        found = publish(cells, table=table.value, command=command, out=folder)
+        found = publish(
+            finished(table.value, setting=name, out=folder),
+            table=table.value,
+            command=_command(table, setting, study),
+            out=folder,
+        )
     if as_json:
         typer.echo(json.dumps({"out": str(folder), "summary": found.model_dump(mode="json")}))
         return
@@ -125,13 +131,10 @@ def _size(real: int | None, synthetic: int | None, *, quick: bool) -> tuple[int,
     return QUICK if quick else None
 
 
-def _command(
-    table: Table, setting: Setting | None, study: Path | None, seeds: int, size: tuple[int, int] | None
-) -> str:
-    """What makes these results again, wherever they are put."""
+def _command(table: Table, setting: Setting | None, study: Path | None) -> str:
+    """What makes these results again, wherever they are put, but for seeds and sizes."""
     whose = ("" if setting is None else f" --setting {setting.value}") + ("" if study is None else f" --study {study}")
-    row = "" if size is None else f" --real {size[0]} --synthetic {size[1]}"
-    return f"fairsynth experiment {table.value}{whose} --seeds {seeds}{row}"
+    return f"fairsynth experiment {table.value}{whose}"
 
 
 class TrialsProgress(StudyProgress):

@@ -15,8 +15,10 @@ from fairsynth.config import read_study
 from fairsynth.errors import ArtefactError
 from fairsynth.experiments.evidence import grid
 from fairsynth.experiments.evidence.counted import gather
+from fairsynth.experiments.evidence.grid import finished
 from fairsynth.experiments.evidence.headline import Headlines
 from fairsynth.experiments.evidence.measures import measure
+from fairsynth.experiments.evidence.pages import commands
 from fairsynth.experiments.evidence.publish import COLUMNS, publish
 from fairsynth.experiments.evidence.summary import summarise
 from fairsynth.experiments.evidence.tables import (
@@ -187,7 +189,7 @@ def test_a_share_that_is_not_there_is_not_estimable_rather_than_zero():
 
 def test_the_page_names_its_command_its_patients_and_who_is_left_out(published):
     text = (published[0] / "table1-a.md").read_text(encoding="utf-8")
-    assert "`fairsynth experiment table1 --setting a`" in text
+    assert "`fairsynth experiment table1 --setting a --seeds 3`" in text
     assert "3 seeds; 3,684 real held-out patients of 2 sites, 921 positives" in text
     assert "INSUFFICIENT (fewer than 30 held-out positives), left out of every minimum: tiny" in text
     for heading in ("All approaches", "Global and site by site", "By group", "By site", "What was asked", "Charts"):
@@ -292,7 +294,10 @@ def asked(monkeypatch, tmp_path):
         calls.append({"table": table, **more})
         for done in range(3):
             more["on_event"]({"event": "trials", "done": done, "of": 2} | ({"seed": done} if done else {}))
-        return saved(more["out"], trials(seeds=2))
+        cells = trials(seeds=2)
+        for cell in cells:
+            object.__setattr__(cell, "axes", cell.axes.model_copy(update={"setting": more["setting"]}))
+        return saved(more["out"], cells)
 
     monkeypatch.setattr(grid, "run_grid", answer)
     return calls
@@ -326,9 +331,8 @@ def test_the_command_runs_the_table_and_prints_json_for_programs(asked, tmp_path
     assert call["study"].name == "evidence_a.yaml"
     assert call["study"].is_file()
     assert str(call["data"]["boston"]) == "/data"
-    assert "fairsynth experiment table1 --setting a --seeds 2`" in (tmp_path / "table1-a.md").read_text(
-        encoding="utf-8"
-    )
+    said_so = (tmp_path / "table1-a.md").read_text(encoding="utf-8")
+    assert "Made by `fairsynth experiment table1 --setting a --seeds 2 --real 1000 --synthetic 2500`." in said_so
 
 
 def test_the_command_prints_headlines_and_targets_for_people(asked, tmp_path, capsys):
@@ -343,6 +347,40 @@ def test_the_command_prints_headlines_and_targets_for_people(asked, tmp_path, ca
     assert "--real 1000 --synthetic 2500" in (tmp_path / "ceiling-a.md").read_text(encoding="utf-8")
 
 
+def test_what_earlier_commands_left_in_the_folder_is_published_too(asked, tmp_path, capsys):
+    earlier = trials(seeds=3)
+    for cell in earlier:
+        object.__setattr__(cell, "axes", cell.axes.model_copy(update={"synthetic": 500}))
+    saved(tmp_path, earlier)
+    (tmp_path / "cells/a/r1000-s500/seed-9").mkdir()  # never finished
+    code, printed = said(capsys, "table1", "--setting", "a", "--seeds", "2", "--out", str(tmp_path), "--json")
+    assert code == 0, printed.err
+    found = json.loads(printed.out)["summary"]["settings"]["a"]["transformer"]
+    assert {(one["synthetic"], one["seeds"]) for one in found} == {(2500, 2), (500, 3)}
+    base = "fairsynth experiment table1 --setting a --seeds"
+    made = f"`{base} 2 --real 1000 --synthetic 2500`, `{base} 3 --real 1000 --synthetic 500`"
+    assert f"Made by {made}." in (tmp_path / "table1-a.md").read_text(encoding="utf-8")
+
+
+def test_finished_trials_come_in_the_tables_order_and_others_after_them(tmp_path):
+    places = ["r900-s10/seed-1", "r2500-s2500/seed-10", "r2500-s2500/seed-2", "r1000-s2500/seed-1", "r80-s10/seed-1"]
+    for place in places:
+        (tmp_path / "cells/a" / place / "cell").mkdir(parents=True)
+    (tmp_path / "cells/a/ablation/r2500-s2500/seed-1/cell").mkdir(parents=True)
+    found = [str(folder.relative_to(tmp_path / "cells/a")) for folder in finished("table1", setting="a", out=tmp_path)]
+    assert found == [places[2], places[1], places[3], places[4], places[0]]
+    assert len(finished("ablation", setting="a", out=tmp_path)) == 1
+    assert finished("table2", setting="a", out=tmp_path) == []
+
+
+def test_rows_with_the_same_seeds_share_a_command():
+    row = summarise(trials(seeds=2))
+    three = summarise(trials(seeds=3))
+    rows = [three, row.model_copy(update={"synthetic": 500}), row.model_copy(update={"synthetic": 1000})]
+    assert commands(rows, "run") == "`run --seeds 2`, `run --seeds 3 --real 1000 --synthetic 2500`"
+    assert commands([three], "run") == "`run --seeds 3 --real 1000 --synthetic 2500`"
+
+
 def test_quick_is_one_small_row_and_two_seeds(asked, tmp_path, capsys):
     code, _ = said(capsys, "table1", "--setting", "c", "--seeds", "9", "--quick", "--out", str(tmp_path))
     assert code == 0
@@ -355,7 +393,9 @@ def test_a_study_of_the_users_own_is_a_setting_with_its_name_and_is_in_the_comma
     assert code == 0, printed.err
     assert (asked[0]["setting"], asked[0]["study"]) == ("evidence-small", study)
     assert asked[0]["work"] == tmp_path / "pool" / "evidence-small"
-    assert f"table1 --study {study} --seeds 2`" in (tmp_path / "table1-a.md").read_text(encoding="utf-8")
+    assert f"table1 --study {study} --seeds 2 --real" in (tmp_path / "table1-evidence-small.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_study_that_is_called_like_a_setting_is_refused(asked, tmp_path, capsys):

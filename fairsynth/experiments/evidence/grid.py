@@ -139,6 +139,21 @@ def run_grid(
     return [task.folder(number) for task in tasks for number in task.synthetic]
 
 
+def finished(table: str, *, setting: str, out: Path) -> list[Path]:
+    """The folders of all finished trials of `table` in `out`, of earlier commands too: the table's own rows in their
+    order, then others by size; seeds in order."""
+    own = out / "cells" / setting / (table if table in OTHER_APPROACHES else "")
+    ranks = {f"r{row.real}-s{row.synthetic}": rank for rank, row in enumerate(ROWS[table])}
+    found = [kept.parent for kept in own.glob(f"r*-s*/seed-*/{KIND}") if kept.is_dir()]
+
+    def order(folder: Path) -> tuple[int, tuple[int, ...], int]:
+        row = folder.parent.name
+        sizes = tuple(map(int, row.removeprefix("r").split("-s")))
+        return ranks.get(row, len(ranks)), sizes, int(folder.name.removeprefix("seed-"))
+
+    return sorted(found, key=order)
+
+
 def _claim(folder: Path, study: Path) -> None:
     """Say in `folder` whose trials these are. Raises ConfigError where trials of another study are in it.
 

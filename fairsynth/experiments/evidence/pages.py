@@ -34,12 +34,13 @@ def page(
     tallies: Mapping[str, Sequence[Tally]],
     charts: Sequence[Chart],
 ) -> str:
-    """The document of one experiment in one setting, with the command that made it and its `charts`.
+    """The document of one experiment in one setting, with its `charts`.
 
-    `table` is `table1`, `table2`, `ablation` or `ceiling`; of the `tallies`, the setting's own are shown.
+    `command` is what made it, without seeds and sizes, which `rows` have. `table` is `table1`, `table2`, `ablation` or
+    `ceiling`; of the `tallies`, the setting's own are shown.
     """
     setting = rows[0].setting
-    head = [f"# {_NAMES[table]} (setting {setting})", f"Made by `{command}`.", _READING, _who(rows)]
+    head = [f"# {_NAMES[table]} (setting {setting})", f"Made by {commands(rows, command)}.", _READING, _who(rows)]
     if table in _JUDGED and tallies.get(setting):
         head.append(f"## How much of what was asked is met\n\n{asked({setting: tallies[setting]})}")
     tail = []
@@ -47,6 +48,21 @@ def page(
         said = captions.gains(rows)
         tail = ["## Charts", *([said] if said else []), *(chart.markdown for chart in charts)]
     return "\n\n".join(part.strip() for part in (*head, *_PARTS[table](rows), *tail)) + "\n"
+
+
+def commands(rows: Sequence[RowSummary], command: str) -> str:
+    """The commands that make these rows, `command` being what they share: one for all rows with the commonest number
+    of seeds, where there are several, and one for each other row."""
+    seeds = [len(row.seeds) for row in rows]
+    common = max(seeds, key=seeds.count)
+    several = seeds.count(common) > 1
+    made = [f"`{command} --seeds {common}`"] if several else []
+    made += [
+        f"`{command} --seeds {number} --real {row.real} --synthetic {row.synthetic}`"
+        for row, number in zip(rows, seeds, strict=True)
+        if not several or number != common
+    ]
+    return ", ".join(made)
 
 
 _JUDGED = ("table1", "ceiling")  # the others have variants of the method, and nothing to hold it to

@@ -45,7 +45,7 @@ COLUMNS = (
 def publish(
     folders: Sequence[Path], *, table: str, command: str, out: Path, minimum_positives: int = MINIMUM_POSITIVES
 ) -> Headlines:
-    """Write all that the trials in `folders` say into `out`, and return their headlines.
+    """Write all that the trials in `folders` say into `out`, and return their headlines; `command` as `page` has it.
 
     Folders of one row have the same parent. Raises ArtefactError when there are none, or when one is damaged.
     """
