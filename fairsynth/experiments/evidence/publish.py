@@ -124,7 +124,7 @@ def _frame(row: Row, scope: str, key: Key, values: FloatArray) -> pl.DataFrame:
             *(pl.lit(value).alias(name) for name, value in constant.items()),
             pl.lit(key[0]).alias("metric"),
             pl.lit(key[1]).alias("threshold"),
-            pl.col("value").fill_nan(None),
+            pl.col("value").fill_nan(None).cast(pl.Float32),  # seven digits are more than any of them is sure of
         )
         .select(COLUMNS)
     )
@@ -134,5 +134,5 @@ def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Write `frame` so that readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.write_parquet(temporary, compression="zstd")
+    frame.write_parquet(temporary, compression="zstd", compression_level=15)
     temporary.replace(path)
