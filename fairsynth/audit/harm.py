@@ -58,11 +58,11 @@ def _change(here: Site, compared: Compared, *, predictor: str, threshold: str) -
     def of(metric: str) -> Bounds:
         return bounds(Change(seeds=seeds[metric], replicates=drawn[metric]))
 
-    compared = held_out.sufficient.sum() >= GROUPS_COMPARED
+    fair = held_out.sufficient.sum() >= GROUPS_COMPARED
     return SiteChange(
         predictor=predictor,
         threshold=threshold,
-        gain=of("worst_tpr") if compared else UNKNOWN,
+        gain=of("worst_tpr") if fair else UNKNOWN,
         f1=of("f1"),
         abs_log_di=of("abs_log_di"),
     )

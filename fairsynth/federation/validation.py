@@ -16,7 +16,6 @@ import numpy as np
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import Problem
-from fairsynth.fairness.verdict import Bounds, SiteChange
 from fairsynth.federation.checks import are_counts, are_losses, fits, identity, refuse, rules
 from fairsynth.federation.messages import (
     FIRST,
@@ -29,6 +28,7 @@ from fairsynth.federation.messages import (
     TrainRequest,
 )
 from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS
+from fairsynth.federation.told_changes import rules_of_changes, rules_of_means
 from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming
 from fairsynth.generator.priming import Shown, runs
 from fairsynth.generator.train import Moments
@@ -202,7 +202,7 @@ class Door:
                 {
                     "axes: as planned": (reply.approaches, reply.predictors, reply.thresholds, reply.seeds)
                     == (APPROACHES, self.plan.audit.predictors, THRESHOLDS, self.plan.audit.seeds),
-                    **_rules_of_changes(reply.changes, plan=self.plan),
+                    **rules_of_changes(reply.changes, plan=self.plan),
                 }
             ),
             *fits(envelope.arrays, {name: (np.int64, shape) for name, shape in shapes.items()}),
@@ -221,6 +221,7 @@ class Door:
                 "code_visits: at most all visits": bool(
                     (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
                 ),
+                **rules_of_means(reply.changes, confusion, plan=self.plan),
             }
         )
         refuse(problems)
@@ -272,28 +273,6 @@ def _rules_of_shown(shown: Shown, *, enrolled: Enrolled, layout: TokenLayout) ->
         "occurs: no start, no end": not occurs[layout.context.stop :].any(),
         "shared: at most the enrolled visits": bool((shown.shared <= shown.visits).all()),
     }
-
-
-def _rules_of_changes(changes: tuple[SiteChange, ...], *, plan: StudyPlan) -> dict[str, bool]:
-    """One for each predictor and threshold, of no more seeds than there are; a share changes by at most 1."""
-    axes = [(predictor, threshold) for predictor in plan.audit.predictors for threshold in THRESHOLDS]
-    every = [bounds for change in changes for bounds in (change.gain, change.f1, change.abs_log_di)]
-    shares = [bounds for change in changes for bounds in (change.gain, change.f1)]
-    return {
-        "changes: one for each predictor and threshold": [(one.predictor, one.threshold) for one in changes] == axes,
-        "changes: of at most the planned seeds": all(bounds.seeds <= plan.audit.seeds for bounds in every),
-        "changes: no limit without a mean, the lower one first": all(map(_are_limits, every)),
-        "changes: worst TPR and F1 by at most 1": all(each.mean is None or abs(each.mean) <= 1 for each in shares),
-    }
-
-
-def _are_limits(bounds: Bounds) -> bool:
-    """Whether both limits are there, with a mean, or neither is; a mean is of at least one seed."""
-    if (bounds.mean is None) != (bounds.seeds == 0):
-        return False
-    if bounds.low is None or bounds.high is None:
-        return bounds.low is bounds.high
-    return bounds.mean is not None and bounds.low <= bounds.high
 
 
 def _is_from_zero(arrays: Arrays) -> bool:

@@ -22,7 +22,7 @@ from fairsynth.config import (
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.fairness.verdict import Bounds, SiteChange
+from fairsynth.fairness.verdict import UNKNOWN, Bounds, SiteChange
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.messages import (
     FIRST,
@@ -70,7 +70,7 @@ def toy_plan(**changes) -> StudyPlan:
         "generator": GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=4),
         "training": TrainingConfig(rounds=2, local_epochs=1, round_deadline_seconds=1),
         "augmentation": AugmentationConfig(synthetic_patients=10),
-        "audit": AuditConfig(predictors=("logistic_regression",), seeds=2),
+        "audit": AuditConfig(predictors=("logistic_regression",), seeds=2, minimum_positives=1),
         **changes,
     }
     return StudyPlan(**values)
@@ -196,6 +196,8 @@ class ToySite:
         shape = (len(APPROACHES), len(self.plan.audit.predictors), self.plan.audit.seeds)
         confusion = np.zeros((*shape, len(THRESHOLDS), len(GROUPS), 4), dtype=np.int64)
         confusion[..., 0], confusion[..., 3] = held_out[:, 1], held_out[:, 0]
+        confusion[0, ..., 0] = [1, 0]  # real patients alone: one white patient is found
+        confusion[0, ..., 2] = held_out[:, 1] - [1, 0]
         scores = np.zeros((*shape, len(GROUPS), 2, SCORE_BINS), dtype=np.int64)
         scores[..., 100] = held_out
         codes = len(self.codes)
@@ -213,21 +215,33 @@ class ToySite:
             predictors=self.plan.audit.predictors,
             thresholds=THRESHOLDS,
             seeds=self.plan.audit.seeds,
-            changes=toy_changes(self.plan),
+            changes=toy_changes(self.plan, confusion),
         )
         return reply.pack(arrays)
 
 
-def toy_changes(plan: StudyPlan, *, mean: float = 0.1) -> tuple[SiteChange, ...]:
-    """Worst TPR rises by `mean`, F1 stays, parity is not known; for every predictor and threshold."""
-    seeds = plan.audit.seeds
+def toy_changes(plan: StudyPlan, confusion: np.ndarray) -> tuple[SiteChange, ...]:
+    """The site's own word on its counts; |log DI| is infinite with real patients alone, so nobody knows its change."""
+    first, last = confusion[0, 0, 0, 0], confusion[-1, 0, 0, 0]  # (G, 4), the same for all seeds and thresholds
+    fair = (last[:, 0] + last[:, 2]).min() >= plan.audit.minimum_positives
+
+    def f1(counts):
+        tp, fp, fn, _ = counts.sum(axis=0)
+        return 2 * tp / (2 * tp + fp + fn)
+
+    def worst(counts):
+        return min(tp / (tp + fn) for tp, _, fn, _ in counts)
+
+    def around(mean):
+        return Bounds(mean=mean, low=mean - 0.02, high=mean + 0.02, seeds=plan.audit.seeds)
+
     return tuple(
         SiteChange(
             predictor=predictor,
             threshold=threshold,
-            gain=Bounds(mean=mean, low=mean - 0.02, high=mean + 0.02, seeds=seeds),
-            f1=Bounds(mean=0.0, low=-0.01, high=0.01, seeds=seeds),
-            abs_log_di=Bounds(mean=None, low=None, high=None, seeds=0),
+            gain=around(worst(last) - worst(first)) if fair else UNKNOWN,
+            f1=around(f1(last) - f1(first)),
+            abs_log_di=UNKNOWN,
         )
         for predictor in plan.audit.predictors
         for threshold in THRESHOLDS

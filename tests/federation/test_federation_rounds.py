@@ -57,8 +57,13 @@ def test_a_study_leaves_every_artefact_that_the_report_reads(finished):
     assert axes["plan_sha256"] == plan_sha256(plan)
     told = json.loads((root / "audit" / "changes.json").read_text())
     assert told == {
-        site: [change.model_dump(mode="json") for change in toy_changes(plan)] for site in ("site-a", "site-b")
+        site: [change.model_dump(mode="json") for change in toy_changes(plan, counts(root, site))]
+        for site in ("site-a", "site-b")
     }
+
+
+def counts(root, site):
+    return load_file(root / "audit" / f"{site}.safetensors")["confusion"]
 
 
 def test_the_journal_tells_the_study_in_order_and_progress_hears_the_same(finished):

@@ -114,8 +114,18 @@ FIELDS = {
     "a change of no seed": (changed("gain", "seeds", to=0), "no limit without a mean"),
     "limits without a mean": (changed("gain", "mean", to=None), "no limit without a mean"),
     "one limit alone": (changed("gain", "high", to=None), "no limit without a mean"),
-    "a lower limit above the upper": (changed("gain", "low", to=0.5), "the lower one first"),
-    "F1 that rises by 2": (changed("f1", "mean", to=2.0), "by at most 1"),
+    "a lower limit above the upper": (changed("f1", "low", to=0.9), "the lower one first"),
+    "worst TPR that rises by another mean": (changed("gain", "mean", to=0.99), "means as the counts have them"),
+    "F1 that rises by another mean": (changed("f1", "mean", to=0.501), "means as the counts have them"),
+    "F1 of another number of seeds": (changed("f1", "seeds", to=1), "means as the counts have them"),
+    "parity that the counts do not know": (
+        changed("abs_log_di", to={"mean": 0.1, "low": None, "high": None, "seeds": 2}),
+        "means as the counts have them",
+    ),
+    "no word on F1, which the counts know": (
+        changed("f1", to={"mean": None, "low": None, "high": None, "seeds": 0}),
+        "means as the counts have them",
+    ),
     "a change that is not a number": (changed("gain", "mean", to=float("nan")), "valid"),
     "a limit without end": (changed("gain", "high", to=float("inf")), "valid"),
 }
