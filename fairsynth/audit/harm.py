@@ -15,7 +15,7 @@ import numpy as np
 from fairsynth.audit.evaluate import Evaluation
 from fairsynth.audit.place import Site
 from fairsynth.fairness.paired_patients import HeldOut, Scores, differences, redraw_differences
-from fairsynth.fairness.verdict import GROUPS_COMPARED, UNKNOWN, Bounds, Change, SiteChange, bounds
+from fairsynth.fairness.verdict import MINIMUM_GROUPS, UNKNOWN, Bounds, Change, SiteChange, bounds
 from fairsynth.federation.plans import THRESHOLDS, reference_mask
 from fairsynth.seeds import numpy_stream
 
@@ -58,7 +58,7 @@ def _change(here: Site, compared: Compared, *, predictor: str, threshold: str) -
     def of(metric: str) -> Bounds:
         return bounds(Change(seeds=seeds[metric], replicates=drawn[metric]))
 
-    fair = held_out.sufficient.sum() >= GROUPS_COMPARED
+    fair = held_out.sufficient.sum() >= MINIMUM_GROUPS
     return SiteChange(
         predictor=predictor,
         threshold=threshold,

@@ -22,7 +22,7 @@ from fairsynth.fairness.paired import CONFIDENCE, lower_limit
 from fairsynth.schemas import FloatArray
 
 F1_TOLERANCE = 0.02
-GROUPS_COMPARED = 2  # with enough positives: of one group alone, a worst TPR says nothing of fairness
+MINIMUM_GROUPS = 2  # with enough positives: of one group alone, a worst TPR says nothing of fairness
 
 Decision = Literal[
     "augment",
@@ -72,6 +72,11 @@ class Verdict(Strict):
     tolerance: float  # F1 may fall by so much
     confidence: float  # of each limit
     text: str
+
+    @property
+    def metric_falls(self) -> bool:
+        """Whether the fairness metric is shown to fall: there is then no gain to be in any noise."""
+        return _below_zero(self.gain)
 
 
 def verdict(
@@ -173,7 +178,12 @@ def _sentence(decision: Decision, gain: Bounds, f1: Bounds, *, metric: str, tole
         return f"Augment: {at_least}, {falls}"
     if decision == "do not augment: F1 falls":
         return f"Do not augment: F1 {'falls' if _falls(f1, tolerance) else 'may fall'} too far: {at_least}, {falls}"
-    return f"Do not augment: the gain is within noise: {at_least}, {falls}"
+    reason = f"{metric} falls" if _below_zero(gain) else "the gain is within noise"
+    return f"Do not augment: {reason}: {at_least}, {falls}"
+
+
+def _below_zero(gain: Bounds) -> bool:
+    return gain.high is not None and gain.high < 0
 
 
 def _number(value: float | None) -> str:

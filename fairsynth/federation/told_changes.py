@@ -12,7 +12,7 @@ import numpy as np
 
 from fairsynth.config import StudyPlan
 from fairsynth.fairness import metrics
-from fairsynth.fairness.verdict import GROUPS_COMPARED, Bounds, SiteChange
+from fairsynth.fairness.verdict import MINIMUM_GROUPS, Bounds, SiteChange
 from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, THRESHOLDS, reference_mask
 from fairsynth.schemas import FloatArray, IntArray
 
@@ -52,7 +52,7 @@ def rules_of_means(changes: Sequence[SiteChange], confusion: IntArray, *, plan: 
 def _metrics(confusion: IntArray, plan: StudyPlan) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(K,) worst TPR (undefined for fewer than two groups), F1 and |log DI| of counts (K, G, 4)."""
     minimum = plan.audit.minimum_positives
-    fair = metrics.sufficient(confusion, minimum_positives=minimum).sum(axis=-1) >= GROUPS_COMPARED
+    fair = metrics.sufficient(confusion, minimum_positives=minimum).sum(axis=-1) >= MINIMUM_GROUPS
     worst = np.where(fair, metrics.worst_tpr(confusion, minimum_positives=minimum).value, np.nan)
     parity = metrics.abs_log_di(confusion, reference=reference_mask(plan), favourable=plan.objective.favourable)
     return worst, metrics.f1(metrics.pooled(confusion)), np.where(np.isfinite(parity), parity, np.nan)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fairsynth.audit.summary import Scope
 from fairsynth.fairness.paired import CONFIDENCE
-from fairsynth.fairness.verdict import F1_TOLERANCE, GROUPS_COMPARED, Bounds, Verdict
+from fairsynth.fairness.verdict import F1_TOLERANCE, MINIMUM_GROUPS, Bounds, Verdict
 from fairsynth.report import results, wording
 from fairsynth.report.results import Setting
 from fairsynth.report.study import FinishedStudy
@@ -67,8 +67,14 @@ def _sentence(sites: Sequence[Scope], setting: Setting) -> str:
     """Each site's decision, in one line."""
     if not sites:
         return ""
-    decisions = [f"{site.scope}: {_at(site, setting).decision.replace(':', ',')}" for site in sites]
+    decisions = [f"{site.scope}: {_decision(_at(site, setting)).replace(':', ',')}" for site in sites]
     return f"{'; '.join(decisions)}. ({setting.text}.)"
+
+
+def _decision(verdict: Verdict) -> str:
+    """The verdict in words; a metric that is shown to fall is not called a gain within noise."""
+    noise = verdict.decision == "do not augment: the gain is within noise"
+    return "do not augment: worst TPR falls" if noise and verdict.metric_falls else verdict.decision
 
 
 def _table(sites: Sequence[Scope], setting: Setting) -> Table:
@@ -83,11 +89,12 @@ def _table(sites: Sequence[Scope], setting: Setting) -> Table:
 
 def _cells(site: Scope, verdict: Verdict) -> Iterator[Cell]:
     compared = [row.group for row in site.groups if row.status == "ok"]
-    yield Cell(text=verdict.decision[0].upper() + verdict.decision[1:])
+    decision = _decision(verdict)
+    yield Cell(text=decision[0].upper() + decision[1:])
     yield _change(
         verdict.gain,
         side="at least",
-        note=f"of {listed(compared)}" if len(compared) >= GROUPS_COMPARED else "fewer than two groups can be judged",
+        note=f"of {listed(compared)}" if len(compared) >= MINIMUM_GROUPS else "fewer than two groups can be judged",
     )
     yield _change(verdict.f1, side="at least")
     yield _change(verdict.abs_log_di, side="at most")

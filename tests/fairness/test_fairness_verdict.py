@@ -38,6 +38,16 @@ def test_a_gain_that_noise_explains_is_none():
     assert found.gain.low < 0 < found.gain.mean
 
 
+def test_a_metric_that_is_shown_to_fall_is_not_called_a_gain():
+    found = decide(change(-0.08), change(0.0))
+    assert (found.decision, found.metric_falls) == ("do not augment: the gain is within noise", True)
+    assert found.text.startswith("Do not augment: worst TPR falls: worst TPR changes by -0.080")
+    unsure = decide(change(-0.005), change(0.0))
+    assert not unsure.metric_falls
+    assert "the gain is within noise" in unsure.text
+    assert not decide(Change(seeds=np.array([-0.5])), NOTHING).metric_falls
+
+
 def test_a_gain_does_not_excuse_a_fall_of_f1():
     found = decide(change(0.2), change(-0.05))
     assert found.decision == "do not augment: F1 falls"

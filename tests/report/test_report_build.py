@@ -242,6 +242,17 @@ def test_a_site_where_one_group_alone_could_be_judged_says_so(tmp_path: Path) ->
     assert south[2] == "INSUFFICIENT fewer than two groups can be judged"
 
 
+def test_a_worst_tpr_that_falls_is_said_to_fall(tmp_path: Path) -> None:
+    root = write(tmp_path / "server")
+    told = root / "audit" / "changes.json"
+    fallen = told.read_text(encoding="utf-8").replace("0.1234", "-0.1234").replace("0.0456", "-0.2")
+    told.write_text(fallen.replace('"high": 0.2', '"high": -0.05'), encoding="utf-8")
+    text = build(root, out=tmp_path / "report.html").read_text(encoding="utf-8")
+    north, _ = verdict_rows(text, "Transformer, threshold: tuned on validation patients")
+    assert north[1] == "Do not augment: worst TPR falls"
+    assert "north: do not augment, worst TPR falls;" in " ".join(words(text).split())
+
+
 def test_a_study_without_what_changed_has_a_report_without_verdicts(tmp_path: Path) -> None:
     text = build(write(tmp_path / "server", told=False), out=tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Should a site augment?" not in text.replace("|log DI|; should a site augment?", "")

@@ -15,7 +15,7 @@ from fairsynth.experiments.evidence.counted import THRESHOLDS, Row
 from fairsynth.experiments.evidence.measures import DIRECTION, NO_THRESHOLD, Key, Measures
 from fairsynth.experiments.evidence.roles import FAMILIES, LOCAL, METHOD, ORACLE, POOLED, REAL_ONLY
 from fairsynth.fairness.paired import CeilingShare, Paired, best_baseline, ceiling_share, paired
-from fairsynth.fairness.verdict import GROUPS_COMPARED, Change, Verdict, verdict
+from fairsynth.fairness.verdict import MINIMUM_GROUPS, Change, Verdict, verdict
 from fairsynth.schemas import FloatArray, SiteId
 
 CEILINGS: tuple[Key, ...] = (
@@ -179,7 +179,7 @@ def federation(everywhere: Runs, at_smallest: Runs) -> list[Federation]:
 def verdicts(at_site: Runs) -> list[SiteVerdict]:
     """Should this site augment: by worst TPR, at each threshold. Where fewer than two groups have enough positives, no
     gain is known."""
-    compared = at_site.measures.sufficient.sum() >= GROUPS_COMPARED
+    compared = at_site.measures.sufficient.sum() >= MINIMUM_GROUPS
     unknown = np.full(len(at_site.row.seeds), np.nan)
     return [
         SiteVerdict(
