@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fairsynth.audit.site import audit_site
-from fairsynth.audit.summary import Axes, Summary, summarise
+from fairsynth.audit.summarise import summarise
+from fairsynth.audit.summary import Axes, Summary
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.fairness.verdict import SiteChange

@@ -2,7 +2,7 @@
 
 In:  confusion counts (K, G, 4) and score histograms (K, G, 2, 200) of K seeds, and bootstrap replicates of both.
 Out: `Estimate` by metric and by group.
-Never: names of sites, approaches or groups; suppression of small cells (audit.summary).
+Never: names of sites, approaches or groups; suppression of small cells (audit.summarise).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables of the audit: four approaches, their change, groups, fidelity.
 
 In:  `FinishedStudy`.   Out: `Table` values.
-Never: a rate of a group that the summary calls INSUFFICIENT; arithmetic on metrics (audit.summary does it).
+Never: a rate of a group that the summary calls INSUFFICIENT; arithmetic on metrics (audit.summarise does it).
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from pydantic import ValidationError as PydanticError
 from safetensors.numpy import load_file
 
 from fairsynth import artefacts
-from fairsynth.audit.summary import Axes, Summary, summarise
+from fairsynth.audit.summarise import summarise
+from fairsynth.audit.summary import Axes, Summary
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.fairness.verdict import SiteChange

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fairsynth.audit.summary import ALL_SITES, Axes, Summary, summarise
+from fairsynth.audit.summarise import summarise
+from fairsynth.audit.summary import ALL_SITES, Axes, Summary
 from fairsynth.config import StudyConfig
 from fairsynth.errors import ArtefactError
 from fairsynth.fairness.comparison import METRICS
