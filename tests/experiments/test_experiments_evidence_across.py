@@ -58,7 +58,7 @@ def test_the_command_prints_one_line_a_setting_and_predictor(tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["evidence_across", str(tmp_path), "--real", "1000", "--synthetic", "2500"])
     across.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(lines) == (4 + len(across.BY_SIZE)) * 3  # heads, rules, one line each
+    assert len(lines) == (5 + len(across.BY_SIZE)) * 3  # heads, rules, one line each
     assert len({line.count("|") - line.count("\\|") for line in lines[:3]}) == 1
     assert np.unique([line.split(" | ")[1] for line in lines[2::3]]).tolist() == ["transformer"]
 
