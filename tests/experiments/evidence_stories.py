@@ -94,3 +94,8 @@ WINNING = {
 def trials(approaches=WINNING, *, seeds=5, **more):
     """`seeds` cells."""
     return [trial(approaches, seed=seed, **more) for seed in range(seeds)]
+
+
+def target(summary, name, *, threshold="half"):
+    """What became of one target."""
+    return next(one for one in summary.targets if (one.name, one.threshold) == (name, threshold))
