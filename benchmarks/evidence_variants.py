@@ -1,8 +1,8 @@
-"""What each variant does, over settings and predictors: `python -m benchmarks.evidence_variants DIR --against NAME`.
+"""What each variant does, over settings and predictors: `python -m benchmarks.evidence_variants DIR --table NAME`.
 
-DIR holds the `<table>-<setting>.parquet` of `fairsynth experiment ablation` or `table2`, of one setting or of several;
-NAME is the approach that the others are compared with, `fairsynth` or `lambda=0`. Markdown to standard output: the
-mean of each metric, and its difference with a 95 % interval over seeds.
+DIR is the `--out` of `fairsynth experiment ablation` or `table2`, of one setting or of several; variants of the
+ablation are compared with FairSynth, lambdas of Table 2 with lambda 0. Markdown to standard output: the mean of each
+metric, and its difference with a 95 % interval over seeds.
 
 A seed's difference is the mean over the pairs of setting and predictor in which both are defined on every seed. Only
 seeds that every setting has are used. Definitions of the metrics: docs/evidence.md.
@@ -19,7 +19,7 @@ import polars as pl
 
 from fairsynth.audit.summary import ALL_SITES
 from fairsynth.experiments.evidence.measures import NO_THRESHOLD, Key
-from fairsynth.experiments.evidence.roles import ordered, title
+from fairsynth.experiments.evidence.roles import METHOD, ordered, title
 from fairsynth.fairness.paired import paired
 from fairsynth.schemas import FloatArray
 
@@ -31,6 +31,7 @@ COLUMNS: dict[Key, str] = {
     ("lowest_group_auroc", NO_THRESHOLD): "lowest group AUROC",
     ("worst_tpr", "tuned"): "worst TPR, tuned",
 }
+AGAINST = {"ablation": METHOD, "table2": "lambda=0"}
 PAIR = ["setting", "predictor"]
 Row = tuple[int, int]  # real, synthetic patients
 
@@ -39,15 +40,19 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--against", default="fairsynth")
+    parser.add_argument("--table", choices=AGAINST, default="ablation")
     parser.add_argument("--real", type=int, default=2500)
     parser.add_argument("--synthetic", type=int, default=2500)
     asked = parser.parse_args()
-    paths = sorted(asked.folder.glob("*.parquet"))
+    paths = sorted(asked.folder.glob(f"{asked.table}-*.parquet"))
     if not paths:
-        sys.exit(f"no Parquet file in {asked.folder}: give the --out of `fairsynth experiment ablation|table2`")
-    numbers = pl.concat([pl.read_parquet(path) for path in paths], how="vertical_relaxed")
-    print(table(overall(numbers, row=(asked.real, asked.synthetic)), against=asked.against))
+        sys.exit(
+            f"no {asked.table}-*.parquet in {asked.folder}: give the --out of `fairsynth experiment {asked.table}`"
+        )
+    numbers = overall(pl.concat(map(pl.read_parquet, paths)), row=(asked.real, asked.synthetic))
+    if numbers.is_empty():
+        sys.exit(f"no seed of {asked.real} + {asked.synthetic} patients that every setting in {asked.folder} has")
+    print(table(numbers, against=AGAINST[asked.table]))
 
 
 def overall(numbers: pl.DataFrame, *, row: Row) -> pl.DataFrame:
@@ -60,11 +65,8 @@ def overall(numbers: pl.DataFrame, *, row: Row) -> pl.DataFrame:
 
 
 def table(numbers: pl.DataFrame, *, against: str) -> str:
-    """Markdown: a line for each approach. Raises SystemExit where `against` is not among them."""
-    approaches = ordered(tuple(numbers["approach"].unique()))
-    if against not in approaches:
-        sys.exit(f"--against {against}: no such approach; there are {', '.join(approaches)}")
-    others = [name for name in approaches if name != against]
+    """Markdown: a line for each approach, `against` first."""
+    others = [name for name in ordered(tuple(numbers["approach"].unique())) if name != against]
     lines = [[title(name), *(cell(numbers, key, name, against) for key in COLUMNS)] for name in (against, *others)]
     heads = [["variant", *COLUMNS.values()], ["---", *["---:"] * len(COLUMNS)]]
     pairs, seeds = numbers.select(PAIR).n_unique(), numbers["seed"].n_unique()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fairsynth.audit.agreement import fidelity
+from fairsynth.audit.code_fidelity import fidelity
 from fairsynth.audit.summary import ALL_SITES, Axes, GroupRates, GroupRow, Result, Scope, SiteVerdict, Summary
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, Problem

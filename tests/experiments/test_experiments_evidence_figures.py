@@ -1,4 +1,4 @@
-"""The charts show every number once, and the recommended lambda is the fairest that F1 allows."""
+"""The charts show every number once; the recommended lambda is affordable and no larger than chance warrants."""
 
 import re
 
@@ -6,10 +6,11 @@ import pytest
 from evidence_stories import WINNING, Approach, trials
 
 from fairsynth.experiments.evidence import figures
-from fairsynth.experiments.evidence.frontier import frontier
+from fairsynth.experiments.evidence.frontier import Point, frontier, recommend
 from fairsynth.experiments.evidence.roles import title
 from fairsynth.experiments.evidence.summary import summarise
 from fairsynth.experiments.evidence.targets import F1_TOLERANCE
+from fairsynth.fairness.paired import Paired
 
 AT = {"predictor": "transformer", "threshold": "half"}
 LAMBDAS = {
@@ -70,6 +71,33 @@ def test_the_smaller_of_two_equal_lambdas_is_recommended():
     for cell in cells:
         cell.held_out[2] = cell.held_out[1]
     assert frontier(summarise(cells), **AT).recommended == 2
+
+
+def frontier_of(means, *, sd, seeds=4):
+    """Lambdas upwards with these means of worst TPR, all of the same sd over seeds, all affordable."""
+    points = [
+        Point(
+            weight=weight,
+            fairness=Paired(mean=mean, sd=sd, low=None, high=None, seeds=seeds),
+            f1=Paired(mean=0.3, sd=0.0, low=None, high=None, seeds=seeds),
+            affordable=True,
+        )
+        for weight, mean in enumerate(means)
+    ]
+    return recommend(points, floor=0.2, tolerance=0.02)
+
+
+@pytest.mark.parametrize(
+    ("sd", "seeds", "chosen"),
+    [
+        (0.1, 4, 1.0),  # one standard error is 0.05: 0.45 is within it, 0.40 is not
+        (0.3, 4, 0.0),  # 0.15: nothing is told from lambda 0
+        (0.1, 25, 2.0),  # 0.02
+        (None, 1, 2.0),  # one seed says nothing of error
+    ],
+)
+def test_a_larger_lambda_is_recommended_only_where_it_is_a_standard_error_better(sd, seeds, chosen):
+    assert frontier_of([0.40, 0.45, 0.49], sd=sd, seeds=seeds)[0] == chosen
 
 
 def test_the_lowest_group_auroc_can_be_what_lambda_is_chosen_by(several):

@@ -440,7 +440,7 @@ def test_wrong_options_are_told_before_any_trial(asked, options, message, capsys
 def test_the_page_of_lambdas_counts_no_targets_and_compares_with_no_baseline(tmp_path):
     publish(saved(tmp_path, trials(LAMBDAS, seeds=1)), table="table2", command="", out=tmp_path)
     page = (tmp_path / "table2-a.md").read_text(encoding="utf-8")
-    assert "ring is recommended. One seed only" in page  # so there are charts
+    assert "within one standard error of the best. One seed only" in page  # so there are charts
     assert " of 0" not in page
     assert "what was asked" not in page
     assert "\n1 seed;" in page

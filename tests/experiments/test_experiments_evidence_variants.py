@@ -92,11 +92,17 @@ def test_the_command_prints_the_one_compared_with_first_and_a_line_for_each_othe
 
 
 @pytest.mark.parametrize(
-    ("made", "said"), [(False, "no Parquet file"), (True, "no such approach; there are fairsynth")]
+    ("asked", "said"),
+    [
+        (
+            ["--table", "table2"],
+            "no table2-.*parquet",
+        ),  # what another table left in the same folder is not taken for it
+        (["--real", "5000"], "no seed of 5000 . 2500 patients that every setting"),
+    ],
 )
-def test_what_is_not_there_is_named(tmp_path, monkeypatch, made, said):
-    if made:
-        numbers(TWO).write_parquet(tmp_path / "ablation-a.parquet")
-    monkeypatch.setattr(sys, "argv", ["evidence_variants", str(tmp_path), "--against", "lambda=0"])
+def test_what_is_not_there_is_named(tmp_path, monkeypatch, asked, said):
+    numbers(TWO).write_parquet(tmp_path / "ablation-a.parquet")
+    monkeypatch.setattr(sys, "argv", ["evidence_variants", str(tmp_path), *asked])
     with pytest.raises(SystemExit, match=said):
         variants.main()

@@ -98,7 +98,10 @@ def ceiling(rows: Sequence[RowSummary]) -> str:
 
 def lambdas(frontiers: Sequence[tuple[str, Frontier]]) -> str:
     """What the chart of fairness against F1 shows: the recommended lambda of each panel, and what it gains."""
-    head = "Worst TPR against F1 by lambda; left of the dashed line F1 falls too far; the ring is recommended."
+    head = (
+        "Worst TPR against F1 by lambda; left of the dashed line F1 falls too far; the ring is recommended:"
+        " the smallest lambda within one standard error of the best."
+    )
     seeds = {point.fairness.seeds for _, found in frontiers for point in found.points}
     warning = ["One seed only: differences may all be chance, and so may the ring."] if seeds <= {0, 1} else []
     return " ".join([head, *warning, *(f"{name}: {_recommended(found)}." for name, found in frontiers)])
