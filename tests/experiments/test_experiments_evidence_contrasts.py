@@ -15,16 +15,6 @@ from fairsynth.experiments.evidence.summary import summarise
 AT = {"predictor": "transformer", "threshold": "half"}
 
 
-@pytest.fixture(scope="module")
-def cells():
-    return trials()
-
-
-@pytest.fixture(scope="module")
-def summary(cells):
-    return summarise(cells)
-
-
 # --- contrasts -------------------------------------------------------------------------------------------------------
 
 

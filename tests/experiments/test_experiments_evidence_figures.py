@@ -146,13 +146,13 @@ def test_the_frontier_rings_the_recommended_lambda(several, tmp_path):
 
     found = frontier(several, **AT)
     panel = Figure().subplots()
-    figures._frontier(panel, found, index=0)
+    figures._frontier(panel, found, weights=[0, 1, 2, 3])
     rings = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in rings] == [
         (found.points[2].f1.mean, found.points[2].fairness.mean)
     ]
     figures.lambda_frontier([("transformer", found)], tmp_path / "lambda.svg")
-    assert {"0", "1", "2", "3", "F1", "worst TPR"} <= set(words(tmp_path / "lambda.svg"))
+    assert {"lambda 0", "lambda 1", "lambda 2", "lambda 3", "F1", "worst TPR"} <= set(words(tmp_path / "lambda.svg"))
 
 
 def test_the_same_numbers_give_the_same_file(row, tmp_path):

@@ -20,11 +20,6 @@ from fairsynth.experiments.evidence.summary import summarise
 AT = {"predictor": "transformer", "threshold": "half"}
 
 
-@pytest.fixture(scope="module")
-def cells():
-    return trials()
-
-
 # --- metrics against rows --------------------------------------------------------------------------------------------
 
 

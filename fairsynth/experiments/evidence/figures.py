@@ -40,6 +40,7 @@ _STYLE: dict[str, Any] = {
 }
 _GAINS = (("worst_tpr", "half"), ("worst_tpr", "tuned"), ("lowest_group_auroc", NO_THRESHOLD))
 _SHARES = (-1.0, 3.0)  # what a chart shows at most: with few seeds Fieller's intervals can be very long
+_ABREAST = 2  # panels of the frontier beside each other: one for each threshold
 _KINDS = ("data-level baseline", "model-level comparison", "oracle", "variant or control")
 
 
@@ -155,41 +156,47 @@ def _shares(panel: Axes, rows: Sequence[RowSummary], predictor: str, key: tuple[
 
 
 def lambda_frontier(frontiers: Sequence[tuple[str, Frontier]], path: Path) -> None:
-    """Fairness against F1, a panel for each (title, frontier): a line at the lowest F1, a ring on the recommended."""
+    """Fairness against F1, a panel for each (title, frontier), a point for each lambda.
+
+    A line is at the lowest F1, a ring about the recommended lambda.
+    """
+    weights = sorted({one.weight for _, found in frontiers for one in found.points})
+    down = max(-(-len(frontiers) // _ABREAST), 1)
 
     def drawing(figure: Figure) -> None:
-        panels = figure.subplots(1, max(len(frontiers), 1), squeeze=False)[0]
-        for index, (panel, (name, found)) in enumerate(zip(panels, frontiers, strict=True)):
-            _frontier(panel, found, index=0)
-            panel.set(title=name, xlabel="F1")
-            if index == 0:
-                panel.set_ylabel(metric_title(found.metric, NO_THRESHOLD))
+        panels = figure.subplots(down, _ABREAST, squeeze=False)
+        for panel, (name, found) in zip(panels.flat, frontiers, strict=False):
+            _frontier(panel, found, weights=weights)
+            panel.set(title=name, xlabel="F1", ylabel=metric_title(found.metric, NO_THRESHOLD))
+        for spare in panels.flat[len(frontiers) :]:
+            spare.remove()
+        keys = [Line2D([], [], label=f"lambda {weight:g}", **_of_weight(k)) for k, weight in enumerate(weights)]
+        figure.legend(handles=keys, loc="outside upper center", ncols=max(len(keys), 1))
 
-    _draw(drawing, path, size=(0.6 + 3.4 * max(len(frontiers), 1), 3.4))
+    _draw(drawing, path, size=(3.9 * _ABREAST, 0.5 + 2.9 * down))
 
 
-def _frontier(panel: Axes, found: Frontier, *, index: int) -> None:
-    """One panel."""
-    points = [
-        (one, f1, fairness)
-        for one in found.points
-        if (f1 := one.f1.mean) is not None and (fairness := one.fairness.mean) is not None
-    ]
-    places, heights = [f1 for _, f1, _ in points], [fairness for _, _, fairness in points]
-    panel.errorbar(
-        places,
-        heights,
-        xerr=_reach([(f1, one.f1.low, one.f1.high) for one, f1, _ in points]),
-        yerr=_reach([(fairness, one.fairness.low, one.fairness.high) for one, _, fairness in points]),
-        color=colour(index),
-        marker=marker(index),
-        linewidth=1,
-        elinewidth=0.6,
-    )
-    for one, f1, fairness in points:
-        panel.annotate(f"{one.weight:g}", (f1, fairness), xytext=(5, 5), textcoords="offset points")
+def _of_weight(index: int) -> dict[str, Any]:
+    """How the `index`th lambda's point looks: labels would lie on each other where lambda moves little."""
+    return {"color": colour(index), "marker": marker(index), "linestyle": "none"}
+
+
+def _frontier(panel: Axes, found: Frontier, *, weights: Sequence[float]) -> None:
+    """One panel; `weights` are the lambdas of all panels, in order."""
+    for one in found.points:
+        f1, fairness = one.f1, one.fairness
+        if f1.mean is None or fairness.mean is None:
+            continue
+        panel.errorbar(
+            [f1.mean],
+            [fairness.mean],
+            xerr=_reach([(f1.mean, f1.low, f1.high)]),
+            yerr=_reach([(fairness.mean, fairness.low, fairness.high)]),
+            elinewidth=0.6,
+            **cast(Any, _of_weight(weights.index(one.weight))),
+        )
         if one.weight == found.recommended:
-            panel.plot([f1], [fairness], marker="o", markersize=13, markerfacecolor="none", color=colour(1))
+            panel.plot([f1.mean], [fairness.mean], marker="o", markersize=13, markerfacecolor="none", color="0.2")
     if found.floor is not None:
         panel.axvline(found.floor, color="0.4", linewidth=1, linestyle="--")
 
