@@ -1,7 +1,8 @@
 """Tables across settings, for docs/evidence.md: `python -m benchmarks.evidence_across DIR`.
 
-DIR is the `--out` of `fairsynth experiment table1`, of one setting or of several. Markdown to standard output, nothing
-is computed here that is not in `table1-<setting>.json` already.
+DIR is the `--out` of `fairsynth experiment table1`, of one setting or of several. Markdown to standard output, from
+`table1-<setting>.json`; what FairSynth of each site alone gains on the threshold optimiser, seed by
+seed, from the Parquet.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import polars as pl
+
 from fairsynth.experiments.evidence.contrasts import Ceiling, Contrast
-from fairsynth.experiments.evidence.roles import FAMILIES, METHOD, REAL_ONLY
+from fairsynth.experiments.evidence.measures import ALL_SITES
+from fairsynth.experiments.evidence.roles import FAMILIES, LOCAL, METHOD, REAL_ONLY
 from fairsynth.experiments.evidence.summary import RowSummary
-from fairsynth.fairness.paired import CeilingShare, Paired
+from fairsynth.fairness.paired import CeilingShare, Paired, paired
 
 UNDEFINED = "-"
 CONTROLS = {
@@ -44,10 +48,14 @@ def main() -> None:
         ("At a threshold of 0.5", AT_HALF, at_half),
         ("Without a threshold, and at the tuned one", RANKING, ranking),
         ("Worst TPR at 0.5, FairSynth minus each control", list(CONTROLS), controls),
+        ("Worst TPR at the tuned threshold, FairSynth minus each control", list(CONTROLS), controls_when_tuned),
         ("|log DI| at 0.5, FairSynth minus each control", list(CONTROLS), controls_of_parity),
         ("Equalised odds difference at 0.5, FairSynth minus each control", list(CONTROLS), controls_of_gaps),
     ):
         print(f"**{title}**\n\n{table(header, [line for row in rows for line in lines(row)])}\n")
+    alone = [line for row in rows for line in local_against_optimiser(row, asked.folder)]
+    title = "Worst TPR at 0.5, FairSynth of each site alone minus the threshold optimiser"
+    print(f"**{title}**\n\n{table(['gain'], alone)}\n")
     for title, metric, threshold, digits in BY_SIZE:
         print(f"**{title}, by size**\n\n{by_size(every, metric=metric, threshold=threshold, digits=digits)}\n")
 
@@ -108,6 +116,11 @@ def controls(row: RowSummary) -> Iterator[list[str]]:
     yield from _controls(row, "worst_tpr")
 
 
+def controls_when_tuned(row: RowSummary) -> Iterator[list[str]]:
+    """One line a predictor."""
+    yield from _controls(row, "worst_tpr", "tuned")
+
+
 def controls_of_parity(row: RowSummary) -> Iterator[list[str]]:
     """One line a predictor."""
     yield from _controls(row, "abs_log_di")
@@ -118,11 +131,26 @@ def controls_of_gaps(row: RowSummary) -> Iterator[list[str]]:
     yield from _controls(row, "equalised_odds_difference")
 
 
-def _controls(row: RowSummary, metric: str) -> Iterator[list[str]]:
+def _controls(row: RowSummary, metric: str, threshold: str = "half") -> Iterator[list[str]]:
     for predictor in row.predictors:
-        against = contrast_of(row, predictor, metric, "half").against
+        against = contrast_of(row, predictor, metric, threshold).against
         found = [gain(against[name]) if name in against else UNDEFINED for name in CONTROLS.values()]
         yield [row.setting, predictor.replace("_", " "), *found]
+
+
+def local_against_optimiser(row: RowSummary, folder: Path) -> Iterator[list[str]]:
+    """One line a predictor: neither knows more than its own site, so the method is told from what federation adds."""
+    asked = {"real": row.real, "synthetic": row.synthetic, "metric": "worst_tpr", "threshold": "half"}
+    values = pl.read_parquet(folder / f"table1-{row.setting}.parquet").filter(
+        pl.col("group").is_null(), scope=ALL_SITES, **asked
+    )
+    for predictor in row.predictors:
+        ours, theirs = (
+            values.filter(approach=name, predictor=predictor).sort("seed")["value"].to_numpy()
+            for name in (LOCAL, "threshold_optimiser")
+        )
+        found = gain(paired(ours - theirs)) if len(ours) == len(theirs) else UNDEFINED
+        yield [row.setting, predictor.replace("_", " "), found]
 
 
 def by_size(rows: Sequence[RowSummary], *, metric: str, threshold: str, digits: int) -> str:
@@ -157,7 +185,10 @@ def ceiling_of(row: RowSummary, predictor: str, threshold: str) -> Ceiling:
 def moved(row: RowSummary, predictor: str, metric: str, threshold: str) -> str:
     """From real only to FairSynth."""
     ends = (row.value(metric, approach=name, predictor=predictor, threshold=threshold) for name in (REAL_ONLY, METHOD))
-    return " -> ".join(mean(value) for value in ends)
+    return " -> ".join(
+        mean(value) + (f" ({value.seeds} of {len(row.seeds)} seeds)" if value and value.seeds < len(row.seeds) else "")
+        for value in ends
+    )
 
 
 def mean(value: Paired | None, digits: int = 2) -> str:

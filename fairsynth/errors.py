@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,10 @@ class FairSynthError(Exception):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(f"{self.code} {problem}" for problem in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is made, so that it comes out of another process whole."""
+        return type(self), (self.problems,)
+
     @classmethod
     def of(cls, what: str, *, where: str, expected: str = "", do: str = "") -> Self:
         """The error for a single problem."""
@@ -50,9 +54,12 @@ class SeveralErrors(FairSynthError):
     """Errors of more than one kind that were found in one pass; each problem keeps its own code in the message."""
 
     def __init__(self, errors: Iterable[FairSynthError]) -> None:
-        found = tuple(errors)
-        super().__init__(problem for error in found for problem in error.problems)
-        self.args = ("\n".join(str(error) for error in found),)
+        self.errors = tuple(errors)
+        super().__init__(problem for error in self.errors for problem in error.problems)
+        self.args = ("\n".join(str(error) for error in self.errors),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors,)
 
 
 def combined(errors: Iterable[FairSynthError]) -> FairSynthError:

@@ -79,6 +79,8 @@ def run(
     name, file = _whose(setting, study)
     size = _size(real, synthetic, quick=quick)
     folder = out or Path("runs") / (f"{table.value}-quick" if quick else table.value)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError.of("no folder", where=f"--out {folder}", expected="a folder, or a new name for one")
     number = min(seeds, QUICK_SEEDS) if quick else seeds
     with TrialsProgress(errors if as_json else output) as progress:
         run_grid(

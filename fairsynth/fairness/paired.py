@@ -77,14 +77,18 @@ def paired(differences: FloatArray, *, confidence: float = CONFIDENCE) -> Paired
     )
 
 
-def lower_limit(differences: FloatArray, *, tail: float) -> float:
+def lower_limit(differences: FloatArray, *, tail: float, shared: float = 0.0) -> float:
     """The value that the mean of further `differences` (K,) falls below with probability `tail`, by Student's t.
 
-    NaN with fewer than two.
+    `shared` is the variance that all K have in common, as a multiple of the variance between them; it does not shrink
+    as K grows. Where every seed holds out a share h of the same patients it is h / (1 - h): the mean over h N of N
+    patients varies about that over all N by (1 - h) / h times what the mean over N varies by from one N to another.
+    (Nadeau and Bengio, Inference for the generalization error, 2003, correct resampled differences alike.) NaN with
+    fewer than two.
     """
     if len(differences) < 2:
         return float("nan")
-    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    error = differences.std(ddof=1) * math.sqrt(1 / len(differences) + shared)
     return float(differences.mean() - student.ppf(1 - tail, len(differences) - 1) * error)
 
 

@@ -37,6 +37,7 @@ class Change:
 
     seeds: FloatArray  # (K,) augmented minus real only
     replicates: FloatArray | None = None  # of the mean over seeds: `paired_patients.redraw_differences`
+    held_out_share: float = 0.0  # of the same patients, held out anew with every seed; 0: the replicates know the rest
 
 
 class Bounds(Strict):
@@ -131,17 +132,19 @@ def bounds(change: Change, *, confidence: float = CONFIDENCE) -> Bounds:
     low = high = None
     if len(defined) == len(change.seeds) > 1:
         tail = 1 - confidence
-        low = _lowest_of(defined, change.replicates, tail=tail)
-        high = _negative(_lowest_of(-defined, None if change.replicates is None else -change.replicates, tail=tail))
+        shared = change.held_out_share / (1 - change.held_out_share)
+        against = None if change.replicates is None else -change.replicates
+        low = _lowest_of(defined, change.replicates, tail=tail, shared=shared)
+        high = _negative(_lowest_of(-defined, against, tail=tail, shared=shared))
     return Bounds(mean=float(defined.mean()) if len(defined) else None, low=low, high=high, seeds=len(defined))
 
 
-def _lowest_of(seeds: FloatArray, replicates: FloatArray | None, *, tail: float) -> float | None:
+def _lowest_of(seeds: FloatArray, replicates: FloatArray | None, *, tail: float, shared: float) -> float | None:
     """The lower of the lower limits over seeds and over replicates; None where neither can be given.
 
     Seeds that are all the same (a predictor without randomness) give no limit of their own.
     """
-    limits = [lower_limit(seeds, tail=tail)] if np.ptp(seeds) > 0 else []
+    limits = [lower_limit(seeds, tail=tail, shared=shared)] if np.ptp(seeds) > 0 else []
     if replicates is not None:
         finite = np.isfinite(replicates)
         if finite.mean() < 1 - tail:  # too often undefined to say anything

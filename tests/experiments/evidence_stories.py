@@ -51,7 +51,17 @@ def histograms(site, group, label, score):
     return table
 
 
-def trial(approaches, *, seed, predictors=("transformer",), absent=(), patients=PATIENTS, real=1000, synthetic=2500):
+def trial(
+    approaches,
+    *,
+    seed,
+    predictors=("transformer",),
+    absent=(),
+    patients=PATIENTS,
+    real=1000,
+    synthetic=2500,
+    repeated=0,
+):
     """A cell of `approaches` (name -> Approach); pairs in `absent` hold zeros."""
     shape = (len(approaches), len(predictors), len(SITES), len(GROUPS), 2)
     held_out, validation = np.zeros((*shape, 200), dtype=np.int64), np.zeros((*shape, 200), dtype=np.int64)
@@ -73,7 +83,14 @@ def trial(approaches, *, seed, predictors=("transformer",), absent=(), patients=
     )
     train = np.array([[[300, 100], [150, 50], [9, 3]], [[60, 20], [30, 10], [3, 1]]])
     added = np.zeros(shape, dtype=np.int64)
-    return Cell(axes=axes, held_out=held_out, validation=validation, added=added, train=train, facts={"seconds": 1})
+    return Cell(
+        axes=axes,
+        held_out=held_out,
+        validation=validation,
+        added=added,
+        train=train,
+        facts={"oracle_repeated": repeated},
+    )
 
 
 WINNING = {

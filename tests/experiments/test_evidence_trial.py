@@ -140,6 +140,7 @@ def scripted(monkeypatch):
     monkeypatch.setattr(grid, "Trial", Scripted)
     monkeypatch.setattr(grid, "read_pool", lambda *_, **__: toy.pool())
     monkeypatch.setattr(grid, "read_study", lambda _: toy.study())
+    monkeypatch.setattr(grid, "sources", lambda *_, data: sorted(map(str, data.values())))
     return Scripted
 
 
@@ -217,12 +218,14 @@ def test_a_grid_does_every_row_and_seed_once_and_says_how_far_it_is(scripted, mo
 
 def test_trials_of_another_study_are_not_taken_for_this_ones(scripted, monkeypatch, tmp_path):
     cells = tmp_path / "cells" / "toy"
-    grid._claim(cells, tmp_path)
-    grid._claim(cells, tmp_path)  # the same study again
+    grid._claim(cells, tmp_path, data={})
+    grid._claim(cells, tmp_path, data={})  # the same study again
+    with pytest.raises(grid.ConfigError, match="or of other tables"):
+        grid._claim(cells, tmp_path, data={"one": tmp_path})
     monkeypatch.setattr(grid, "read_study", lambda _: toy.study(weight=0.7))
     with pytest.raises(grid.ConfigError, match="trials of another study"):
-        grid._claim(cells, tmp_path)
-    grid._claim(tmp_path / "cells" / "other", tmp_path)
+        grid._claim(cells, tmp_path, data={})
+    grid._claim(tmp_path / "cells" / "other", tmp_path, data={})
 
 
 def test_the_first_six_rows_are_those_of_the_papers_table_1():

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from evidence_stories import WINNING, Approach, trials
+from evidence_stories import WINNING, Approach, trial, trials
 
 from benchmarks import evidence_across as across
 from fairsynth.experiments.evidence.publish import publish
@@ -58,9 +58,30 @@ def test_the_command_prints_one_line_a_setting_and_predictor(tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["evidence_across", str(tmp_path), "--real", "1000", "--synthetic", "2500"])
     across.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(lines) == (5 + len(across.BY_SIZE)) * 3  # heads, rules, one line each
+    assert len(lines) == (7 + len(across.BY_SIZE)) * 3  # heads, rules, one line each
     assert len({line.count("|") - line.count("\\|") for line in lines[:3]}) == 1
     assert np.unique([line.split(" | ")[1] for line in lines[2::3]]).tolist() == ["transformer"]
+
+
+def test_each_site_alone_is_paired_with_the_threshold_optimiser_seed_by_seed(tmp_path):
+    cells = trials({**WINNING, "threshold_optimiser": Approach(lift=-0.2)}, seeds=3)
+    folders = [tmp_path / "cells" / "r" / f"seed-{cell.axes.seed}" for cell in cells]
+    for cell, folder in zip(cells, folders, strict=True):
+        cell.save(folder)
+    publish(folders, table="table1", command="fairsynth", out=tmp_path)
+    row = summarise(cells)
+    (found,) = across.local_against_optimiser(row, tmp_path)
+    against = across.contrast_of(row, "transformer", "worst_tpr", "half").against
+    wanted = against["threshold_optimiser"].mean - against["fairsynth_local"].mean
+    assert float(found[2].split(" ")[0]) == pytest.approx(wanted, abs=0.006)
+    assert wanted < 0
+
+
+def test_a_mean_over_some_seeds_says_over_how_many():
+    silent = {**WINNING, "real_only": Approach(overlook=9.0)}  # flags nobody, so there is no disparate impact
+    row = summarise([*trials(seeds=2), trial(silent, seed=9)])
+    assert across.moved(row, "transformer", "abs_log_di", "half").split(" -> ")[0].endswith("(2 of 3 seeds)")
+    assert "seeds" not in across.moved(row, "transformer", "f1", "half")
 
 
 # --- by size

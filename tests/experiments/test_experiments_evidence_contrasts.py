@@ -11,6 +11,7 @@ from fairsynth.experiments.evidence.counted import gather
 from fairsynth.experiments.evidence.measures import measure
 from fairsynth.experiments.evidence.roles import REAL_ONLY
 from fairsynth.experiments.evidence.summary import summarise
+from fairsynth.experiments.evidence.tables import ceiling
 
 AT = {"predictor": "transformer", "threshold": "half"}
 
@@ -141,6 +142,16 @@ def test_one_baseline_within_noise_is_enough_to_miss_the_first_target():
 def test_a_threshold_that_flags_fewer_costs_f1_and_the_target_says_so():
     costly = {**WINNING, "fairsynth": Approach(lift=1.0, overlook=2.5), REAL_ONLY: Approach()}
     assert target(summarise(trials(costly)), "f1_kept").status == "missed"
+
+
+@pytest.mark.parametrize(("repeated", "status"), [(200, "met"), (300, "not estimable")])
+def test_an_oracle_of_copies_is_no_ceiling(repeated, status):
+    found = summarise(trials(seeds=3, repeated=repeated))  # of 2,500
+    share = target(found, "share_of_the_ceiling")
+    assert (found.oracle_copies, share.status) == (pytest.approx(repeated / 2500), status)
+    assert share.value > 0.8
+    assert ("12% of the oracle's patients are copies" in share.note) == (repeated == 300)
+    assert f"{repeated / 2500:.0%}" in ceiling([found])
 
 
 def test_an_oracle_that_is_real_data_leaves_the_share_not_estimable():

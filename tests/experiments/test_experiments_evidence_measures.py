@@ -188,11 +188,23 @@ def test_a_group_with_too_few_positives_is_named_and_enters_no_minimum():
 
 
 def test_a_group_is_compared_on_every_seed_or_on_none():
-    scarce = {"big": (1600, 100, 60), "small": (800, 16, 24)}  # 25 + 4 positives of "black"
-    cells = [*trials(seeds=3), trial(WINNING, seed=9, patients=scarce)]
-    found = summarise(cells)
+    some = [{"big": (1600, 100, 60), "small": (800, number, 24)} for number in (16, 16, 20)]  # 29, 29, 30 of "black"
+    found = summarise([trial(WINNING, seed=seed, patients=patients) for seed, patients in enumerate(some)])
     assert found.everywhere.insufficient == ("black", "tiny")
     row = next(row for row in found.everywhere.groups if row.group == "black")
-    assert (row.patients, row.positives) == (116, 29)
+    assert (row.patients, row.positives) == (116, 29)  # the fewest; the mean
     white = found.everywhere.result(approach="oracle", **AT).groups["tpr"]["white"]
     assert found.value("worst_tpr", approach="oracle", **AT).mean == pytest.approx(white.mean)
+
+
+def test_more_seeds_do_not_drop_a_group_that_is_scarce_on_one():
+    scarce = {"big": (1600, 100, 60), "small": (800, 16, 24)}  # 25 + 4 positives of "black"
+    found = summarise([*trials(seeds=3), trial(WINNING, seed=9, patients=scarce)])
+    assert found.everywhere.insufficient == ("tiny",)
+
+
+def test_a_group_without_a_positive_on_a_seed_is_left_out_however_many_it_has_on_others():
+    none = {"big": (1600, 2, 60), "small": (800, 0, 24)}  # a quarter of two, rounded down
+    cells = [*trials(seeds=3), trial(WINNING, seed=9, patients=none)]
+    assert cells[-1].held_out[0, 0, :, BLACK, 1].sum() == 0
+    assert "black" in summarise(cells).everywhere.insufficient

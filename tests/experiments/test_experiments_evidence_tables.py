@@ -260,7 +260,7 @@ def test_undefined_numbers_are_null_and_absent_pairs_have_no_lines(tmp_path):
     assert not frame["value"].is_nan().any()
 
 
-def test_another_setting_is_added_to_the_summary_and_another_table_is_not(tmp_path):
+def test_another_setting_is_added_to_the_summary_and_another_table_has_its_own(tmp_path):
     cells = trials(seeds=2)
     first = publish(saved(tmp_path, cells), table="table1", command="", out=tmp_path)
     for cell in cells:
@@ -272,6 +272,11 @@ def test_another_setting_is_added_to_the_summary_and_another_table_is_not(tmp_pa
     assert [row.setting for row in both.rows] == ["a", "b"]
     publish(folders, table="ceiling", command="", out=tmp_path)
     assert set(json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["settings"]) == {"b"}
+    assert Headlines.model_validate_json((tmp_path / "summary-table1.json").read_text(encoding="utf-8")) == both
+    publish(folders, table="table1", command="", out=tmp_path)
+    again = Headlines.model_validate_json((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert (again.table, set(again.settings)) == ("table1", {"a", "b"})
+    assert set(json.loads((tmp_path / "summary-ceiling.json").read_text(encoding="utf-8"))["settings"]) == {"b"}
 
 
 def test_a_summary_of_another_version_is_refused_and_kept(tmp_path):

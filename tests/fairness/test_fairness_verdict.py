@@ -156,3 +156,21 @@ def test_where_nothing_is_gained_patients_keep_the_verdict_from_augmenting():
 def test_a_large_gain_is_usually_found():
     site = Site(lift=0.5, alarm=0.1, patients=2000)
     assert rates(site, trials=25)["patients"]["augment"] > 0.8
+
+
+def test_seeds_that_hold_out_halves_of_the_same_patients_know_less_than_they_seem_to():
+    wrong = {share: _wrong_where_halves_are_held_out(share) for share in (0.0, 0.5)}
+    assert wrong[0.5] <= 0.06
+    assert wrong[0.0] > 0.2
+
+
+def _wrong_where_halves_are_held_out(share):
+    """How often it is said to augment where 200 patients of the worst group gain nothing in truth, ten seeds."""
+    rng = np.random.default_rng(7)
+    decisions = []
+    for _ in range(400):
+        gained = rng.choice([-1, 0, 1], p=[0.2, 0.6, 0.2], size=200)
+        seeds = np.array([rng.choice(gained, 100, replace=False).mean() for _ in range(10)])
+        steady = Change(seeds=0.01 + 0.001 * rng.standard_normal(10))
+        decisions.append(decide(Change(seeds=seeds, held_out_share=share), steady).decision == "augment")
+    return np.mean(decisions)

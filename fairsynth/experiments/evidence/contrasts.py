@@ -12,6 +12,7 @@ import numpy as np
 
 from fairsynth.config import Strict
 from fairsynth.experiments.evidence.counted import THRESHOLDS, Row
+from fairsynth.experiments.evidence.drawing import HELD_OUT
 from fairsynth.experiments.evidence.measures import DIRECTION, NO_THRESHOLD, Key, Measures
 from fairsynth.experiments.evidence.roles import FAMILIES, LOCAL, METHOD, ORACLE, POOLED, REAL_ONLY
 from fairsynth.fairness.paired import CeilingShare, Paired, best_baseline, ceiling_share, paired
@@ -180,16 +181,21 @@ def verdicts(at_site: Runs) -> list[SiteVerdict]:
     """Should this site augment: by worst TPR, at each threshold. Where fewer than two groups have enough positives, no
     gain is known."""
     compared = at_site.measures.sufficient.sum() >= MINIMUM_GROUPS
-    unknown = np.full(len(at_site.row.seeds), np.nan)
+    unknown = Change(seeds=np.full(len(at_site.row.seeds), np.nan))
+
+    def change(metric: str, threshold: str) -> Change:
+        found = at_site.minus(METHOD, REAL_ONLY, (metric, threshold))
+        return Change(seeds=found, held_out_share=HELD_OUT)
+
     return [
         SiteVerdict(
             site=SiteId(at_site.measures.scope),
             predictor=at_site.row.predictors[at_site.predictor],
             threshold=threshold,
             verdict=verdict(
-                gain=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("worst_tpr", threshold)) if compared else unknown),
-                f1=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("f1", threshold))),
-                abs_log_di=Change(seeds=at_site.minus(METHOD, REAL_ONLY, ("abs_log_di", threshold))),
+                gain=change("worst_tpr", threshold) if compared else unknown,
+                f1=change("f1", threshold),
+                abs_log_di=change("abs_log_di", threshold),
             ),
         )
         for threshold in THRESHOLDS

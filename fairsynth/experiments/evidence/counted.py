@@ -15,7 +15,7 @@ from fairsynth.config import Favourable
 from fairsynth.errors import ArtefactError, Problem
 from fairsynth.experiments.evidence.cells import Axes, Cell
 from fairsynth.fairness.metrics import SCORE_BINS, BoolArray
-from fairsynth.schemas import IntArray
+from fairsynth.schemas import FloatArray, IntArray
 
 HALF = SCORE_BINS // 2  # the edge at a score of 0.5
 THRESHOLDS = ("half", "tuned")
@@ -42,6 +42,7 @@ class Row:
     validation: IntArray  # (K, A, P, S, G, 2, 200)
     added: IntArray  # (K, A, P, S, G, 2)
     train: IntArray  # (K, S, G, 2)
+    oracle_copies: FloatArray  # (K,) share of the oracle's patients that are there once more; NaN: not said
 
     @property
     def smallest_site(self) -> int:
@@ -87,6 +88,7 @@ def gather(cells: Sequence[Cell]) -> Row:
         reference=np.isin(axes.groups, axes.reference),
         favourable=axes.favourable,
         train=np.stack([cell.train for cell in cells]),
+        oracle_copies=np.array([cell.facts.get("oracle_repeated", np.nan) / cell.axes.synthetic for cell in cells]),
         **counts,
     )
 

@@ -23,7 +23,7 @@ from fairsynth.experiments.evidence.bench import Bench
 from fairsynth.experiments.evidence.cells import KIND
 from fairsynth.experiments.evidence.counting import Sizes
 from fairsynth.experiments.evidence.drawing import draw
-from fairsynth.experiments.evidence.pool import read_pool
+from fairsynth.experiments.evidence.pool import read_pool, sources
 from fairsynth.experiments.evidence.table2 import Table2
 from fairsynth.experiments.evidence.trial import Trial
 from fairsynth.seeds import stream
@@ -120,9 +120,9 @@ def run_grid(
     if table not in ROWS:
         raise ConfigError.of("unknown table", where=table, expected=f"one of: {', '.join(ROWS)}")
     named = dict(data or {})
+    _claim(out / "cells" / setting, study, data=named)
     read_pool(study, work=work, data=named, on_event=on_event)  # once, before there are several processes
     tasks = list(_tasks(table, rows or ROWS[table], setting, study, seeds=seeds, out=out, pool=work, data=named))
-    _claim(out / "cells" / setting, study)
     trials = sum(len(task.synthetic) for task in tasks)
     finished = trials - sum(len(task.missing) for task in tasks)
     on_event({"event": "trials", "done": finished, "of": trials})
@@ -154,22 +154,22 @@ def finished(table: str, *, setting: str, out: Path) -> list[Path]:
     return sorted(found, key=order)
 
 
-def _claim(folder: Path, study: Path) -> None:
-    """Say in `folder` whose trials these are. Raises ConfigError where trials of another study are in it.
+def _claim(folder: Path, study: Path, *, data: Mapping[str, Path]) -> None:
+    """Say in `folder` whose trials these are. Raises ConfigError where trials of another study, or of other tables, are
+    in it.
 
-    A study is known by its plan and by what is simulated for it, as far as they are not the defaults.
+    A study is known by its plan, as far as it is not the defaults, and by what its patients follow from.
     """
-    config = read_study(study)
-    simulated = [
-        entry.simulate and entry.simulate.model_dump(mode="json", exclude_defaults=True) for entry in config.sites
-    ]
-    wanted = artefacts.sha256_json([config.plan().model_dump(mode="json", exclude_defaults=True), simulated])
+    plan = read_study(study).plan().model_dump(mode="json", exclude_defaults=True)
+    wanted = artefacts.sha256_json([plan, sources(study, data=data)])
     stamp = folder / "study.sha256"
     if not stamp.is_file():
         artefacts.write_text(stamp, wanted + "\n")
     elif stamp.read_text(encoding="utf-8").strip() != wanted:
         raise ConfigError.of(
-            "trials of another study", where=str(folder), do="name another --out, or give the study another name"
+            "trials of another study, or of other tables",
+            where=str(folder),
+            do="name another --out, or give the study another name",
         )
 
 

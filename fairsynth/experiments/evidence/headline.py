@@ -116,9 +116,7 @@ def headlines(rows: Sequence[RowSummary], *, table: str, code_version: str) -> H
 
 
 def merged(new: Headlines, old: Headlines) -> Headlines:
-    """`new`, and of `old` the settings that `new` lacks; nothing of another table."""
-    if old.table != new.table:
-        return new
+    """`new`, and of `old`, a summary of the same table, the settings that `new` lacks."""
     kept = tuple(row for row in old.rows if row.setting not in new.settings)
     rows = tuple(sorted((*kept, *new.rows), key=lambda row: row.setting))
     settings = {**old.settings, **new.settings}

@@ -18,7 +18,7 @@ from fairsynth.fairness import calibration, metrics
 from fairsynth.schemas import FloatArray, IntArray
 
 NO_THRESHOLD = "none"
-MINIMUM_POSITIVES = 30  # held-out positives that a group needs, in a scope, to enter a minimum
+MINIMUM_POSITIVES = 30  # held-out positives that a group needs in a scope, on average over seeds, to enter a minimum
 
 Key = tuple[str, str]  # metric, threshold
 
@@ -45,7 +45,7 @@ class Measures:
 
     scope: str
     members: IntArray  # (G,) held-out patients, the fewest of any seed
-    positives: IntArray  # (G,) alike
+    positives: FloatArray  # (G,) held-out positives, the mean over seeds
     sufficient: metrics.BoolArray  # (G,) groups that may enter a minimum, the same for all seeds
     confusion: dict[str, IntArray]  # (K, A, P, G, 4) at each threshold
     overall: dict[Key, FloatArray]  # (K, A, P)
@@ -63,8 +63,9 @@ def _scope(row: Row, name: str, sites: list[int], *, minimum_positives: int) -> 
     by_site = row.held_out[:, :, :, sites]  # (K, A, P, S, G, 2, 200)
     histogram = by_site.sum(axis=3)
     patients = histogram.sum(axis=-1).max(axis=(1, 2))  # (K, G, 2): all that were judged are the same ones
-    positives = patients[..., 1].min(axis=0)
-    sufficient = positives >= minimum_positives
+    positives = patients[..., 1]
+    # By the mean: the fewest of any seed would drop the smallest group, often the worst, as seeds are added.
+    sufficient = (positives.mean(axis=0) >= minimum_positives) & (positives.min(axis=0) > 0)
     overall, by_group = _ranked(by_site, sufficient=sufficient)
     for metric, of in _CALIBRATION.items():
         overall[metric, NO_THRESHOLD] = of(histogram.sum(axis=3))
@@ -77,7 +78,7 @@ def _scope(row: Row, name: str, sites: list[int], *, minimum_positives: int) -> 
     return Measures(
         scope=name,
         members=patients.sum(axis=-1).min(axis=0),
-        positives=positives,
+        positives=positives.mean(axis=0),
         sufficient=sufficient,
         confusion=confusions,
         overall=overall,

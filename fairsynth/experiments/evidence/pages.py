@@ -141,10 +141,11 @@ def _who(rows: Sequence[RowSummary]) -> str:
     lines = [
         f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'};"
         f" {sum(one.patients for one in patients):,} real held-out patients of"
-        f" {len(first.sites)} sites, {sum(one.positives for one in patients):,} positives (fewest of any seed).",
+        f" {len(first.sites)} sites, {sum(one.positives for one in patients):,} positives (patients: the fewest of any"
+        " seed; positives: the mean).",
         *(
-            f"- {scope.scope}: INSUFFICIENT (fewer than {first.minimum_positives} held-out positives), left out of"
-            f" every minimum: {', '.join(scope.insufficient)}"
+            f"- {scope.scope}: INSUFFICIENT (fewer than {first.minimum_positives} held-out positives, mean over"
+            f" seeds), left out of every minimum: {', '.join(scope.insufficient)}"
             for scope in first.scopes
             if scope.insufficient
         ),

@@ -83,8 +83,19 @@ def _make(sites: list[Checked], plan: StudyPlan, *, work: Path, on_event: OnEven
             shutil.rmtree(folder / part, ignore_errors=True)
 
 
+def sources(study: Path, *, data: Mapping[str, Path]) -> list[object]:
+    """What the patients of the study file `study` follow from, site by site: simulations, or hashes of tables.
+
+    Raises what reading the study raises.
+    """
+    return [_source(site) for site in check(study, data=data)[1]]
+
+
 def _source(site: Checked) -> object:
     """What the site's patients follow from."""
     if site.entry.simulate is not None and site.tables is None:
-        return [site.entry.simulate.model_dump(mode="json", exclude_none=True), artefacts.sha256_folder(site.config)]
+        return [
+            site.entry.simulate.model_dump(mode="json", exclude_defaults=True),
+            artefacts.sha256_folder(site.config),
+        ]
     return [artefacts.sha256_folder(site.data), artefacts.sha256_folder(site.config)]

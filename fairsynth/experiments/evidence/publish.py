@@ -72,17 +72,31 @@ def publish(
 
 
 def _write_summary(found: Headlines, out: Path) -> None:
-    """Write the headlines beside those of other settings that are there already, for programs and for people."""
+    """Write the headlines beside those of other settings that are there already, for programs and for people.
+
+    `summary.json` is of the table that was run last; what another left is kept as `summary-<table>.json`.
+    """
     path = out / "summary.json"
-    if path.is_file():
-        try:
-            found = merged(found, Headlines.model_validate_json(path.read_text(encoding="utf-8")))
-        except ValidationError:
-            raise ArtefactError.of(
-                "a summary of another version", where=str(path), do="move it away, then run the command again"
-            ) from None
+    last = _read_summary(path)
+    if last is not None and last.table != found.table:
+        artefacts.write_json(out / f"summary-{last.table}.json", last.model_dump(mode="json"))
+        last = _read_summary(out / f"summary-{found.table}.json")
+    if last is not None:
+        found = merged(found, last)
     artefacts.write_json(path, found.model_dump(mode="json"))
     artefacts.write_text(out / "summary.md", overview(found))
+
+
+def _read_summary(path: Path) -> Headlines | None:
+    """The headlines in `path`; None where there are none. Raises ArtefactError where they are of another version."""
+    if not path.is_file():
+        return None
+    try:
+        return Headlines.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError:
+        raise ArtefactError.of(
+            "a summary of another version", where=str(path), do="move it away, then run the command again"
+        ) from None
 
 
 # --- the long table --------------------------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ class GroupRow(Strict):
     group: Group
     reference: bool
     patients: int  # on the seed with the fewest
-    positives: int  # alike
-    status: Literal["ok", "INSUFFICIENT"]  # too few positives on a seed: left out of every minimum
+    positives: int  # held-out positives, the mean over seeds
+    status: Literal["ok", "INSUFFICIENT"]  # too few positives: left out of every minimum
 
 
 class Result(Strict):
@@ -96,6 +96,7 @@ class RowSummary(Strict):
     federation: tuple[Federation, ...]
     verdicts: tuple[SiteVerdict, ...]
     targets: tuple[Target, ...]
+    oracle_copies: float | None = None  # share of the oracle's patients that are there once more, mean over seeds
     levels: tuple[Level, ...] = ()  # signed distances from parity, all sites together beside each site
 
     @property
@@ -141,6 +142,7 @@ def summarise_row(row: Row, measures: Sequence[Measures], *, minimum_positives: 
         federation=tuple(one for each in runs for one in federation(each, replace(each, measures=smallest))),
         verdicts=tuple(one for site in sites for each in runs for one in verdicts(replace(each, measures=site))),
         targets=tuple(one for each in runs for one in targets(each, replace(each, measures=smallest))),
+        oracle_copies=None if np.isnan(row.oracle_copies).any() else float(row.oracle_copies.mean()),
         levels=tuple(levels(row, measures)),
     )
 
@@ -156,7 +158,7 @@ def _scope(row: Row, measures: Measures, *, with_groups: bool) -> Scope:
             group=name,
             reference=bool(row.reference[index]),
             patients=int(measures.members[index]),
-            positives=int(measures.positives[index]),
+            positives=round(float(measures.positives[index])),
             status="ok" if measures.sufficient[index] else "INSUFFICIENT",
         )
         for index, name in enumerate(names)

@@ -103,7 +103,8 @@ def ablation(row: RowSummary, *, predictor: str) -> str:
 
 def ceiling(rows: Sequence[RowSummary]) -> str:
     """How far the method goes of the way to fresh real patients, by row, predictor and metric."""
-    heads = ["real", "synthetic", "predictor", "metric", "real only", "FairSynth", "oracle", "share", "share from best"]
+    heads = ["real", "synthetic", "predictor", "metric", "real only", "FairSynth", "oracle", "copies in it"]
+    heads += ["share", "share from best"]
     lines = [
         [
             f"{row.real:,}",
@@ -113,6 +114,7 @@ def ceiling(rows: Sequence[RowSummary]) -> str:
             mean_sd(one.real_only, seeds=len(row.seeds)),
             mean_sd(one.method, seeds=len(row.seeds)),
             mean_sd(one.oracle, seeds=len(row.seeds)),
+            "-" if row.oracle_copies is None else f"{row.oracle_copies:.0%}",
             share(one.share),
             "-" if one.share_from_best is None else share(one.share_from_best),
         ]
