@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fairsynth import artefacts
+from fairsynth.audit.evaluate import blind_scores
 from fairsynth.errors import ArtefactError
 from fairsynth.experiments.evidence import grid
 from fairsynth.experiments.evidence.cells import Axes, Cell, load_cell
@@ -60,6 +61,23 @@ def test_what_was_added_is_what_the_approach_may_add(trial, cell):
         assert added[approach].sum(axis=(1, 2)).tolist() == budgets
     for approach in ("fairsynth", "fairsynth_local", "fairsynth_pooled"):
         assert np.array_equal(added[approach], added["same_plan_prefix"])
+
+
+def test_sites_that_train_one_predictor_together_are_compared_and_so_is_the_teacher_with_thresholds_by_group(trial):
+    mended = dict(trial._mended("transformer"))
+    together = ["fedavg", "fedavg_site_thresholds", "fairfed", "teacher", "teacher_optimised"]
+    assert list(mended) == ["threshold_optimiser", *together]
+    vocabulary = trial.bench.draw.vocabulary
+    for site, cohort in trial.bench.draw.cohorts.items():
+        teacher, decided = (
+            blind_scores(mended[name][site], cohort.validation, vocabulary=vocabulary)
+            for name in ("teacher", "teacher_optimised")
+        )
+        assert mended["fedavg"][site] is mended["fedavg"][trial.bench.draw.smallest]
+        assert not np.array_equal(teacher, decided)
+        for group in range(len(vocabulary.groups)):  # a threshold: who scores higher is not decided against
+            members = np.flatnonzero(cohort.validation.group == group)
+            assert (np.diff(decided[members[teacher[members].argsort()]]) >= 0).all()
 
 
 def test_the_axes_say_what_the_trial_was(trial, cell):

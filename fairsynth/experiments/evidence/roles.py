@@ -17,7 +17,14 @@ POOLED = "fairsynth_pooled"
 # What the method has to beat. Controls (copies to the same plan, permuted groups, fresh patients) are in no family.
 FAMILIES = {
     "data_level": (REAL_ONLY, "plain_synthetic", "double_prioritised", "cell_balanced", "reweighing"),
-    "model_level": ("exponentiated_gradient", "threshold_optimiser", "fedavg", "fairfed", "fedavg_site_thresholds"),
+    "model_level": (
+        "exponentiated_gradient",
+        "threshold_optimiser",
+        "fedavg",
+        "fairfed",
+        "fedavg_site_thresholds",
+        "teacher_optimised",
+    ),
 }
 
 TITLES = {
@@ -29,6 +36,7 @@ TITLES = {
     "same_plan_copies": "+ copies, FairSynth's plan",
     "same_plan_prefix": "+ synthetic by prefix, FairSynth's plan",
     "teacher": "FairSynth's teacher itself",
+    "teacher_optimised": "FairSynth's teacher, threshold optimiser",
     "exponentiated_gradient": "exponentiated gradient",
     "threshold_optimiser": "threshold optimiser",
     "fedavg": "FedAvg",

@@ -130,20 +130,8 @@ class Trial:
     def _mended(self, predictor: str) -> Iterator[tuple[str, Models]]:
         bench, cohorts, vocabulary = self.bench, self.bench.draw.cohorts, self.bench.draw.vocabulary
         least = bench.plan.audit.minimum_positives
-        yield (
-            "threshold_optimiser",
-            {
-                site: optimised(
-                    fitted,
-                    validation=cohorts[site].validation,
-                    vocabulary=vocabulary,
-                    constraint="true_positive_rate_parity",
-                    objective="balanced_accuracy_score",
-                    minimum_positives=least,
-                )
-                for site, fitted in fit(bench, predictor=predictor, added=additions.nobody(bench)).items()
-            },
-        )
+        own = fit(bench, predictor=predictor, added=additions.nobody(bench))
+        yield "threshold_optimiser", self._optimised(own)
         if predictor == "logistic_regression":
             yield (
                 "exponentiated_gradient",
@@ -173,6 +161,21 @@ class Trial:
             fair = self._federated(FairFed(validation=validation, reference=reference, beta=FAIRFED_BETA))
             yield "fairfed", dict.fromkeys(cohorts, fair)
             yield "teacher", dict(bench.teachers())
+            yield "teacher_optimised", self._optimised(bench.teachers())
+
+    def _optimised(self, models: Models) -> Models:
+        """The same models with thresholds by group that each site chooses on its own validation patients."""
+        return {
+            site: optimised(
+                fitted,
+                validation=self.bench.draw.cohorts[site].validation,
+                vocabulary=self.bench.draw.vocabulary,
+                constraint="true_positive_rate_parity",
+                objective="balanced_accuracy_score",
+                minimum_positives=self.bench.plan.audit.minimum_positives,
+            )
+            for site, fitted in models.items()
+        }
 
     def _federated(self, weighting: BySize | FairFed) -> Fitted:
         return federated(
