@@ -191,7 +191,7 @@ def test_the_page_names_its_command_its_patients_and_who_is_left_out(published):
     text = (published[0] / "table1-a.md").read_text(encoding="utf-8")
     assert "`fairsynth experiment table1 --setting a --seeds 3`" in text
     assert "3 seeds; 3,684 real held-out patients of 2 sites, 921 positives" in text
-    assert "INSUFFICIENT (fewer than 30 held-out positives), left out of every minimum: tiny" in text
+    assert "INSUFFICIENT (fewer than 30 held-out positives, mean over seeds), left out of every minimum: tiny" in text
     for heading in ("All approaches", "Global and site by site", "By group", "By site", "What was asked", "Charts"):
         assert f"## {heading}" in text
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
