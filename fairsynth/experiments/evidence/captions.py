@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairsynth.experiments.evidence.contrasts import CEILINGS, Contrast
+from fairsynth.experiments.evidence.contrasts import CEILINGS, MOST_COPIES, Contrast
 from fairsynth.experiments.evidence.frontier import Frontier
 from fairsynth.experiments.evidence.roles import FAMILIES, ORACLE
 from fairsynth.experiments.evidence.summary import RowSummary
 from fairsynth.experiments.evidence.tables import interval, metric_title
-from fairsynth.experiments.evidence.targets import MOST_COPIES, SHARE
+from fairsynth.experiments.evidence.targets import SHARE
 from fairsynth.fairness.paired import Paired
 
 
@@ -84,19 +84,17 @@ def ceiling(rows: Sequence[RowSummary]) -> str:
     said = []
     for metric, threshold in CEILINGS:
         found = [
-            None if (row.oracle_copies or 0) > MOST_COPIES else one.share.share
-            for row in rows
-            for one in row.ceilings
-            if (one.metric, one.threshold) == (metric, threshold)
+            one.share for row in rows for one in row.ceilings if (one.metric, one.threshold) == (metric, threshold)
         ]
-        known = [share for share in found if share is not None]
+        known = [one.share for one in found if one.share is not None]
         reached = sum(share >= SHARE for share in known)
         silent = f", not estimable in {len(found) - len(known)}" if len(known) < len(found) else ""
         said.append(f"{metric_title(metric, threshold)}: {reached} of {len(found)}{silent}")
     return (
         "How far FairSynth goes of the way from real only (0) to the oracle, which adds fresh real patients (1)."
         f" At least {SHARE:g} of the way (the dashed line), counted over (row, predictor): {'; '.join(said)}."
-        f" Nor is it where more than {MOST_COPIES:.0%} of the oracle's patients are copies, for want of fresh ones."
+        f" It is not estimable where more than {MOST_COPIES:.0%} of the oracle's patients are copies, for want of fresh"
+        " ones."
     )
 
 

@@ -19,6 +19,7 @@ from fairsynth.fairness.paired import CeilingShare, Paired, best_baseline, ceili
 from fairsynth.fairness.verdict import MINIMUM_GROUPS, Change, Verdict, verdict
 from fairsynth.schemas import FloatArray, SiteId
 
+MOST_COPIES = 0.1  # of the oracle, where fresh patients of a cell run out: beyond it is no ceiling of fresh ones
 CEILINGS: tuple[Key, ...] = (
     ("worst_tpr", "half"),
     ("worst_tpr", "tuned"),
@@ -154,9 +155,20 @@ def _ceiling(runs: Runs, key: Key) -> Ceiling:
         method=paired(method),
         real_only=paired(real_only),
         oracle=paired(oracle),
-        share=ceiling_share(method, real_only=real_only, oracle=oracle),
-        share_from_best=None if best is None else ceiling_share(method, real_only=best.values, oracle=oracle),
+        share=share_of_fresh(runs, key),
+        share_from_best=None if best is None else share_of_fresh(runs, key, base=best.values),
     )
+
+
+def share_of_fresh(runs: Runs, key: Key, *, base: FloatArray | None = None) -> CeilingShare:
+    """How far the method goes from `base`, real data alone, to the oracle; not estimable where that is copies."""
+    method, real_only, oracle = (runs.of(name, key) for name in (METHOD, REAL_ONLY, ORACLE))
+    found = ceiling_share(method, real_only=real_only if base is None else base, oracle=oracle)
+    copies = runs.row.oracle_copies.mean()
+    if not copies > MOST_COPIES:
+        return found
+    reason = f"{copies:.0%} of the oracle's patients are copies, for want of fresh ones"
+    return found.model_copy(update={"share": None, "low": None, "high": None, "reason": reason})
 
 
 def federation(everywhere: Runs, at_smallest: Runs) -> list[Federation]:

@@ -14,15 +14,14 @@ from typing import Literal
 import numpy as np
 
 from fairsynth.config import Strict
-from fairsynth.experiments.evidence.contrasts import Runs
+from fairsynth.experiments.evidence.contrasts import Runs, share_of_fresh
 from fairsynth.experiments.evidence.counted import THRESHOLDS
 from fairsynth.experiments.evidence.measures import NO_THRESHOLD, Key
 from fairsynth.experiments.evidence.roles import FAMILIES, LOCAL, METHOD, ORACLE, POOLED, REAL_ONLY
-from fairsynth.fairness.paired import Paired, ceiling_share, paired
+from fairsynth.fairness.paired import Paired, paired
 
 SHARE = 0.8  # of the way from real data alone to the oracle
 PARITY = 0.05  # |log DI|, where the oracle gets there
-MOST_COPIES = 0.1  # of the oracle, where fresh patients of a cell run out: beyond it is no ceiling of fresh ones
 F1_TOLERANCE = 0.02
 POOLED_TOLERANCE = 0.02
 
@@ -100,13 +99,9 @@ def _above_all(runs: Runs, key: Key) -> Judged:
 
 
 def _share(runs: Runs, key: Key) -> Judged:
-    found = ceiling_share(runs.of(METHOD, key), real_only=runs.of(REAL_ONLY, key), oracle=runs.of(ORACLE, key))
+    found = share_of_fresh(runs, key)
     if found.share is None:
         return _unknown(key[0], limit=SHARE, note=found.reason)
-    copies = runs.row.oracle_copies.mean()
-    if copies > MOST_COPIES:
-        note = f"{copies:.0%} of the oracle's patients are copies, for want of fresh ones"
-        return _unknown(key[0], limit=SHARE, note=note).model_copy(update={"value": found.share})
     as_paired = Paired(mean=found.share, sd=None, low=found.low, high=found.high, seeds=found.seeds)
     return _at_least(as_paired, SHARE, metric=key[0], runs=runs)
 
