@@ -7,11 +7,17 @@ from functools import partial
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fairsynth.federation import site, site_teaching
+from fairsynth.federation import answering, site, site_teaching
 
 from .session import answer
 
 app = ClientApp()
+
+
+@app.query("join")
+def join(message: Message, context: Context) -> Message:
+    """A key for this run, where the study is masked."""
+    return answer(message, context, answering.join)
 
 
 @app.query("enrol")

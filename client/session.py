@@ -16,6 +16,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 
 from fairsynth.errors import ConfigError
+from fairsynth.federation.answering import answered
 from fairsynth.federation.flower import check_size, decode, encode
 from fairsynth.federation.messages import Envelope
 from fairsynth.federation.site import guarded
@@ -29,7 +30,7 @@ def answer(message: Message, context: Context, work: Work) -> Message:
     """The reply to `message`: what `work` makes of the request at this site, or an error code."""
 
     def reply(root: Path) -> Envelope:
-        envelope = work(root, decode(message.content))
+        envelope = answered(root, decode(message.content), work)
         check_size(envelope)
         return envelope
 

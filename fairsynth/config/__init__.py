@@ -7,6 +7,7 @@ key, value and mend.   Never: a default that weakens privacy; a value read from 
 from fairsynth.config.base import Fraction, Name, Pattern, Strict
 from fairsynth.config.fit import FitConfig
 from fairsynth.config.plan import (
+    MINIMUM_SITES,
     AuditConfig,
     AugmentationConfig,
     Favourable,
@@ -15,6 +16,7 @@ from fairsynth.config.plan import (
     LevelsConfig,
     ObjectiveConfig,
     ObjectiveTerm,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -28,6 +30,7 @@ from fairsynth.config.study import BiasConfig, SimulationConfig, SiteEntry, Stud
 
 __all__ = [
     "MAXIMUM_YAML_BYTES",
+    "MINIMUM_SITES",
     "AuditConfig",
     "AugmentationConfig",
     "BiasConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "ObjectiveConfig",
     "ObjectiveTerm",
     "Pattern",
+    "PrivacyConfig",
     "SimulationConfig",
     "SiteConfig",
     "SiteEntry",

@@ -195,6 +195,45 @@ class AuditConfig(Strict):
     confidence: Fraction = 0.95
 
 
+class PrivacyConfig(Strict):
+    """What the server may see of one site (docs/masking.md).
+
+    exact   sums of all sites, masked so that nobody can take them apart; they are the plain sums, bit for bit
+    plain   every site's numbers, as they are
+
+    Where that leaves a site's numbers open to someone, `agreement` must name the document that allows it: with `plain`;
+    with two sites, of which each can subtract its own numbers from the sum; where `minimum_contributing` is below 3.
+    """
+
+    profile: Literal["exact", "plain"] = "exact"
+    agreement: str = Field(default="", max_length=200)
+    minimum_group: PositiveInt = 11  # a group with fewer training patients at all sites together is left out
+    minimum_contributing: PositiveInt = 3  # and one that fewer sites have patients of
+
+    @property
+    def masked(self) -> bool:
+        """Whether sums alone leave the sites."""
+        return self.profile != "plain"
+
+    def problem(self, sites: int) -> str:
+        """What is wrong with this among so many sites; empty where nothing is."""
+        if self.agreement or sites == 1:  # of one site there is no study that others could see
+            return ""
+        if not self.masked:
+            return "`profile: plain` shows every site's counts and weights to the server: name the `agreement`"
+        if sites < MINIMUM_SITES:
+            return (
+                f"a sum of {sites} sites hides nothing from a site that subtracts its own numbers: name the "
+                "`agreement` under which these sites may know each other's sums, or find a third site"
+            )
+        if self.minimum_contributing < MINIMUM_SITES:
+            return "`minimum_contributing` below 3 shows sites each other's groups: name the `agreement`"
+        return ""
+
+
+MINIMUM_SITES = 3  # below it a sum hides nothing from its own sites
+
+
 class StudyPlan(Strict):
     """What every site of a study agrees on: no path, nothing of one site alone. Its hash names the study."""
 
@@ -212,3 +251,14 @@ class StudyPlan(Strict):
     training: TrainingConfig
     augmentation: AugmentationConfig
     audit: AuditConfig
+    privacy: PrivacyConfig
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        if problem := self.privacy.problem(len(self.roster)):
+            raise ValueError(f"privacy: {problem}")
+        if self.privacy.masked and self.training.wire != "float32":
+            raise ValueError("privacy: masked weights travel in 64 bits: `training.wire` must be float32")
+        if self.privacy.masked and self.quorum < len(self.roster):
+            raise ValueError("privacy: a masked sum is of all sites or of none: `quorum` must be their number")
+        return self

@@ -17,6 +17,7 @@ from fairsynth.config.plan import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -83,6 +84,7 @@ class StudyConfig(Strict):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     audit: AuditConfig = AuditConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     fit: FitConfig = FitConfig()  # of `fairsynth train`, which trains one site alone; no part of the plan
 
     @model_validator(mode="after")
@@ -92,6 +94,8 @@ class StudyConfig(Strict):
             raise ValueError("a site is named twice")
         if self.quorum is not None and self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} is larger than the number of sites, {len(names)}")
+        if problem := self.privacy.problem(len(names)):
+            raise ValueError(f"privacy: {problem}")
         return self
 
     def plan(self) -> StudyPlan:

@@ -6,7 +6,7 @@ Never: a code of fewer patients than the plan allows; training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.validation import Agreed, Door, Enrolled
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.priming import Shown, primed_weights
-from fairsynth.schemas import Arrays, IntArray, SiteId
+from fairsynth.schemas import Arrays, Group, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import shared_vocabulary
 from fairsynth.visits.layout import Vocabulary
@@ -57,13 +57,13 @@ class Members:
 def enrol(conversation: Conversation) -> dict[SiteId, Enrolled]:
     """Every site of the roster proposes codes and tells its training cells; the pooled cells are checked."""
     plan = conversation.plan
-    request = EnrolRequest(plan=plan).pack()
+    request = EnrolRequest(plan=plan, keys=conversation.meet()).pack()
     enrolled = conversation.ask(
-        dict.fromkeys(plan.roster, request),
+        dict.fromkeys(conversation.sites, request),
         phase="enrol",
         check=lambda site, envelope: Door(plan=plan).enrolled(envelope, site=site),
     )
-    check_pooled(plan, {site: one.members for site, one in enrolled.items()})
+    check_pooled(plan, {site: one.members for site, one in enrolled.items()}, left_out=conversation.left_out)
     conversation.journal.append(
         "enrolled",
         sites={
@@ -95,15 +95,15 @@ def agree(conversation: Conversation, enrolled: dict[SiteId, Enrolled], *, root:
         if len(agreed) == len(enrolled):
             break
         enrolled = {site: enrolled[site] for site in agreed}
-        check_pooled(plan, {site: one.members for site, one in enrolled.items()})
+        check_pooled(plan, {site: one.members for site, one in enrolled.items()}, left_out=conversation.left_out)
     members = Members(sites=agreed, vocabulary=vocabulary)
-    artefacts.write_json(root / "enrolment.json", _enrolment(members))
+    artefacts.write_json(root / "enrolment.json", _enrolment(members, left_out=conversation.left_out))
     conversation.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
     return members
 
 
-def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray]) -> None:
-    """Every group of the plan needs a training patient somewhere, and the task needs positives.
+def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray], *, left_out: Collection[Group] = ()) -> None:
+    """Every group of the plan but those left out needs a training patient somewhere, and the task needs positives.
 
     `cells` are each site's training patients by (group, label), (G, 2). Raises CohortError with all problems.
     """
@@ -116,7 +116,7 @@ def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray]) -> None:
             do="remove the group from the study file, or map raw strings to it in the sites' groups.yaml",
         )
         for group, number in zip(plan.groups.names, members.sum(axis=1), strict=True)
-        if number == 0
+        if number == 0 and group not in left_out
     ]
     if not members[:, 1].any():
         problems.append(
@@ -141,8 +141,9 @@ def _pooled_codes(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> list[
     return sorted(ranked[: plan.vocabulary.maximum_codes])
 
 
-def _enrolment(members: Members) -> dict[str, object]:
+def _enrolment(members: Members, *, left_out: Collection[Group]) -> dict[str, object]:
     return {
+        "left_out": list(left_out),
         "sites": {
             site: {
                 "data_sha256": one.enrolled.reply.data_sha256,

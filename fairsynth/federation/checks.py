@@ -13,7 +13,7 @@ import numpy as np
 from fairsynth.config import StudyPlan
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.federation.messages import SiteReply
-from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.plans import POOLED, plan_sha256
 from fairsynth.federation.wire import widen
 from fairsynth.schemas import Arrays, IntArray, SiteId
 
@@ -23,10 +23,11 @@ Spec = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # array name -> d
 
 
 def identity(reply: SiteReply, *, site: SiteId, plan: StudyPlan) -> list[Problem]:
-    """The reply must be of this site, of the roster, and of this study."""
+    """The reply must be of this site, of the roster (or of all of it, in masked studies), and of this study."""
+    of_roster = reply.site in plan.roster or (plan.privacy.masked and reply.site == POOLED)
     return rules(
         {
-            "site: of the roster": reply.site in plan.roster,
+            "site: of the roster": of_roster,
             "site: the one that was asked": reply.site == site,
             "plan_sha256: the study's": reply.plan_sha256 == plan_sha256(plan),
         }

@@ -14,14 +14,15 @@ from typing import Protocol, TypeVar
 from fairsynth.config import StudyPlan
 from fairsynth.errors import FairSynthError, Problem, ProtocolError
 from fairsynth.federation.journal import Journal
+from fairsynth.federation.masking.keys import Announcement
 from fairsynth.federation.messages import Envelope, Failed
-from fairsynth.schemas import SiteId
+from fairsynth.schemas import Group, SiteId
 
 MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
 REFUSED = "FS-302"  # a reply came and was refused at the door
 EARLIER = "FS-303"  # left out in an earlier phase, whose journal line says why
 # deadlines that a request may take: reading tables takes longer, and so does generating and fitting
-PATIENCE = {"enrol": 4, "agree": 2, "train": 1, "teach": 1, "feedback": 4, "audit": 4}
+PATIENCE = {"join": 1, "enrol": 4, "agree": 2, "train": 1, "teach": 1, "feedback": 4, "audit": 4}
 
 Checked = TypeVar("Checked")
 Result = TypeVar("Result")
@@ -59,6 +60,20 @@ class Conversation:
     plan: StudyPlan
     journal: Journal
 
+    @property
+    def sites(self) -> tuple[SiteId, ...]:
+        """Whom the first request goes to."""
+        return self.plan.roster
+
+    @property
+    def left_out(self) -> tuple[Group, ...]:
+        """Groups whose counts are not used; none where every site's are known."""
+        return ()
+
+    def meet(self) -> tuple[Announcement, ...]:
+        """The sites' keys for this run; none where nothing is masked."""
+        return ()
+
     def ask(
         self,
         requests: Mapping[SiteId, Envelope],
@@ -77,8 +92,8 @@ class Conversation:
         refusals: list[Refusal] = []
         for site in sorted(requests):
             try:
-                accepted[site] = check(site, _answer(site, replies))
-            except _Refused as refused:
+                accepted[site] = check(site, answer_of(site, replies))
+            except Refused as refused:
                 refusals.append(refused.refusal)
             except FairSynthError as error:
                 problems = tuple(str(problem) for problem in error.problems)
@@ -94,7 +109,7 @@ class Conversation:
     def ask_all(
         self, sites: Iterable[SiteId], request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
     ) -> dict[SiteId, Checked]:
-        """As `ask`, one request to all `sites`; raises SomeLeft unless each has a checked reply."""
+        """As `ask`, one request to all of these `sites`; raises SomeLeft unless each has a checked reply."""
         requests = dict.fromkeys(sites, request)
         replies = self.ask(requests, phase=phase, check=check)
         if len(replies) < len(requests):
@@ -133,7 +148,7 @@ def with_the_same(sites: Iterable[SiteId], work: Callable[[tuple[SiteId, ...]], 
             stayed = left.stayed
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Carries a refusal out of a check."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -141,12 +156,12 @@ class _Refused(Exception):
         super().__init__(refusal.code)
 
 
-def _answer(site: SiteId, replies: Mapping[SiteId, Envelope]) -> Envelope:
+def answer_of(site: SiteId, replies: Mapping[SiteId, Envelope]) -> Envelope:
     """The site's reply, unless it is missing or says that the site failed."""
     envelope = replies.get(site)
     if envelope is None:
-        raise _Refused(Refusal(site=site, code=MISSING))
+        raise Refused(Refusal(site=site, code=MISSING))
     if envelope.kind == Failed.kind:
         code = Failed.unpack(envelope).code
-        raise _Refused(Refusal(site=site, code=code if re.fullmatch(r"FS-\d{3}", code) else REFUSED))
+        raise Refused(Refusal(site=site, code=code if re.fullmatch(r"FS-\d{3}", code) else REFUSED))
     return envelope

@@ -20,6 +20,7 @@ from fairsynth.federation.messages import Envelope
 from fairsynth.schemas import Arrays
 
 MESSAGE_TYPES = {
+    "join": "query.join",
     "enrol": "query.enrol",
     "agree": "query.agree",
     "train": "train",
@@ -31,7 +32,7 @@ MESSAGE_TYPES = {
 MAXIMUM_ARRAYS = 4096
 MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
 MAXIMUM_FIELDS = 16 << 20  # characters of JSON
-DTYPES = frozenset({"float32", "float64", "int64", "uint16"})  # uint16: bfloat16, see `wire`
+DTYPES = frozenset({"float32", "float64", "int64", "uint16", "uint64"})  # uint16: bfloat16, see `wire`; uint64: masked
 
 _ARRAYS = "arrays"
 _BODY = "body"

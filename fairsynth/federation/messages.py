@@ -3,13 +3,13 @@
 In:  values.   Out: `Envelope`, which any transport can carry, and back.
 Never: flwr, files, exception text, patient data other than the counts that are named here.
 
-Phases: enrol -> agree -> train (per arm and round) -> audit. Where the plan's candidates are taught, teach and feedback
-come before the audit, each with several requests.
+Phases: (join ->) enrol -> agree -> train (per arm and round) -> audit. Where the plan's candidates are taught, teach
+and feedback come before the audit, each with several requests.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -18,6 +18,8 @@ from pydantic import ValidationError as PydanticError
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.fairness.verdict import SiteChange
+from fairsynth.federation.masking.keys import Announcement
+from fairsynth.federation.masking.roster import Hex32, Hex64
 from fairsynth.schemas import Arrays, SiteId
 
 Runs = tuple[NonNegativeInt, ...]  # numbers of runs of codes of which no visit of any site has two; primed studies only
@@ -62,11 +64,45 @@ class SiteReply(Body):
     plan_sha256: str
 
 
+class JoinRequest(Body):
+    """Server -> site: make a key for this run; masked studies only (docs/masking.md)."""
+
+    kind: ClassVar[str] = "join"
+    plan: StudyPlan
+    run: Hex32  # names the run; random
+    epoch: NonNegativeInt
+
+
+class JoinReply(SiteReply):
+    """Site -> server: the site's X25519 public key, signed with its identity."""
+
+    kind: ClassVar[str] = "joined"
+    key: Announcement
+
+
 class EnrolRequest(Body):
-    """Server -> site: extract, build the cohort, and propose codes."""
+    """Server -> site: extract, build the cohort, and propose codes. `keys` of all sites in masked studies."""
 
     kind: ClassVar[str] = "enrol"
     plan: StudyPlan
+    keys: tuple[Announcement, ...] = ()
+
+
+class SealedReply(SiteReply):
+    """Site -> server, masked studies: the reply to any later request, with nothing of one site's in clear.
+
+    Arrays: `masked` uint64 (L,), the vector of `schema_sha256` (`masking.forms`) plus the site's masks, mod 2^64.
+    `said` are the JSON fields that are the same at every site. The signature is the site's identity's.
+    """
+
+    kind: ClassVar[str] = "sealed"
+    of: str  # the kind of reply that is masked
+    run: Hex32
+    epoch: NonNegativeInt
+    purpose: str
+    schema_sha256: Hex32
+    said: dict[str, Any] = {}
+    signature: Hex64
 
 
 class EnrolReply(SiteReply):
@@ -77,6 +113,7 @@ class EnrolReply(SiteReply):
     codes: dict[str, NonNegativeInt]  # rolled-up code -> training patients who carry it, at least `minimum_patients`
     visits: NonNegativeInt  # of training patients
     flow: dict[str, NonNegativeInt]  # cohort flow, step -> patients left
+    unused: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)  # of all sites: by label, patients of groups left out
 
 
 class AgreeRequest(Body):
@@ -151,6 +188,7 @@ class TeachRequest(Body):
     kind: ClassVar[str] = "teach"
     plan_sha256: str
     vocabulary_sha256: str
+    number: NonNegativeInt = 0  # of the request: one reply for each
 
 
 class TeachReply(SiteReply):
@@ -174,6 +212,7 @@ class FeedbackRequest(Body):
     kind: ClassVar[str] = "feedback"
     plan_sha256: str
     vocabulary_sha256: str
+    number: NonNegativeInt = 0  # of the trial: one reply for each
     exclusive: Runs = ()
 
 

@@ -8,8 +8,10 @@ All trials are of the same sites, because they are compared: when one leaves, th
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -60,6 +62,7 @@ class _Trials:
     sites: tuple[SiteId, ...]
     weights: Arrays
     teacher: FloatArray
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
 
     def attempt(self, selected: FloatArray) -> Trial:
         """What the sites' predictors do to all real patients with the shares `selected` (G,). Raises SomeLeft."""
@@ -68,6 +71,7 @@ class _Trials:
             plan_sha256=plan_sha256(plan),
             vocabulary_sha256=members.vocabulary.sha256,
             exclusive=members.exclusive,
+            number=next(self.numbers),
         )
         guide = Guide(teacher=self.teacher, selected=selected)
         replies = self.conversation.ask_all(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fairsynth.artefacts import sha256_json
 from fairsynth.config import StudyPlan
+from fairsynth.schemas import SiteId
 
 PLAIN = "plain"  # HALO without the fairness term
 FAIRSYNTH = "fairsynth"
@@ -19,6 +20,7 @@ ARMS = (PLAIN, FAIRSYNTH)
 APPROACHES = ("real_only", "plain_synthetic", "oversampled", "fairsynth")  # in the order of every audit array
 THRESHOLDS = ("half", "tuned")
 SCORE_BINS = 200
+POOLED = SiteId("all-sites")  # in masked studies: the site that the sum of all sites is the reply of
 
 
 def plan_sha256(plan: StudyPlan) -> str:

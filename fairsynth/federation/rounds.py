@@ -32,6 +32,8 @@ from fairsynth.federation.aggregate import average, pool, weights_sha256
 from fairsynth.federation.agreement import Members, agree, check_pooled, enrol
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.journal import Journal, Progress
+from fairsynth.federation.masking.opening import PooledConversation
+from fairsynth.federation.masking.roster import read_roster
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -63,14 +65,9 @@ def run_study(transport: Transport, *, plan: StudyPlan, root: Path, progress: Pr
     """
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
     journal = Journal(root, progress=progress)
-    server = _Server(
-        conversation=Conversation(transport=transport, plan=plan, journal=journal),
-        plan=plan,
-        root=root,
-        journal=journal,
-    )
     try:
-        server.run()
+        conversation = _conversation(transport, plan=plan, root=root, journal=journal)
+        _Server(conversation=conversation, plan=plan, root=root, journal=journal).run()
     except FairSynthError as error:
         journal.append("failed", code=error.code, problems=[asdict(problem) for problem in error.problems])
         raise
@@ -233,6 +230,14 @@ class _Server:
         )
         _write_audit(self.root, replies, plan=self.plan, weights=weights)
         self.journal.append("audited", sites=list(replies))
+
+
+def _conversation(transport: Transport, *, plan: StudyPlan, root: Path, journal: Journal) -> Conversation:
+    """With every site, or with all as one. Raises ProtocolError without the signed roster of a masked study."""
+    if not plan.privacy.masked:
+        return Conversation(transport=transport, plan=plan, journal=journal)
+    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan))
+    return PooledConversation(transport=transport, plan=plan, journal=journal, roster=roster)
 
 
 def _study_event(plan: StudyPlan) -> dict[str, object]:

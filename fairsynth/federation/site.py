@@ -86,6 +86,7 @@ class Shared(Strict):
     vocabulary_sha256: str
     patients: PositiveInt
     visits: NonNegativeInt
+    codes: NonNegativeInt
 
 
 def enrol(root: Path, request: Envelope) -> Envelope:
@@ -120,6 +121,7 @@ def agree(root: Path, request: Envelope) -> Envelope:
         vocabulary_sha256=vocabulary.sha256,
         patients=body.patients,
         visits=body.visits,
+        codes=len(body.codes),
     )
     artefacts.write_json(root / "shared.json", shared.model_dump(mode="json"))
     reply = AgreeReply(
@@ -260,9 +262,19 @@ def _read(path: Path, model: type[Model]) -> Model:
         ) from None
 
 
+def read_plan(root: Path) -> StudyPlan:
+    """The plan that this site enrolled for. Raises ArtefactError when there is none."""
+    return _read(root / "plan.json", StudyPlan)
+
+
+def shared_by(root: Path) -> Shared:
+    """What the agree request fixed. Raises ArtefactError when there was none."""
+    return _read(root / "shared.json", Shared)
+
+
 def agreed_plan(root: Path, sha256: str) -> StudyPlan:
     """The plan that this site enrolled for, which must be the one that the request names."""
-    plan = _read(root / "plan.json", StudyPlan)
+    plan = read_plan(root)
     if plan_sha256(plan) != sha256:
         raise ProtocolError.of("request of another study", where="plan_sha256", expected="the plan of enrolment")
     return plan
@@ -270,7 +282,7 @@ def agreed_plan(root: Path, sha256: str) -> StudyPlan:
 
 def read_shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Shared:
     """What was agreed, which must be what the request names."""
-    shared = _read(root / "shared.json", Shared)
+    shared = shared_by(root)
     if (shared.plan_sha256, shared.vocabulary_sha256) != (plan_sha256(plan), vocabulary_sha256):
         raise ProtocolError.of("request of another study", where="vocabulary_sha256", expected="the agreed one")
     return shared

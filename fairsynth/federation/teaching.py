@@ -97,8 +97,10 @@ class _School:
 
     def _asked(self, weights: FloatArray) -> Sums:
         plan, members = self.conversation.plan, self.members
-        asked = TeachRequest(plan_sha256=plan_sha256(plan), vocabulary_sha256=members.vocabulary.sha256)
         self.requests += 1
+        asked = TeachRequest(
+            plan_sha256=plan_sha256(plan), vocabulary_sha256=members.vocabulary.sha256, number=self.requests
+        )
         if self.requests > MAXIMUM_REQUESTS:
             raise ProtocolError.of("no optimum found", where="teach", expected=f"at most {MAXIMUM_REQUESTS} requests")
         replies = self.conversation.ask_all(

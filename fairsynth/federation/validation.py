@@ -27,7 +27,7 @@ from fairsynth.federation.messages import (
     TrainReply,
     TrainRequest,
 )
-from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS
+from fairsynth.federation.plans import APPROACHES, POOLED, SCORE_BINS, THRESHOLDS
 from fairsynth.federation.told_changes import rules_of_changes, rules_of_means
 from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming
 from fairsynth.generator.priming import Shown, runs
@@ -48,8 +48,13 @@ class Enrolled:
 
     @property
     def patients(self) -> int:
-        """n_i."""
-        return int(self.members.sum())
+        """n_i; of all sites together, patients of groups that are left out are among them."""
+        return int(self.members.sum()) + sum(self.reply.unused)
+
+    @property
+    def positives(self) -> int:
+        """P_i, likewise."""
+        return int(self.members[:, 1].sum()) + self.reply.unused[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,11 +110,13 @@ class Door:
             {
                 "members: counts from 0 to 2^40": are_counts(members),
                 "members: at least one patient": bool(members.any()),
-                "visits: at least one a patient": reply.visits >= members.sum(),
+                "visits: at least one a patient": reply.visits >= members.sum() + sum(reply.unused),
+                "unused: of all sites alone": site == POOLED or reply.unused == (0, 0),
                 "codes: at least one": len(reply.codes) > 0,
                 "codes: names of 1 to 200 characters": all(1 <= len(code) <= 200 for code in reply.codes),
                 "codes: carried by at least `minimum_patients`, at most all patients": all(
-                    self.plan.vocabulary.minimum_patients <= count <= members.sum() for count in reply.codes.values()
+                    self.plan.vocabulary.minimum_patients <= count <= members.sum() + sum(reply.unused)
+                    for count in reply.codes.values()
                 ),
                 "data_sha256: 64 hexadecimal digits": _is_sha256(reply.data_sha256),
             }
@@ -202,7 +209,7 @@ class Door:
                 {
                     "axes: as planned": (reply.approaches, reply.predictors, reply.thresholds, reply.seeds)
                     == (APPROACHES, self.plan.audit.predictors, THRESHOLDS, self.plan.audit.seeds),
-                    **rules_of_changes(reply.changes, plan=self.plan),
+                    **self._of_changes(reply),
                 }
             ),
             *fits(envelope.arrays, {name: (np.int64, shape) for name, shape in shapes.items()}),
@@ -221,11 +228,17 @@ class Door:
                 "code_visits: at most all visits": bool(
                     (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
                 ),
-                **rules_of_means(reply.changes, confusion, plan=self.plan),
+                **({} if reply.site == POOLED else rules_of_means(reply.changes, confusion, plan=self.plan)),
             }
         )
         refuse(problems)
         return AuditedReply(reply=reply, arrays=dict(arrays))
+
+    def _of_changes(self, reply: AuditReply) -> dict[str, bool]:
+        """What changed at a site stays there in masked studies."""
+        if reply.site == POOLED:
+            return {"changes: of no site": not reply.changes}
+        return rules_of_changes(reply.changes, plan=self.plan)
 
     def _counts(self, name: str, counts: FloatArray, *, cells: int, members: IntArray) -> list[Problem]:
         """0 <= TP <= P and TP <= S, N as enrolled, and P and S within what they count (visits x codes, or patients)."""
@@ -258,21 +271,28 @@ def _shown(arrays: Arrays, enrolled: Enrolled) -> Shown:
 
 def _rules_of_shown(shown: Shown, *, enrolled: Enrolled, layout: TokenLayout) -> dict[str, bool]:
     """Codes within the visits, context tokens within the patients, groups and label as enrolled."""
-    occurs, members = shown.occurs, enrolled.members
+    occurs = shown.occurs
     return {
         "occurs, shared: counts from 0 to 2^40": are_counts(occurs) and are_counts(shown.shared),
         "occurs: codes in at most the enrolled visits": bool((occurs[layout.codes] <= shown.visits).all()),
         "occurs: context tokens of at most the enrolled patients": bool(
             (occurs[layout.context] <= shown.patients).all()
         ),
-        "occurs: groups as enrolled": np.array_equal(occurs[layout.groups], members.sum(axis=1)),
-        "occurs: labels as enrolled": int(occurs[layout.label]) == int(members[:, 1].sum()),
+        "occurs: groups as enrolled": _are_members(occurs[layout.groups], enrolled),
+        "occurs: labels as enrolled": int(occurs[layout.label]) == enrolled.positives,
         "occurs: one sex and one age band a patient at most": all(
             int(occurs[block].sum()) <= shown.patients for block in (layout.sexes, layout.ages)
         ),
         "occurs: no start, no end": not occurs[layout.context.stop :].any(),
         "shared: at most the enrolled visits": bool((shown.shared <= shown.visits).all()),
     }
+
+
+def _are_members(groups: IntArray, enrolled: Enrolled) -> bool:
+    """Whether (G,) patients are those enrolled; of groups left out, together."""
+    members = enrolled.members.sum(axis=1)
+    kept = members > 0
+    return np.array_equal(groups[kept], members[kept]) and int(groups.sum()) == enrolled.patients
 
 
 def _is_from_zero(arrays: Arrays) -> bool:

@@ -17,6 +17,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -35,6 +36,7 @@ from fairsynth.seeds import stream
 ROUNDS = 2
 PLAN = StudyPlan(
     name="toy",
+    privacy=PrivacyConfig(),
     seed=3,
     roster=("site-a",),
     quorum=1,

@@ -18,6 +18,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -40,6 +41,7 @@ SITE = SiteId("site-a")
 BUDGET = 120
 PLAN = StudyPlan(
     name="toy",
+    privacy=PrivacyConfig(),
     seed=11,
     roster=(SITE,),
     quorum=1,

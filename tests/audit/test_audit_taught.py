@@ -24,6 +24,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -41,6 +42,7 @@ from fairsynth.visits.records import Records
 BUDGET = 60
 PLAN = StudyPlan(
     name="toy",
+    privacy=PrivacyConfig(),
     seed=3,
     roster=("site-a",),
     quorum=1,

@@ -16,6 +16,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -50,6 +51,7 @@ from fairsynth.seeds import numpy_stream
 from fairsynth.visits.cohort import shared_vocabulary
 
 GROUPS = ("white", "black")
+PLAIN = PrivacyConfig(profile="plain", agreement="toys")
 CODES = {"DX//CCS//1": 12, "DX//CCS//2": 30, "RX//aspirin": 15}
 
 Poison = Callable[[str, Envelope], Envelope | None]
@@ -71,6 +73,7 @@ def toy_plan(**changes) -> StudyPlan:
         "training": TrainingConfig(rounds=2, local_epochs=1, round_deadline_seconds=1),
         "augmentation": AugmentationConfig(synthetic_patients=10),
         "audit": AuditConfig(predictors=("logistic_regression",), seeds=2, minimum_positives=1),
+        "privacy": PLAIN,
         **changes,
     }
     return StudyPlan(**values)

@@ -13,6 +13,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -37,6 +38,7 @@ LAYOUT = VOCABULARY.layout
 GENERATOR = GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=3)
 PLAN = StudyPlan(
     name="toy",
+    privacy=PrivacyConfig(),
     seed=1,
     roster=("site-a",),
     quorum=1,

@@ -11,6 +11,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -36,6 +37,7 @@ LAYOUT = VOCABULARY.layout
 GENERATOR = GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=3)
 PLAN = StudyPlan(
     name="toy",
+    privacy=PrivacyConfig(),
     seed=1,
     roster=("site-a",),
     quorum=1,

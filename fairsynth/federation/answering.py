@@ -1,0 +1,46 @@
+"""How a site answers: plainly where the study is plain, else with a masked vector.
+
+In:  the site's folder, a request, the work for its kind.   Out: the reply that may leave.
+Never: a plain reply in a masked study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fairsynth.config import StudyPlan
+from fairsynth.errors import ProtocolError
+from fairsynth.federation.masking.forms import Known
+from fairsynth.federation.masking.sealing import joined, sealed
+from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope, JoinRequest
+from fairsynth.federation.site import read_plan, read_site_folder, shared_by
+
+Work = Callable[[Path, Envelope], Envelope]
+
+
+def join(root: Path, request: Envelope) -> Envelope:
+    """A key for this run. Raises ProtocolError when the study is plain, or without a roster that all sites signed."""
+    plan, here = JoinRequest.unpack(request).plan, read_site_folder(root)
+    if not plan.privacy.masked:
+        raise ProtocolError.of("keys for a study that masks nothing", where="join", expected="enrol")
+    if here.site not in plan.roster:
+        raise ProtocolError.of("this site is not in the plan's roster", where=here.site)
+    return joined(root, request, site=here.site)
+
+
+def answered(root: Path, request: Envelope, work: Work) -> Envelope:
+    """The reply to `request`, of the one that `work` makes. Raises what `work` and `masking` raise."""
+    if request.kind == JoinRequest.kind:
+        return work(root, request)
+    plan = _plan(root, request)
+    if not plan.privacy.masked:
+        return work(root, request)
+    early = request.kind in (EnrolRequest.kind, AgreeRequest.kind)
+    shared = None if early else shared_by(root)
+    known = Known(patients=shared.patients, codes=shared.codes) if shared else None
+    return sealed(root, request, work, site=read_site_folder(root).site, plan=plan, known=known)
+
+
+def _plan(root: Path, request: Envelope) -> StudyPlan:
+    return EnrolRequest.unpack(request).plan if request.kind == EnrolRequest.kind else read_plan(root)

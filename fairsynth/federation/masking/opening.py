@@ -1,0 +1,217 @@
+"""The server's side of a masked study: one exchange with all sites, one sum, one reply.
+
+In:  a transport, the signed roster, requests.   Out: replies of `POOLED`, checked by the same door as a site's.
+Never: a sum of fewer than all sites; a part of a sum whose label did not come to an end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairsynth.errors import CohortError, FairSynthError, Problem, ProtocolError
+from fairsynth.federation.checks import fits, identity, refuse, rules
+from fairsynth.federation.conversation import MISSING, PATIENCE, REFUSED, Conversation, Refusal, Refused, answer_of
+from fairsynth.federation.masking.forms import CONTRIBUTING, Form, Known, form_of, put_together, without
+from fairsynth.federation.masking.keys import Announcement, check_announcements
+from fairsynth.federation.masking.masks import Label, Masked, summed, vector_sha256
+from fairsynth.federation.masking.roster import Roster
+from fairsynth.federation.masking.sealing import VECTOR, label_of, reply_text
+from fairsynth.federation.messages import AgreeRequest, EnrolReply, Envelope, JoinReply, JoinRequest, SealedReply
+from fairsynth.federation.plans import POOLED, reference_mask
+from fairsynth.governance.identity import verify
+from fairsynth.schemas import Arrays, Group, SiteId
+
+ATTEMPTS = 2  # with the same request: a site that was away sends what it kept
+
+Checked = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A site's checked reply: what it says openly, and its masked vector."""
+
+    said: dict[str, Any]
+    vector: Masked
+
+
+@dataclass(kw_only=True)
+class Settled:
+    """What the exchange has fixed so far."""
+
+    used: npt.NDArray[np.bool_] | None = None  # (G,) groups that enough patients and sites have
+    known: Known | None = None  # of the agree request
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledConversation(Conversation):
+    """Speaks with all sites of the roster, and answers as if they were one."""
+
+    roster: Roster
+    run: str = field(default_factory=lambda: secrets.token_hex(32))
+    settled: Settled = field(default_factory=Settled, repr=False)
+
+    @property
+    def sites(self) -> tuple[SiteId, ...]:
+        """The one that the sum is of."""
+        return (POOLED,)
+
+    @property
+    def left_out(self) -> tuple[Group, ...]:
+        """Groups that too few patients or sites have; known once the sites are enrolled."""
+        names = self.plan.groups.names
+        return tuple(name for name, used in zip(names, self._used, strict=True) if not used)
+
+    def meet(self) -> tuple[Announcement, ...]:
+        """The keys of all sites for this run. Raises ProtocolError unless every site announces a valid one."""
+        request = JoinRequest(plan=self.plan, run=self.run, epoch=self.roster.epoch).pack()
+        keys = self._gather(request, phase="join", check=self._announcement)
+        announced = tuple(keys[site] for site in self.roster.sites)
+        check_announcements(announced, roster=self.roster, run=self.run)
+        self.journal.append("joined", sites=list(self.roster.sites), epoch=self.roster.epoch, run=self.run)
+        return announced
+
+    def ask(
+        self, requests: Mapping[SiteId, Envelope], *, phase: str, check: Callable[[SiteId, Envelope], Checked]
+    ) -> dict[SiteId, Checked]:
+        """The checked reply of `POOLED`. Raises ProtocolError unless every site answers and the sum passes its door."""
+        (request,) = requests.values()
+        form = form_of(request, plan=self.plan, known=self.settled.known)
+        label = label_of(form, run=self.run, epoch=self.roster.epoch)
+        replies = self._gather(
+            request, phase=phase, check=lambda site, envelope: self._sealed(site, envelope, form=form, label=label)
+        )
+        pooled = self._opened(form, replies)
+        if request.kind == AgreeRequest.kind:
+            body = AgreeRequest.unpack(request)
+            self.settled.known = Known(patients=body.patients, codes=len(body.codes))
+        try:
+            return {POOLED: check(POOLED, pooled)}
+        except ProtocolError as error:
+            self.journal.append(
+                "refused", phase=phase, site=POOLED, code=REFUSED, problems=[str(one) for one in error.problems]
+            )
+            raise
+
+    def _gather(
+        self, request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
+    ) -> dict[SiteId, Checked]:
+        """The checked replies of all sites; who did not answer is asked the same again."""
+        timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[request.kind])
+        accepted: dict[SiteId, Checked] = {}
+        refusals: dict[SiteId, Refusal] = {}
+        for _ in range(ATTEMPTS):
+            waiting = [site for site in self.roster.sites if site not in accepted]
+            replies = self.transport.ask(dict.fromkeys(waiting, request), timeout=timeout)
+            refusals = {}
+            for site in waiting:
+                try:
+                    accepted[site] = check(site, answer_of(site, replies))
+                except Refused as refused:
+                    refusals[site] = refused.refusal
+                except FairSynthError as error:
+                    problems = tuple(str(problem) for problem in error.problems)
+                    refusals[site] = Refusal(site=site, code=REFUSED, problems=problems)
+            if not any(refusal.code == MISSING for refusal in refusals.values()):
+                break
+        if refusals:
+            raise self._incomplete(refusals, phase=phase)
+        return accepted
+
+    def _incomplete(self, refusals: Mapping[SiteId, Refusal], *, phase: str) -> ProtocolError:
+        for site, refusal in refusals.items():
+            self.journal.append("refused", phase=phase, site=site, code=refusal.code, problems=list(refusal.problems))
+        number = len(self.roster.sites)
+        return ProtocolError(
+            Problem(
+                what=f"{number - len(refusals)} of {number} sites",
+                where=f"{phase}; {refusal}",
+                expected="all sites: a masked sum is of all or of none",
+                do="mend the site and start the study again; if it is gone for good, the others sign a new roster",
+            )
+            for refusal in refusals.values()
+        )
+
+    def _announcement(self, site: SiteId, envelope: Envelope) -> Announcement:
+        reply = JoinReply.unpack(envelope)
+        refuse(
+            [
+                *identity(reply, site=site, plan=self.plan),
+                *fits(envelope.arrays, {}),
+                *rules({"key: the site's own": reply.key.site == site}),
+            ]
+        )
+        return reply.key
+
+    def _sealed(self, site: SiteId, envelope: Envelope, *, form: Form, label: Label) -> Sealed:
+        """Raises ProtocolError unless the reply is this site's, signed, under this label, and as long as agreed."""
+        reply = SealedReply.unpack(envelope)
+        refuse(
+            [
+                *identity(reply, site=site, plan=self.plan),
+                *fits(envelope.arrays, {VECTOR: (np.uint64, (label.length,))}),
+                *rules(
+                    {
+                        "of: the kind that was asked": reply.of == form.kind,
+                        "run, epoch, purpose, schema_sha256: the label": (
+                            reply.run,
+                            reply.epoch,
+                            reply.purpose,
+                            reply.schema_sha256,
+                        )
+                        == (label.run, label.epoch, label.purpose, label.schema_sha256),
+                        "said: the fields that are not masked": set(reply.said) == set(form.said),
+                    }
+                ),
+            ]
+        )
+        vector = np.asarray(envelope.arrays[VECTOR], dtype=np.uint64)
+        text = reply_text(label, site=site, said=reply.said, vector=vector_sha256(vector))
+        signed = verify(self.roster.key_of(site), text, bytes.fromhex(reply.signature))
+        refuse(rules({"signature: the site's own": signed}))
+        return Sealed(said=reply.said, vector=vector)
+
+    def _opened(self, form: Form, replies: Mapping[SiteId, Sealed]) -> Envelope:
+        """The reply of `POOLED`. Raises ProtocolError when sites say different things openly."""
+        said = [replies[site].said for site in self.roster.sites]
+        if any(one != said[0] for one in said):
+            raise ProtocolError.of("sites that say different things", where=form.kind, expected=f"equal {form.said}")
+        arrays = form.schema.arrays(summed(replies[site].vector for site in self.roster.sites))
+        if form.kind == EnrolReply.kind:
+            self.settled.used = self._judged(arrays)
+        kept = without(arrays, form, used=self._used)
+        pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
+        if form.kind != EnrolReply.kind:
+            return pooled
+        unused = (arrays["members"].astype(np.int64) - kept["members"].astype(np.int64)).sum(axis=0)
+        reply = EnrolReply.unpack(pooled).model_copy(update={"unused": (int(unused[0]), int(unused[1]))})
+        return reply.pack(pooled.arrays)
+
+    @property
+    def _used(self) -> npt.NDArray[np.bool_]:
+        """(G,) groups that enough patients and sites have."""
+        used = self.settled.used
+        return np.ones(len(self.plan.groups.names), dtype=np.bool_) if used is None else used
+
+    def _judged(self, arrays: Arrays) -> npt.NDArray[np.bool_]:
+        """(G,) which groups are used. Raises CohortError unless there is one to compare with and one to compare."""
+        rule = self.plan.privacy
+        members, sites = arrays["members"].astype(np.int64).sum(axis=1), arrays[CONTRIBUTING].astype(np.int64)
+        used: npt.NDArray[np.bool_] = (members >= rule.minimum_group) & (sites >= rule.minimum_contributing)
+        reference = reference_mask(self.plan)
+        names = np.array(self.plan.groups.names)
+        self.journal.append("groups", used=names[used].tolist(), left_out=names[~used].tolist())
+        if not (used & reference).any() or not (used & ~reference).any():
+            raise CohortError.of(
+                "too few groups to compare",
+                where="groups.names, training patients of all sites",
+                expected=f"a reference group and another, each with {rule.minimum_group} patients or more at "
+                f"{rule.minimum_contributing} sites or more",
+                do="find sites that share groups, or join small groups; docs/masking.md says what the rule is for",
+            )
+        return used

@@ -1,0 +1,113 @@
+"""What a site sent, by label: written down before it leaves, sent again as it was, never made a second time.
+
+In:  a label, the request it answers, the reply.   Out: `outbox.jsonl` and the payloads beside it.
+Never: two payloads under one label; a payload that is sent before it is on disk.
+
+Payloads of earlier labels are removed when a later one is written (a server asks again for the last one only); their
+lines stay, and so does the promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairsynth.artefacts import write_bytes
+from fairsynth.errors import PolicyRefusal, ProtocolError
+
+NAME = "outbox.jsonl"
+FOLDER = "outbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A line: hashes only."""
+
+    label: str
+    request_sha256: str
+    values_sha256: str  # of the vector before it was masked
+    payload_sha256: str
+
+
+class Outbox:
+    """The outbox of a site's folder, of one run after the other."""
+
+    def __init__(self, root: Path) -> None:
+        self._path, self._folder = root / NAME, root / FOLDER
+
+    def again(self, label: str, *, request_sha256: str) -> bytes | None:
+        """The payload that was sent under `label`; None when there was none.
+
+        Raises PolicyRefusal when it answered another request, or is no longer kept.
+        """
+        sent = self._find(label)
+        if sent is None:
+            return None
+        if sent.request_sha256 != request_sha256:
+            raise PolicyRefusal.of(
+                "a second request under one label", where="outbox", expected="the same request, asked again"
+            )
+        path = self._payload(label)
+        if not path.is_file() or hashlib.sha256(payload := path.read_bytes()).hexdigest() != sent.payload_sha256:
+            raise PolicyRefusal.of("a reply that is no longer kept", where="outbox", expected="the last request")
+        return payload
+
+    def keep(self, label: str, payload: bytes, *, request_sha256: str, values_sha256: str) -> None:
+        """Write down what is about to be sent. Raises PolicyRefusal when the label was used."""
+        if self._find(label) is not None:
+            raise PolicyRefusal.of("a label used twice", where="outbox", expected="one payload for each label")
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        earlier = list(self._folder.iterdir())
+        write_bytes(self._payload(label), payload)
+        line = Sent(
+            label=label,
+            request_sha256=request_sha256,
+            values_sha256=values_sha256,
+            payload_sha256=hashlib.sha256(payload).hexdigest(),
+        )
+        self._append(line)
+        for path in earlier:
+            if path != self._payload(label):
+                path.unlink(missing_ok=True)
+
+    def _append(self, line: Sent) -> None:
+        """One line, on disk when this returns; a line that a crash cut short is ended first."""
+        with self._path.open("ab+") as handle:
+            handle.seek(0, os.SEEK_END)
+            if handle.tell():
+                handle.seek(-1, os.SEEK_END)
+                if handle.read(1) != b"\n":
+                    handle.write(b"\n")
+            handle.write(json.dumps(vars(line), sort_keys=True).encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def _find(self, label: str) -> Sent | None:
+        if not self._path.is_file():
+            return None
+        lines = self._path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was never promised
+            if not line:
+                continue
+            try:
+                found = Sent(**json.loads(line))
+            except (ValueError, TypeError):
+                if number < len(lines) - 1 and self._is_torn(line):
+                    continue
+                raise ProtocolError.of(
+                    "damaged outbox", where=f"{self._path.name}, line {number}", expected="as it was written"
+                ) from None
+            if found.label == label:
+                return found
+        return None
+
+    @staticmethod
+    def _is_torn(line: bytes) -> bool:
+        """Whether a line is the beginning of one only: a crash while it was written, before anything was sent."""
+        return line.startswith(b"{") and not line.endswith(b"}")
+
+    def _payload(self, label: str) -> Path:
+        return self._folder / hashlib.sha256(label.encode()).hexdigest()
