@@ -35,6 +35,7 @@ def site(*, minimum_positives: int = 10, favourable: str = "positive", held_out:
             "generator": {},
             "training": {},
             "augmentation": {},
+            "privacy": {},
             "audit": {
                 "predictors": PREDICTORS,
                 "seeds": SEEDS,

@@ -22,6 +22,8 @@ sites:
 groups:
   names: [x, y, z]
   reference: [x]
+privacy:
+  agreement: toys
 """
 
 

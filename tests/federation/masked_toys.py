@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from federation_toys import ToySite
+from federation_toys import ToySite, toy_plan
 
+from fairsynth.config import PrivacyConfig, StudyPlan
 from fairsynth.federation import answering
 from fairsynth.federation.masking.roster import Member, Roster, SignedRoster, write_roster
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance.identity import Identity, create_identity
+
+
+def masked_plan(sites: str = "abc", **changes) -> StudyPlan:
+    """Three sites, whose sums alone leave them."""
+    roster = tuple(f"site-{letter}" for letter in sites)
+    return toy_plan(**{"roster": roster, "quorum": len(roster), "privacy": PrivacyConfig(), **changes})
 
 
 def signed_roster(plan, identities: dict[str, Identity], *, epoch: int = 0) -> SignedRoster:

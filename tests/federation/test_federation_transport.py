@@ -12,6 +12,7 @@ import pytest
 from federation_toys import toy_plan, toy_sites
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from masked_toys import masked_plan, masked_sites
 
 import server.transport as server_transport
 from client.session import answer, site_folder
@@ -101,7 +102,17 @@ def test_a_study_with_a_teacher_runs_over_a_grid_too(tmp_path):
     grid = grid_of(plan, named=True)
     run_study(GridTransport(grid, roster=plan.roster, simulated=False), plan=plan, root=tmp_path)
     assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
-    assert set(grid.types) == set(MESSAGE_TYPES.values())
+    assert set(grid.types) == set(MESSAGE_TYPES.values()) - {"query.join"}
+
+
+def test_a_masked_study_runs_over_a_grid_too(tmp_path):
+    plan = masked_plan()
+    sites = masked_sites(tmp_path, plan, toy_sites(plan))
+    nodes = {900 - index: site for index, site in enumerate(sites)}
+    grid = ToyGrid({node: speaking(sites[site]) for node, site in nodes.items()}, names=nodes)
+    run_study(GridTransport(grid, roster=plan.roster, simulated=False), plan=plan, root=tmp_path / "server")
+    assert read(tmp_path / "server" / "journal.jsonl")[-1]["event"] == "finished"
+    assert set(grid.types) == {"query.join", "query.enrol", "query.agree", "train", "query.audit"}
 
 
 def test_the_site_half_has_a_handler_for_every_kind_of_request():
@@ -175,6 +186,7 @@ def context_of(folder=None, *, sites="", partition=None):
 def site_at(folder, name="site-a"):
     folder.mkdir(parents=True)
     (folder / "site.json").write_text(json.dumps({"site": name, "config": "/nowhere", "data": "/nowhere"}))
+    (folder / "plan.json").write_text(toy_plan().model_dump_json(by_alias=True))
     return folder
 
 
