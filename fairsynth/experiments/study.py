@@ -24,6 +24,7 @@ from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
+from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import EnrolRequest
 from fairsynth.federation.rounds import check_pooled
 from fairsynth.federation.site import enrol
@@ -129,6 +130,8 @@ def run_study(
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     _rehearse(members, plan, on_event)
+    if plan.privacy.masked and len(members) > 1:
+        sign_here(plan, {member.site: member.folder for member in members}, server=result.server)
     start = run_simulation if engine is Engine.simulation else run_deployment
     start(app, plan=plan_path, workdir=result.server, sites=members, on_event=on_event)
     build(result.server, out=result.report)

@@ -140,6 +140,7 @@ class AgreeReply(SiteReply):
     kind: ClassVar[str] = "agreed"
     vocabulary_sha256: str
     mapped_share: float  # of the site's code occurrences in training visits
+    unused: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)  # of all sites: by split, as in enrolled
 
 
 class TrainRequest(Body):

@@ -55,7 +55,7 @@ def taught(envelope: Envelope, *, plan: StudyPlan, site: Agreed, asked: FloatArr
                 "loss, validation: finite, from 0": are_losses(reply.loss, reply.validation),
                 "loss: at most that of patients with every token": reply.loss <= patients * bound,
                 "validation: at most that of patients with every token": reply.validation
-                <= site.cohort[1].sum() * bound,
+                <= site.validation_patients * bound,
                 "gradient: at most one a patient": bool((np.abs(gradient) <= patients).all()),
                 "hessian: at most a quarter a patient": bounded,
                 "hessian: no negative curvature": bounded and _has_no_negative_curvature(hessian),

@@ -66,6 +66,11 @@ class Agreed:
     cohort: IntArray  # (3, G, 2) by split, group and label
     shown: Shown | None = None  # by its training patients, where the plan's training is primed
 
+    @property
+    def validation_patients(self) -> int:
+        """Of all groups, those left out among them."""
+        return int(self.cohort[1].sum()) + self.reply.unused[1]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedReply:
@@ -142,7 +147,9 @@ class Door:
                 "vocabulary_sha256: the study's": reply.vocabulary_sha256 == vocabulary.sha256,
                 "mapped_share: from 0 to 1": 0 <= reply.mapped_share <= 1,
                 "cohort: counts from 0 to 2^40": are_counts(cohort),
-                "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members),
+                "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members)
+                and reply.unused[0] == sum(enrolled.reply.unused),
+                "unused: of all sites alone": reply.site == POOLED or not any(reply.unused),
                 **(_rules_of_shown(shown, enrolled=enrolled, layout=vocabulary.layout) if shown else {}),
             }
         )

@@ -22,7 +22,15 @@ from fairsynth.federation.masking.keys import Announcement, check_announcements
 from fairsynth.federation.masking.masks import Label, Masked, summed, vector_sha256
 from fairsynth.federation.masking.roster import Roster
 from fairsynth.federation.masking.sealing import VECTOR, label_of, reply_text
-from fairsynth.federation.messages import AgreeRequest, EnrolReply, Envelope, JoinReply, JoinRequest, SealedReply
+from fairsynth.federation.messages import (
+    AgreeReply,
+    AgreeRequest,
+    EnrolReply,
+    Envelope,
+    JoinReply,
+    JoinRequest,
+    SealedReply,
+)
 from fairsynth.federation.plans import POOLED, reference_mask
 from fairsynth.governance.identity import verify
 from fairsynth.schemas import Arrays, Group, SiteId
@@ -186,11 +194,14 @@ class PooledConversation(Conversation):
             self.settled.used = self._judged(arrays)
         kept = without(arrays, form, used=self._used)
         pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
-        if form.kind != EnrolReply.kind:
-            return pooled
-        unused = (arrays["members"].astype(np.int64) - kept["members"].astype(np.int64)).sum(axis=0)
-        reply = EnrolReply.unpack(pooled).model_copy(update={"unused": (int(unused[0]), int(unused[1]))})
-        return reply.pack(pooled.arrays)
+        left = {name: arrays[name].astype(np.int64) - kept[name].astype(np.int64) for name in form.axis}
+        if form.kind == EnrolReply.kind:
+            unused = tuple(map(int, left["members"].sum(axis=0)))
+            return EnrolReply.unpack(pooled).model_copy(update={"unused": unused}).pack(pooled.arrays)
+        if form.kind == AgreeReply.kind:
+            unused = tuple(map(int, left["cohort"].sum(axis=(1, 2))))
+            return AgreeReply.unpack(pooled).model_copy(update={"unused": unused}).pack(pooled.arrays)
+        return pooled
 
     @property
     def _used(self) -> npt.NDArray[np.bool_]:
