@@ -248,6 +248,15 @@ def _write_audit(here: Site, reply: AuditReply, arrays: Arrays, oversampled: Ove
         )
 
 
+def kept_changes(root: Path) -> tuple[SiteChange, ...]:
+    """What FairSynth's patients changed at the site of this folder, by its last audit; none before one."""
+    path = root / "audit" / "changes.json"
+    if not path.is_file():
+        return ()
+    (told,) = json.loads(path.read_text(encoding="utf-8")).values()
+    return tuple(SiteChange.model_validate(one) for one in told)
+
+
 def _inputs(here: Site, weights: Mapping[str, Arrays]) -> dict[str, str]:
     """The hashes of what the synthetic patients are made from."""
     hashes = {f"weights-{arm}": weights_sha256(weights[arm]) for arm in (PLAIN, FAIRSYNTH)}

@@ -33,6 +33,7 @@ from fairsynth.fairness.counts import FN, TP
 from fairsynth.fairness.estimates import NOT_ESTIMATED
 from fairsynth.fairness.intervals import bootstrap
 from fairsynth.fairness.verdict import SiteChange, judge
+from fairsynth.federation.plans import POOLED
 from fairsynth.governance.disclosure import Count, shown
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.seeds import numpy_stream
@@ -97,12 +98,14 @@ def summarise(
         raise ArtefactError(problems)
     counts = {str(site): {name: replies[site][name].astype(np.int64) for name in _ARRAYS} for site in sites}
     members = [(ALL_SITES, list(counts.values())), *((site, [arrays]) for site, arrays in counts.items())]
+    if POOLED in replies:  # nobody knows the counts of one site
+        members, sites = members[:1], plan.roster
     told = {str(site): each for site, each in (changes or {}).items()}
     scopes = [_scope(name, parts, told.get(name, ()), plan=plan, axes=axes) for name, parts in members]
     return Summary(
         axes=axes,
         sites=sites,
-        missing=tuple(site for site in plan.roster if site not in replies),
+        missing=tuple(site for site in plan.roster if site not in sites),
         reference=plan.groups.reference,
         minimum_positives=plan.audit.minimum_positives,
         minimum_cell=plan.audit.minimum_cell,

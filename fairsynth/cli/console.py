@@ -83,11 +83,14 @@ def _count(value: int | str) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+_MORE = "Every site, and a threshold of 0.5: in the report."
+
+
 def _notes(summary: Summary, scope: Scope) -> list[str]:
     lines = [
         f"{scope.scope}: {_count(scope.patients)} real held-out patients, {_count(scope.positives)} positives; "
         f"mean (sd) over {summary.axes.seeds} seeds, {summary.confidence:.0%} interval below. "
-        "Every site, and a threshold of 0.5: in the report."
+        + ("A threshold of 0.5: in the report." if len(summary.scopes) == 1 else _MORE)
     ]
     if scope.insufficient:
         lines.append(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fairsynth.audit.site import kept_changes
+from fairsynth.audit.summary import Axes
 from fairsynth.cli.console import errors, output, show_summary
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Engine, Run, run_study
+from fairsynth.fairness.verdict import judge
 from fairsynth.report.study import read_finished
 
 DataOption = Annotated[
@@ -60,7 +64,19 @@ def show(result: Run, *, as_json: bool) -> None:
         typer.echo(json.dumps({"report": str(result.report), "summary": json.loads(summary.model_dump_json())}))
         return
     show_summary(summary)
+    if len(summary.scopes) == 1:  # masked: the server cannot tell, but on this machine the sites' folders can
+        for line in _own_verdicts(result, summary.axes):
+            output.print(line, highlight=False)
     output.print(f"\nreport: [bold]{result.report}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _own_verdicts(result: Run, axes: Axes) -> Iterator[str]:
+    """What each site of a local run found out for itself, at the setting of the report's head."""
+    for site in result.plan.roster:
+        for change in kept_changes(result.site(site)):
+            if (change.predictor, change.threshold) == (axes.predictors[0], axes.thresholds[-1]):
+                verdict = judge(change.gain, change.f1, change.abs_log_di)
+                yield f"{site} (from its own folder), {change.predictor.replace('_', ' ')}: {verdict.text}"
 
 
 def parse_data(values: list[str] | None) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairsynth.federation.plans import POOLED
 from fairsynth.governance.disclosure import shown
 from fairsynth.governance.members import members
 from fairsynth.report.results import positives_name
@@ -30,11 +31,11 @@ class SiteCohort:
 def sites_table(study: FinishedStudy) -> Table:
     """Every site of the roster: whether it took part, its data and how much of it the shared vocabulary covers."""
     rows = []
-    for site in study.plan.roster:
+    for site in _enrolled(study):
         entry = study.enrolment.sites.get(site)
         audited, minimum = ("yes" if site in study.arrays else "no"), study.plan.audit.minimum_cell
         cells = _site_cells(entry, audited, minimum) if entry else (Cell(missing="missing"),) * 6
-        rows.append(Row(name=site, cells=cells, muted=site not in study.arrays))
+        rows.append(Row(name=_name(site), cells=cells, muted=site not in study.arrays))
     return Table(
         caption="Sites of the study.",
         columns=(
@@ -52,12 +53,24 @@ def sites_table(study: FinishedStudy) -> Table:
 
 
 def cohorts(study: FinishedStudy) -> tuple[SiteCohort, ...]:
-    """The cohort of every enrolled site, in roster order."""
-    found = [site for site in study.plan.roster if site in study.enrolment.sites]
+    """The cohort of every enrolled site, in roster order; of all together where the server knows no more."""
+    found = [site for site in _enrolled(study) if site in study.enrolment.sites]
     return tuple(
-        SiteCohort(name=f"Site {site}", members=_members_table(study, site), flow=_flow_table(study, site))
+        SiteCohort(
+            name="All sites together" if site == POOLED else f"Site {site}",
+            members=_members_table(study, site),
+            flow=_flow_table(study, site),
+        )
         for site in found
     )
+
+
+def _enrolled(study: FinishedStudy) -> tuple[SiteId, ...]:
+    return (POOLED,) if study.masked else study.plan.roster
+
+
+def _name(site: SiteId) -> str:
+    return "all sites" if site == POOLED else str(site)
 
 
 def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, ...]:
@@ -70,6 +83,10 @@ def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, 
         Cell(text=entry.data_sha256[:16], note="first 16 digits"),
         count_cell(shown(training, minimum_cell=minimum)),
     )
+
+
+def _of(site: SiteId) -> str:
+    return "all sites together" if site == POOLED else f"site {site}"
 
 
 def _members_table(study: FinishedStudy, site: SiteId) -> Table:
@@ -87,11 +104,12 @@ def _members_table(study: FinishedStudy, site: SiteId) -> Table:
         if any(sum(cells[index]) for cells in cohort)
     )
     absent = [group for index, group in enumerate(study.plan.groups.names) if not any(sum(c[index]) for c in cohort)]
-    nobody = f" No patient at this site: {listed(absent)}." if absent else ""
+    where = "left out, or without a patient" if site == POOLED else "No patient at this site"
+    nobody = f" {where.capitalize()}: {listed(absent)}." if absent else ""
     names = [_SPLIT_NAMES[split] for split in SPLITS]
     columns = ("Group", *(text for name in names for text in (name, f"of these {positives_name(study)}")))
     return Table(
-        caption=f"Patients of site {site} by group, split and outcome.",
+        caption=f"Patients of {_of(site)} by group, split and outcome.",
         columns=columns,
         rows=rows,
         note=f"<{minimum}: from 1 to {minimum - 1}. ≥: a bound, where the exact number would give a hidden one away."
@@ -107,4 +125,4 @@ def _flow_table(study: FinishedStudy, site: SiteId) -> Table:
         Row(name=step.replace("_", " "), cells=(count_cell(shown(left, minimum_cell=minimum)),))
         for step, left in flow.items()
     )
-    return Table(caption=f"Cohort flow of site {site}.", columns=("Step", "Count"), rows=rows)
+    return Table(caption=f"Cohort flow of {_of(site)}.", columns=("Step", "Count"), rows=rows)

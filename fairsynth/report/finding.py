@@ -56,6 +56,13 @@ def warnings(study: FinishedStudy) -> tuple[str, ...]:
     found.extend(
         f"A reply of site {refused.site} was refused ({refused.phase}, {refused.code})." for refused in study.refusals
     )
+    if study.enrolment.left_out:
+        rule = study.plan.privacy
+        found.append(
+            f"Left out: {listed(study.enrolment.left_out)}. Fewer than {rule.minimum_group} training patients, or fewer"
+            f" than {rule.minimum_contributing} sites with one: a sum would have told of single sites or patients."
+            " What the models do to these groups is not known."
+        )
     if scope.insufficient:
         found.append(
             f"{wording.INSUFFICIENT}: {listed(scope.insufficient)} had fewer than"

@@ -12,6 +12,7 @@ from typing import Any
 
 from fairsynth.artefacts import code_version
 from fairsynth.audit.summary import ALL_SITES
+from fairsynth.config import MINIMUM_SITES
 from fairsynth.federation.plans import is_taught, plan_sha256
 from fairsynth.report import audit_figures, cohort, curves, finding, results, wording
 from fairsynth.report.chosen import Chosen, chosen
@@ -56,8 +57,8 @@ class Page:
     sites: Table
     facts: tuple[Fact, ...]
     leaves: tuple[str, ...]
-    stays: tuple[str, ...] = wording.STAYS
-    unprotected: str = wording.UNPROTECTED
+    stays: tuple[str, ...]
+    unprotected: str
     how_to_read: tuple[Explained, ...] = wording.HOW_TO_READ
     glossary: tuple[Explained, ...] = wording.GLOSSARY
 
@@ -90,13 +91,23 @@ def page(study: FinishedStudy) -> Page:
         sites=cohort.sites_table(study),
         facts=tuple(_facts(study)),
         leaves=_leaves(study),
+        stays=wording.STAYS + (wording.STAYS_MASKED if study.masked else ()),
+        unprotected=_unprotected(study),
     )
 
 
 def _leaves(study: FinishedStudy) -> tuple[str, ...]:
     """What went to the server in a study of this plan."""
     primed = wording.LEAVES_PRIMED if study.plan.training.primed else ()
-    return (*wording.LEAVES, *primed, *(wording.LEAVES_TAUGHT if is_taught(study.plan) else ()))
+    always = wording.LEAVES_MASKED if study.masked else wording.LEAVES
+    return (*always, *primed, *(wording.LEAVES_TAUGHT if is_taught(study.plan) else ()))
+
+
+def _unprotected(study: FinishedStudy) -> str:
+    """What this study does not protect."""
+    if not study.masked:
+        return wording.UNPROTECTED_PLAIN
+    return wording.UNPROTECTED_MASKED + ("" if len(study.plan.roster) >= MINIMUM_SITES else wording.UNPROTECTED_TWO)
 
 
 def _training(study: FinishedStudy) -> tuple[Picture, ...]:

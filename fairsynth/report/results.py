@@ -76,7 +76,7 @@ def members(study: FinishedStudy, scope: Scope) -> Members:
 
     if scope.scope != ALL_SITES:
         return of(scope)
-    sites = [of(study.summary.scope(site)) for site in study.audited]
+    sites = [of(study.summary.scope(site)) for site in study.known]
     return pooled(of(scope), sites, totals=(scope.patients, scope.positives), minimum=minimum)
 
 

@@ -23,7 +23,8 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.fairness.verdict import SiteChange
 from fairsynth.federation import journal
-from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
+from fairsynth.federation.plans import POOLED
+from fairsynth.schemas import Arrays, FloatArray, Group, IntArray, SiteId
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,6 +83,7 @@ class Enrolment(_Line):
     sites: dict[SiteId, EnrolledSite]
     vocabulary_sha256: str
     codes: tuple[str, ...]
+    left_out: tuple[Group, ...] = ()  # groups that too few patients or sites have, in masked studies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +100,24 @@ class FinishedStudy:
     summary: Summary
 
     @property
+    def masked(self) -> bool:
+        """Whether the server saw sums of all sites alone."""
+        return POOLED in self.arrays
+
+    @property
     def audited(self) -> tuple[SiteId, ...]:
         """Sites whose audit is in the report, sorted."""
-        return tuple(sorted(self.arrays))
+        return self.plan.roster if self.masked else tuple(sorted(self.arrays))
+
+    @property
+    def known(self) -> tuple[SiteId, ...]:
+        """Sites whose own counts the server has, sorted."""
+        return () if self.masked else self.audited
 
     @property
     def missing(self) -> tuple[SiteId, ...]:
         """Sites of the roster without an audit."""
-        return tuple(site for site in self.plan.roster if site not in self.arrays)
+        return tuple(site for site in self.plan.roster if site not in self.audited)
 
     def event(self, name: str) -> dict[str, Any]:
         """The last journal event of that name, empty when there is none."""

@@ -53,7 +53,7 @@ def verdicts(study: FinishedStudy) -> Verdicts:
 
 def _sites(study: FinishedStudy) -> list[Scope]:
     """The sites that told what changed."""
-    scopes = [study.summary.scope(site) for site in study.audited]
+    scopes = [study.summary.scope(site) for site in study.known]
     return [scope for scope in scopes if scope.verdicts]
 
 

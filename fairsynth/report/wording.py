@@ -124,6 +124,17 @@ LEAVES = (
     "At the end: confusion counts and score histograms by group on held-out patients, visits with each code, and how"
     " FairSynth's patients changed worst TPR, F1 and |log DI| at the site (a mean and two limits).",
 )
+LEAVES_MASKED = (
+    "Everything below leaves a site as one vector of masked numbers for each message, of which the server learns the"
+    " sum over all sites and nothing else.",
+    "After each round of local training: generator weights (as deviations from how often a site itself sees each code)"
+    " and the running moments of the optimiser, averaged over patients; the number of training patients.",
+    "For each group: members, positives, predicted positives and true positives of the training patients.",
+    "The likelihood of the training and of the validation patients.",
+    "Once: the codes that enough training patients of a site carry, with the number of patients for each; visits;"
+    " patients by split, group and label; a hash that names the data of all sites together.",
+    "At the end: confusion counts and score histograms by group on held-out patients, and visits with each code.",
+)
 LEAVES_PRIMED = (
     "Before training, because this study began primed: how many training patients have each token of the label visit"
     " (group, sex, age, phenotype, outcome), in how many of their visits each code is, and in how many two codes of one"
@@ -140,11 +151,25 @@ STAYS = (
     "Every patient's record, real and synthetic, every identifier and date, the trained predictors, what a site makes"
     " of the generator at home, its own part of a teacher, and log texts: an error leaves a site only as a code.",
 )
-UNPROTECTED = (
-    "In this version these are plain sums. They are not masked, so the server sees each site's own counts and"
+STAYS_MASKED = (
+    "Of each site, because this study was masked: its counts, its weights, its cohort flow, the codes that it proposed,"
+    " and whether it should augment. Each site has them in its own folder.",
+)
+UNPROTECTED_PLAIN = (
+    "This study was plain: what leaves a site was not masked, so the server saw each site's own counts and"
     " weights; and no differential privacy is applied, so weights may hold traces of single patients. Sites should"
     " run it only where they would share such aggregates with the server's operator, and should treat synthetic"
     " patients as confidential."
+)
+UNPROTECTED_MASKED = (
+    "This study was masked: the server saw sums over all sites alone, and cannot take them apart as long as two other"
+    " sites are honest. The sums themselves are open: to every site, which can subtract its own part, and to the"
+    " server. No differential privacy is applied, so the sum of the weights may hold traces of single patients;"
+    " synthetic patients should be treated as confidential."
+)
+UNPROTECTED_TWO = (
+    " With two sites each can subtract its own part from every sum, and so knows the other's counts and weights; the"
+    " sites have agreed to that in the document that the plan names."
 )
 
 GLOSSARY = (
