@@ -110,7 +110,8 @@ class ToySite:
 
     @property
     def cohort(self):
-        return np.array([self.members, [[3, 1], [2, 1]], [[4, 2], [3, 1]]], dtype=np.int64)
+        more = [[2, 0]] * (len(self.members) - 2)
+        return np.array([self.members, [[3, 1], [2, 1], *more], [[4, 2], [3, 1], *more]], dtype=np.int64)
 
     def enrol(self, request: Envelope) -> Envelope:
         EnrolRequest.unpack(request)
@@ -196,18 +197,19 @@ class ToySite:
     def audit(self, request: Envelope) -> Envelope:
         AuditRequest.unpack(request)
         held_out = self.cohort[2]
-        shape = (len(APPROACHES), len(self.plan.audit.predictors), self.plan.audit.seeds)
-        confusion = np.zeros((*shape, len(THRESHOLDS), len(GROUPS), 4), dtype=np.int64)
+        shape, groups = (len(APPROACHES), len(self.plan.audit.predictors), self.plan.audit.seeds), len(held_out)
+        found = np.eye(1, groups, dtype=np.int64)[0]  # real patients alone: one white patient is found
+        confusion = np.zeros((*shape, len(THRESHOLDS), groups, 4), dtype=np.int64)
         confusion[..., 0], confusion[..., 3] = held_out[:, 1], held_out[:, 0]
-        confusion[0, ..., 0] = [1, 0]  # real patients alone: one white patient is found
-        confusion[0, ..., 2] = held_out[:, 1] - [1, 0]
-        scores = np.zeros((*shape, len(GROUPS), 2, SCORE_BINS), dtype=np.int64)
+        confusion[0, ..., 0] = found
+        confusion[0, ..., 2] = held_out[:, 1] - found
+        scores = np.zeros((*shape, groups, 2, SCORE_BINS), dtype=np.int64)
         scores[..., 100] = held_out
         codes = len(self.codes)
         arrays = {
             "confusion": confusion,
             "scores": scores,
-            "synthetic": np.zeros((len(APPROACHES), len(GROUPS), 2), dtype=np.int64),
+            "synthetic": np.zeros((len(APPROACHES), groups, 2), dtype=np.int64),
             "code_visits": np.ones((3, codes), dtype=np.int64),
             "code_totals": np.full(3, 50, dtype=np.int64),
             "alone": scores[:2, 0, 0],

@@ -74,13 +74,12 @@ class Outbox:
                 path.unlink(missing_ok=True)
 
     def _append(self, line: Sent) -> None:
-        """One line, on disk when this returns; a line that a crash cut short is ended first."""
+        """One line, on disk when this returns; a line that a crash cut short is taken away first: nothing was sent."""
         with self._path.open("ab+") as handle:
-            handle.seek(0, os.SEEK_END)
-            if handle.tell():
-                handle.seek(-1, os.SEEK_END)
-                if handle.read(1) != b"\n":
-                    handle.write(b"\n")
+            handle.seek(0)
+            whole = handle.read().rfind(b"\n") + 1
+            handle.truncate(whole)
+            handle.seek(whole)
             handle.write(json.dumps(vars(line), sort_keys=True).encode() + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
@@ -90,24 +89,15 @@ class Outbox:
             return None
         lines = self._path.read_bytes().split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was never promised
-            if not line:
-                continue
             try:
                 found = Sent(**json.loads(line))
             except (ValueError, TypeError):
-                if number < len(lines) - 1 and self._is_torn(line):
-                    continue
                 raise ProtocolError.of(
                     "damaged outbox", where=f"{self._path.name}, line {number}", expected="as it was written"
                 ) from None
             if found.label == label:
                 return found
         return None
-
-    @staticmethod
-    def _is_torn(line: bytes) -> bool:
-        """Whether a line is the beginning of one only: a crash while it was written, before anything was sent."""
-        return line.startswith(b"{") and not line.endswith(b"}")
 
     def _payload(self, label: str) -> Path:
         return self._folder / hashlib.sha256(label.encode()).hexdigest()
