@@ -15,7 +15,7 @@ from fairsynth.errors import CohortError, PolicyRefusal, ProtocolError
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.journal import read
 from fairsynth.federation.masking.masks import summed
-from fairsynth.federation.masking.outbox import Outbox
+from fairsynth.federation.masking.outbox import Outbox, Payload
 from fairsynth.federation.masking.roster import write_roster
 from fairsynth.federation.messages import (
     AgreeRequest,
@@ -451,16 +451,21 @@ def test_weights_out_of_their_bounds_never_leave_the_site(value, tmp_path):
 # --- the outbox ------------------------------------------------------------------------------------------------------
 
 
-def kept(root, label="a", payload=b"one", asked="1" * 64):
-    Outbox(root).keep(label, payload, request_sha256=asked, values_sha256="2" * 64)
+def payload_of(text="one"):
+    return Payload(fields=text, vector=np.arange(3, dtype=np.uint64))
+
+
+def kept(root, label="a", text="one", asked="1" * 64):
+    Outbox(root).keep(label, payload_of(text), request_sha256=asked)
 
 
 def test_the_outbox_keeps_one_payload_for_a_label(tmp_path):
     kept(tmp_path)
-    assert Outbox(tmp_path).again("a", request_sha256="1" * 64) == b"one"
+    again = Outbox(tmp_path).again("a", request_sha256="1" * 64)
+    assert (again.fields, again.vector.tolist()) == ("one", [0, 1, 2])
     assert Outbox(tmp_path).again("b", request_sha256="1" * 64) is None
     with pytest.raises(PolicyRefusal, match="used twice"):
-        kept(tmp_path, payload=b"two")
+        kept(tmp_path, text="two")
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 80, 200])
@@ -470,8 +475,8 @@ def test_a_line_cut_short_by_a_crash_is_as_if_it_was_never_begun(cut, tmp_path):
     path = tmp_path / "outbox.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     assert Outbox(tmp_path).again("b", request_sha256="1" * 64) is None
-    kept(tmp_path, label="b", payload=b"new")
-    assert Outbox(tmp_path).again("b", request_sha256="1" * 64) == b"new"
+    kept(tmp_path, label="b", text="new")
+    assert Outbox(tmp_path).again("b", request_sha256="1" * 64).fields == "new"
     with pytest.raises(PolicyRefusal):
         Outbox(tmp_path).again("a", request_sha256="3" * 64)
 
@@ -484,10 +489,15 @@ def test_an_outbox_that_was_written_over_is_refused(tmp_path):
         Outbox(tmp_path).again("a", request_sha256="1" * 64)
 
 
-def test_a_payload_that_was_altered_is_not_sent(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: b"", lambda whole: whole[:-1], lambda whole: whole[:-8], lambda whole: b"x" + whole[1:]],
+)
+def test_a_payload_that_was_altered_is_not_sent(damage, tmp_path):
     kept(tmp_path)
     (path,) = (tmp_path / "outbox").iterdir()
-    path.write_bytes(b"another")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     with pytest.raises(PolicyRefusal, match="no longer kept"):
         Outbox(tmp_path).again("a", request_sha256="1" * 64)
 

@@ -1,7 +1,9 @@
 """What a site sent, by label: written down before it leaves, sent again as it was, never made a second time.
 
-In:  a label, the request it answers, the reply.   Out: `outbox.jsonl` and the payloads beside it.
+In:  a label, the request it answers, the reply: its fields and its vector.   Out: `outbox.jsonl`, payloads beside it.
 Never: two payloads under one label; a payload that is sent before it is on disk.
+
+A reply is never computed a second time, so that there is no second vector that could differ from the first.
 
 Payloads of earlier labels are removed when a later one is written (a server asks again for the last one only); their
 lines stay, and so does the promise.
@@ -15,11 +17,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fairsynth.artefacts import write_bytes
 from fairsynth.errors import PolicyRefusal, ProtocolError
+from fairsynth.federation.masking.masks import Masked, vector_sha256
 
 NAME = "outbox.jsonl"
 FOLDER = "outbox"
+
+_WORD = np.dtype("<u8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +35,16 @@ class Sent:
 
     label: str
     request_sha256: str
-    values_sha256: str  # of the vector before it was masked
-    payload_sha256: str
+    fields_sha256: str
+    vector_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Payload:
+    """What is sent: JSON, and a masked vector."""
+
+    fields: str
+    vector: Masked
 
 
 class Outbox:
@@ -38,8 +53,8 @@ class Outbox:
     def __init__(self, root: Path) -> None:
         self._path, self._folder = root / NAME, root / FOLDER
 
-    def again(self, label: str, *, request_sha256: str) -> bytes | None:
-        """The payload that was sent under `label`; None when there was none.
+    def again(self, label: str, *, request_sha256: str) -> Payload | None:
+        """What was sent under `label`; None when nothing was.
 
         Raises PolicyRefusal when it answered another request, or is no longer kept.
         """
@@ -50,28 +65,41 @@ class Outbox:
             raise PolicyRefusal.of(
                 "a second request under one label", where="outbox", expected="the same request, asked again"
             )
-        path = self._payload(label)
-        if not path.is_file() or hashlib.sha256(payload := path.read_bytes()).hexdigest() != sent.payload_sha256:
+        payload = self._read(label)
+        if payload is None or (_sha256(payload.fields), vector_sha256(payload.vector)) != (
+            sent.fields_sha256,
+            sent.vector_sha256,
+        ):
             raise PolicyRefusal.of("a reply that is no longer kept", where="outbox", expected="the last request")
         return payload
 
-    def keep(self, label: str, payload: bytes, *, request_sha256: str, values_sha256: str) -> None:
+    def keep(self, label: str, payload: Payload, *, request_sha256: str) -> None:
         """Write down what is about to be sent. Raises PolicyRefusal when the label was used."""
         if self._find(label) is not None:
             raise PolicyRefusal.of("a label used twice", where="outbox", expected="one payload for each label")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         earlier = list(self._folder.iterdir())
-        write_bytes(self._payload(label), payload)
+        words = np.ascontiguousarray(payload.vector, dtype=_WORD)
+        write_bytes(self._payload(label), payload.fields.encode() + b"\n", words.data)
         line = Sent(
             label=label,
             request_sha256=request_sha256,
-            values_sha256=values_sha256,
-            payload_sha256=hashlib.sha256(payload).hexdigest(),
+            fields_sha256=_sha256(payload.fields),
+            vector_sha256=vector_sha256(payload.vector),
         )
         self._append(line)
         for path in earlier:
             if path != self._payload(label):
                 path.unlink(missing_ok=True)
+
+    def _read(self, label: str) -> Payload | None:
+        path = self._payload(label)
+        if not path.is_file():
+            return None
+        fields, _, words = path.read_bytes().partition(b"\n")
+        if len(words) % _WORD.itemsize:
+            return None
+        return Payload(fields=fields.decode(errors="replace"), vector=np.frombuffer(words, dtype=_WORD))
 
     def _append(self, line: Sent) -> None:
         """One line, on disk when this returns; a line that a crash cut short is taken away first: nothing was sent."""
@@ -101,3 +129,7 @@ class Outbox:
 
     def _payload(self, label: str) -> Path:
         return self._folder / hashlib.sha256(label.encode()).hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

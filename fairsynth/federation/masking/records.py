@@ -145,14 +145,11 @@ def _whole(record: Record, given: object, *, patients: int) -> IntArray:
         return np.ascontiguousarray(array, dtype=np.uint64).view(np.int64).reshape(-1)
     if record.bits == 0 and not np.issubdtype(array.dtype, np.integer) and array.dtype != np.bool_:
         raise _Unfit("count that is no integer", "int64")
-    numbers = array.astype(np.float64) if record.bits else array.astype(np.int64)
-    limits = record.bound * (patients if record.mean else 1)
-    scaled = numbers * (patients if record.mean else 1)
-    low, high = record.lower * (patients if record.mean else 1), limits
-    if not np.isfinite(scaled).all() or (scaled < low).any() or (scaled > high).any():
+    if array.size and not record.lower <= array.min() <= array.max() <= record.bound:  # false for NaN too
         raise _Unfit("number out of its bounds", f"from {record.lower:g} to {record.bound:g}")
     if not record.bits:
-        return scaled.astype(np.int64).reshape(-1)
-    found = scaled * 2.0**record.bits
-    rounded = np.ceil(found) if record.rounding == "up" else np.rint(found)
-    return rounded.astype(np.int64).reshape(-1)
+        return array.astype(np.int64).reshape(-1)
+    scale = 2.0**record.bits * (patients if record.mean else 1)
+    found = np.multiply(array.reshape(-1), scale, dtype=np.float64)
+    (np.ceil if record.rounding == "up" else np.rint)(found, out=found)
+    return np.asarray(found, dtype=np.int64)

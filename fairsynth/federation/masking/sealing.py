@@ -7,27 +7,25 @@ Never: a plain reply in a masked study; a second payload under one label; a requ
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError as PydanticError
-from safetensors.numpy import load, save
 
 from fairsynth.artefacts import sha256_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking.forms import Form, Known, form_of, taken_apart
+from fairsynth.federation.masking.keys import PairKeys
 from fairsynth.federation.masking.masks import Label, masked, vector_sha256
-from fairsynth.federation.masking.outbox import Outbox
+from fairsynth.federation.masking.outbox import Outbox, Payload
 from fairsynth.federation.masking.roster import PROTOCOL, read_roster
-from fairsynth.federation.masking.session import FOLDER, Here, join, meet, met
+from fairsynth.federation.masking.session import FOLDER, Here, Session, join, meet, met
 from fairsynth.federation.messages import EnrolRequest, Envelope, JoinReply, JoinRequest, SealedReply
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance.identity import load_identity
-from fairsynth.schemas import SiteId
+from fairsynth.schemas import Arrays, SiteId
 
 VECTOR = "masked"
 
@@ -57,17 +55,25 @@ def sealed(
     form = form_of(request, plan=plan, known=known)
     outbox, key = Outbox(root / FOLDER), f"{session.run}|{session.epoch}|{form.purpose}"
     asked = _request_sha256(request)
-    if (payload := outbox.again(key, request_sha256=asked)) is not None:
-        return _unpacked(payload)
-    said, arrays = taken_apart(form, work(root, request))
+    payload = outbox.again(key, request_sha256=asked)
+    if payload is None:
+        payload = _payload(here, form, taken_apart(form, work(root, request)), session=session, keys=keys)
+        outbox.keep(key, payload, request_sha256=asked)
+    return Envelope(kind=SealedReply.kind, fields=payload.fields, arrays={VECTOR: payload.vector})
+
+
+def _payload(
+    here: Here, form: Form, parts: tuple[dict[str, Any], Arrays], *, session: Session, keys: PairKeys
+) -> Payload:
+    """The masked vector of a site's numbers, and its fields, signed."""
+    said, arrays = parts
     patients = int(arrays["patients"]) if form.schema.is_weighted else 1
-    vector = form.schema.vector(arrays, patients=patients)
     label = label_of(form, run=session.run, epoch=session.epoch)
-    hidden = masked(vector, keys, label=label)
-    text = reply_text(label, site=site, said=said, vector=vector_sha256(hidden))
+    hidden = masked(form.schema.vector(arrays, patients=patients), keys, label=label)
+    text = reply_text(label, site=here.site, said=said, vector=vector_sha256(hidden))
     reply = SealedReply(
-        site=site,
-        plan_sha256=plan_sha256(plan),
+        site=here.site,
+        plan_sha256=here.roster.plan_sha256,
         of=form.kind,
         run=session.run,
         epoch=session.epoch,
@@ -75,9 +81,8 @@ def sealed(
         schema_sha256=form.schema.sha256,
         said=said,
         signature=here.identity.sign(text).hex(),
-    ).pack({VECTOR: hidden})
-    outbox.keep(key, _packed(reply), request_sha256=asked, values_sha256=vector_sha256(vector))
-    return reply
+    )
+    return Payload(fields=reply.model_dump_json(), vector=hidden)
 
 
 def label_of(form: Form, *, run: str, epoch: int) -> Label:
@@ -111,16 +116,3 @@ def _request_sha256(request: Envelope) -> str:
         digest.update(f"|{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-def _packed(reply: Envelope) -> bytes:
-    head = json.dumps({"kind": reply.kind, "fields": reply.fields}).encode()
-    return head + b"\n" + save({name: np.ascontiguousarray(array) for name, array in reply.arrays.items()})
-
-
-def _unpacked(payload: bytes) -> Envelope:
-    head, _, arrays = payload.partition(b"\n")
-    try:
-        return Envelope(**json.loads(head), arrays=dict(load(arrays)))
-    except (PydanticError, ValueError, TypeError):
-        raise ProtocolError.of("damaged outbox", where="outbox", expected="as it was written") from None
