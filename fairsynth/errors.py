@@ -98,6 +98,36 @@ class PolicyRefusal(FairSynthError):
     code = "FS-400"
 
 
+class PolicyMissing(PolicyRefusal):
+    """The site has no policy file, so nothing may leave it."""
+
+    code = "FS-401"
+
+
+class NotApproved(PolicyRefusal):
+    """The site has not approved this study, with this plan, this policy and this cohort."""
+
+    code = "FS-402"
+
+
+class EgressRefused(PolicyRefusal):
+    """What was to leave the site is not on its policy's allow-list."""
+
+    code = "FS-403"
+
+
+class LedgerDamaged(PolicyRefusal):
+    """The site's ledger is not what was written, so nothing more may leave."""
+
+    code = "FS-404"
+
+
+class KeyRefused(PolicyRefusal):
+    """The site's identity key is missing, readable by others, or not the one that signed."""
+
+    code = "FS-405"
+
+
 class ReleaseBlocked(FairSynthError):
     """Synthetic data may not leave the site (FS-5xx)."""
 
