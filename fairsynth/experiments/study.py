@@ -130,8 +130,8 @@ def run_study(
     plan = config.plan()
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
-    _approve(members, plan, on_event)
     _rehearse(members, plan, on_event)
+    _approve(members, plan, on_event)
     start = run_simulation if engine is Engine.simulation else run_deployment
     start(app, plan=plan_path, workdir=result.server, sites=members, on_event=on_event)
     build(result.server, out=result.report)

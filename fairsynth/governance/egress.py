@@ -82,21 +82,26 @@ def release(
     if approval is not None:
         since = since_approved(entries, approval, where=path_of(ledger.root, approval.plan_sha256))
         check_cohort(since, outgoing.cohort, where=path_of(ledger.root, approval.plan_sha256))
+    _refuse_if([*_wrong_content(outgoing, rule, policy=policy, approval=approval)])
     digest = outgoing.sha256
     earlier = next((entry for entry in since if _is_same(entry, outgoing, digest)), None)
-    problems = [*_wrong_content(outgoing, rule, policy=policy, approval=approval)]
     if earlier is None or approval is None:
-        problems += _too_much(outgoing, rule, policy=policy, since=since, entries=entries)
+        _refuse_if([*_too_much(outgoing, rule, policy=policy, since=since, entries=entries)])
+    return ledger.append(_facts(outgoing, rule, digest=digest, earlier=earlier), now=now)
+
+
+def _refuse_if(problems: list[Problem]) -> None:
     if problems:
         raise EgressRefused(problems[:_SHOWN_PROBLEMS])
-    return ledger.append(_facts(outgoing, rule, digest=digest, earlier=earlier), now=now)
 
 
 def _wrong_content(
     outgoing: Outgoing, rule: MessageRule, *, policy: SitePolicy, approval: Approved | None
 ) -> Iterator[Problem]:
     """What is wrong with the message itself."""
-    expected = Expected(site=outgoing.site, study=outgoing.study, minimum_cell=policy.minimum_cell)
+    expected = Expected(
+        site=outgoing.site, study=outgoing.study, cohort=outgoing.cohort, minimum_cell=policy.minimum_cell
+    )
     if approval is not None and approval.plan_sha256 != outgoing.study:
         yield _problem(outgoing.kind, "a message of the approved study")
     if outgoing.bytes > rule.most_bytes:

@@ -27,6 +27,7 @@ class Expected:
 
     site: str
     study: str  # SHA-256 of the plan; empty where the request named none
+    cohort: str  # hash of the site's events
     minimum_cell: int
 
 
@@ -47,6 +48,12 @@ class StudyRule(_Rule):
     """The hash of the approved plan."""
 
     kind: Literal["study"]
+
+
+class CohortRule(_Rule):
+    """The hash of the site's events."""
+
+    kind: Literal["cohort"]
 
 
 class HashRule(_Rule):
@@ -121,6 +128,7 @@ class RecordsRule(_Rule):
 FieldRule = Annotated[
     SiteRule
     | StudyRule
+    | CohortRule
     | HashRule
     | FlagRule
     | CountRule
@@ -181,6 +189,8 @@ def _fits(rule: FieldRule, value: Any, expected: Expected) -> bool:
             return bool(value == expected.site)
         case StudyRule():
             return bool(value == expected.study) and bool(expected.study)
+        case CohortRule():
+            return bool(value == expected.cohort) and bool(expected.cohort)
         case HashRule():
             return isinstance(value, str) and _SHA256.fullmatch(value) is not None
         case FlagRule():
@@ -215,6 +225,8 @@ def _wish(rule: FieldRule, expected: Expected) -> str:
             return "the site's own name"
         case StudyRule():
             return "the approved plan's hash"
+        case CohortRule():
+            return "the hash of the site's events"
         case CountRule() | NumberRule():
             return f"a {rule.kind} from {rule.least:g} to {rule.most:g}"
         case WordsRule():

@@ -266,7 +266,8 @@ def _is_signed(entry: Entry, public: bytes) -> bool:
         signature = bytes.fromhex(entry.signature)
     except ValueError:
         return False
-    return verify(public, _signed(entry.hash), signature)
+    is_canonical = signature.hex() == entry.signature  # one way to write it, so that no byte is free
+    return is_canonical and verify(public, _signed(entry.hash), signature)
 
 
 def _signed(digest: str) -> bytes:
