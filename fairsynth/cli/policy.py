@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fairsynth.cli.console import output
 from fairsynth.cli.study import JsonOption
-from fairsynth.governance.policy import SitePolicy, read_policy, write_policy
+from fairsynth.governance.policy import SitePolicy, policy_path, read_policy, write_policy
 
 app = typer.Typer(help="What may leave a site: write the policy, read it (docs/egress.md).", no_args_is_help=True)
 
@@ -23,7 +23,8 @@ def init(config: ConfigArgument) -> None:
 
     Example: `fairsynth policy init site_configs/myhospital`
     """
-    path = write_policy(config)
+    path = policy_path(config)
+    write_policy(path)
     output.print(f"[bold]{path}[/bold]  read it, then: fairsynth approve", highlight=False, soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
@@ -55,6 +56,7 @@ class Gate:
             label=f"{envelope.kind}/{self.label}",
             cohort=events_sha256(self.place.root) if self.approved else "",
             masked=frozenset(name for name in envelope.arrays if is_masked(name)),
+            epsilon=epsilon_of(envelope),
         )
         with ledger.opened(self.place.root, identity=self.identity) as book:
             release(outgoing, policy=self.policy, ledger=book, approval=self.approved, now=_now())
@@ -112,12 +114,14 @@ def named_study(request: Envelope) -> str:
     """The hash of the plan that a request names, or brings; empty where it does neither."""
     if request.kind == EnrolRequest.kind:
         return plan_sha256(EnrolRequest.unpack(request).plan)
-    try:
-        fields = json.loads(request.fields)
-    except ValueError:
-        return ""
-    study = fields.get("plan_sha256") if isinstance(fields, dict) else None
+    study = _fields(request).get("plan_sha256")
     return study if isinstance(study, str) else ""
+
+
+def epsilon_of(envelope: Envelope) -> float | None:
+    """The privacy loss that a reply says it adds, in its field `epsilon`; None where it says none."""
+    epsilon = _fields(envelope).get("epsilon")
+    return float(epsilon) if isinstance(epsilon, int | float) else None
 
 
 def is_masked(name: str) -> bool:
@@ -158,6 +162,15 @@ def _gate(root: Path, request: Envelope) -> Gate:
         label=_label(request),
         approved=None,
     )
+
+
+def _fields(envelope: Envelope) -> dict[str, Any]:
+    """The JSON fields; none where they are not an object."""
+    try:
+        fields = json.loads(envelope.fields)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _readable(request: Callable[[], Envelope]) -> Envelope:

@@ -78,7 +78,7 @@ class SitePolicy(Strict):
 
 def read_policy(config: Path) -> SitePolicy:
     """The policy that `config/site.yaml` names. Raises PolicyMissing when there is none, ConfigError."""
-    path = config / read_site(config).policy
+    path = policy_path(config)
     if not path.is_file():
         raise PolicyMissing.of(
             "no policy: nothing may leave this site",
@@ -89,13 +89,16 @@ def read_policy(config: Path) -> SitePolicy:
     return read_yaml(path, SitePolicy)
 
 
-def write_policy(config: Path) -> Path:
-    """Write the strict default policy to `config/policy.yaml`. Raises ConfigError when one is there."""
-    path = config / NAME
+def policy_path(config: Path) -> Path:
+    """Where `config/site.yaml` says that the policy is. Raises ConfigError."""
+    return config / read_site(config).policy
+
+
+def write_policy(path: Path) -> None:
+    """Write the strict default policy to `path`. Raises ConfigError when one is there."""
     if path.exists():
         raise ConfigError.of("a policy is there already", where=str(path), do="change that one, or remove it first")
     artefacts.write_text(path, TEMPLATE.read_text(encoding="utf-8"))
-    return path
 
 
 def sizes_of(plan: StudyPlan) -> dict[str, int]:

@@ -52,7 +52,7 @@ def init_site(data: Path, *, out: Path, name: str | None = None, shipped: Path |
     texts = {"site.yaml": site_yaml(draft), "rules.yaml": rules_yaml(draft), "groups.yaml": groups_yaml(draft)}
     for file, text in texts.items():
         artefacts.write_text(out / file, text)
-    write_policy(out)
+    write_policy(out / "policy.yaml")
     return Outcome(
         folder=str(out),
         looks_like=tuple(str(path) for path in known_configurations(samples, folder=shipped)),

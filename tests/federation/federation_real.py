@@ -68,10 +68,10 @@ def make_sites(root: Path, plan) -> dict[str, Path]:
 
 def own_config(folder: Path) -> Path:
     """MIMIC-III's configuration, with a policy that names codes of 5 patients, as `real_plan` does."""
-    shutil.copytree(ROOT / "site_configs" / "mimic3", folder / "config")
-    policy = folder / "config" / "policy.yaml"
-    policy.write_text(policy.read_text().replace("minimum_cell: 11", "minimum_cell: 5"))
-    return folder / "config"
+    config = shutil.copytree(ROOT / "site_configs" / "mimic3", folder / "configs" / "mimic3")
+    policy = (ROOT / "site_configs" / "policy.yaml").read_text()
+    (folder / "configs" / "policy.yaml").write_text(policy.replace("minimum_cell: 11", "minimum_cell: 5"))
+    return config
 
 
 def approve(folders, plan):

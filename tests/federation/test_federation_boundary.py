@@ -27,7 +27,7 @@ from fairsynth.governance.policy import TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "patient 8812: ZZ9.CANARY"
-SHIPPED = ROOT / "site_configs" / "pic" / "policy.yaml"
+SHIPPED = ROOT / "site_configs" / "policy.yaml"
 
 
 @dataclass
@@ -94,7 +94,7 @@ def enrolment(plan):
     return EnrolRequest(plan=plan).pack()
 
 
-def training(plan, *, round=0):  # noqa: A002
+def training(plan, *, round=0):
     fields = {"arm": "plain", "round": round, "epochs": 0, "vocabulary_sha256": "0" * 64}
     request = TrainRequest(plan_sha256=plan_sha256(plan), **fields)
     return request.pack({"weight/a": np.ones((2, 2), dtype=np.float32)})

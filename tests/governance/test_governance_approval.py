@@ -160,12 +160,12 @@ def test_a_site_without_a_policy_is_told_how_to_write_one(tmp_path):
     place = a_place(tmp_path, policy=None)
     with pytest.raises(PolicyMissing, match=r"FS-401(?s:.*)fairsynth policy init"):
         read_policy(place.config)
-    write_policy(place.config)
+    write_policy(place.config / "policy.yaml")
     policy = read_policy(place.config)
     switches = (policy.minimum_sites, policy.two_site_studies, policy.unmasked_records, policy.teacher)
     assert switches == (3, "refused", "refused", "refused")
     with pytest.raises(ConfigError, match="a policy is there already"):
-        write_policy(place.config)
+        write_policy(place.config / "policy.yaml")
 
 
 WRONG = {
