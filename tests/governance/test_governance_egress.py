@@ -106,6 +106,32 @@ def test_an_allowed_message_leaves_and_the_ledger_says_what_when_to_which_study_
     assert ledger.find_fault(desk.root) is None
 
 
+def test_arrays_without_values_or_axes_leave_where_the_policy_has_no_shape_for_them(desk):
+    empty, scalar = np.ones((0, 3), dtype=np.float32), np.array(0.5, dtype=np.float32)
+    half = np.array(0x3F80, dtype=np.uint16)
+    message = with_array(with_array(with_array(desk.trained(), "weight/a", empty), "weight/b", scalar), "change/c", half)
+    entry = desk.release(message)
+    assert (entry.arrays["weight/*"], entry.arrays["change/*"]) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "audited"},
+        {"text": "{}"},
+        {"arrays": {}},
+        {"arrays": {"a": np.zeros((2, 3))}},
+        {"arrays": {"a": np.zeros((3, 2), dtype=np.float32)}},
+        {"arrays": {"b": np.zeros((3, 2))}},
+        {"arrays": {"a": -np.zeros((3, 2))}},
+    ],
+)
+def test_the_hash_of_a_message_is_of_its_kind_fields_and_every_arrays_name_type_shape_and_bits(change, desk):
+    message = desk.message("trained", {"a": 1}, {"a": np.zeros((3, 2))})
+    assert dataclasses.replace(message, label="other").sha256 == message.sha256
+    assert dataclasses.replace(message, **change).sha256 != message.sha256
+
+
 def test_all_that_is_wrong_with_a_message_is_told_at_once(desk):
     message = with_array(with_field(desk.trained(), arm="both", patients=-1), "rows", COUNTS)
     with pytest.raises(EgressRefused) as refused:
