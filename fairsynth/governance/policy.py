@@ -66,6 +66,8 @@ class SitePolicy(Strict):
             least = min(least, 2)
         if sites < least:
             yield _problem(f"a study of {sites} sites", "plan  roster", f"at least {least} sites")
+        elif plan.quorum < least:
+            yield _problem(f"a study that goes on with {plan.quorum} sites", "plan  quorum", f"at least {least}")
         if plan.augmentation.candidates == "taught" and self.teacher == "refused":
             yield _problem("a study with a teacher", "plan  augmentation.candidates", "none: the policy refuses it")
         if plan.vocabulary.minimum_patients < self.minimum_cell:

@@ -35,7 +35,7 @@ def plan_of(roster):
         name="toy",
         seed=7,
         roster=roster,
-        quorum=2,
+        quorum=len(roster),
         task=TaskConfig(),
         split=SplitConfig(),
         groups=GroupsConfig(names=("white", "black"), reference=("white",)),

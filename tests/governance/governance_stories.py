@@ -38,7 +38,7 @@ def a_plan(**changes) -> StudyPlan:
         "name": "toy",
         "seed": 7,
         "roster": ("site-a", "site-b", "site-c"),
-        "quorum": 2,
+        "quorum": 3,
         "task": TaskConfig(),
         "split": SplitConfig(),
         "groups": GroupsConfig(names=("white", "black"), reference=("white",)),

@@ -48,7 +48,9 @@ def test_the_hash_of_a_plan_is_the_one_that_messages_carry():
     assert plan_sha256(a_plan()) == plans.plan_sha256(a_plan())
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"quorum": 3}, {"roster": ("site-a", "site-b", "site-c", "site-d")}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"name": "other"}, {"roster": ("site-a", "site-b", "site-c", "site-d")}]
+)
 def test_a_plan_that_differs_anywhere_is_not_the_approved_one(change, desk):
     with pytest.raises(NotApproved, match="not approved"):
         check(desk, plan_sha256(a_plan(**change)))

@@ -109,7 +109,9 @@ def test_an_allowed_message_leaves_and_the_ledger_says_what_when_to_which_study_
 def test_arrays_without_values_or_axes_leave_where_the_policy_has_no_shape_for_them(desk):
     empty, scalar = np.ones((0, 3), dtype=np.float32), np.array(0.5, dtype=np.float32)
     half = np.array(0x3F80, dtype=np.uint16)
-    message = with_array(with_array(with_array(desk.trained(), "weight/a", empty), "weight/b", scalar), "change/c", half)
+    message = with_array(
+        with_array(with_array(desk.trained(), "weight/a", empty), "weight/b", scalar), "change/c", half
+    )
     entry = desk.release(message)
     assert (entry.arrays["weight/*"], entry.arrays["change/*"]) == (7, 1)
 
@@ -272,7 +274,8 @@ def test_a_release_of_other_events_than_the_first_is_refused(desk):
 @pytest.mark.parametrize(
     ("plan", "what"),
     [
-        (a_plan(roster=("site-a", "site-b")), "a study of 2 sites"),
+        (a_plan(roster=("site-a", "site-b"), quorum=2), "a study of 2 sites"),
+        (a_plan(quorum=2), "a study that goes on with 2 sites"),
         (a_plan(augmentation=AugmentationConfig(candidates="taught")), "a study with a teacher"),
         (a_plan(vocabulary=VocabularyConfig(minimum_patients=10)), "codes of too few patients"),
         (a_plan(roster=("site-b", "site-c", "site-d")), "a study without this site"),
