@@ -1,7 +1,7 @@
 """A Flower message -> the site it is for -> a reply.
 
 In:  message, context.   Out: a reply message.
-Never: a path from the server; exception text in a reply.
+Never: a path from the server; exception text in a reply; a reply that did not go through the site's boundary.
 
 In deployment the site's folder comes from the SuperNode's own configuration (`site-folder`), which the server cannot
 see. Flower's simulation has no SuperNodes: there the run's `sites` says which folder a partition is.
@@ -16,10 +16,10 @@ from pathlib import Path
 from flwr.app import Context, Message
 
 from fairsynth.errors import ConfigError
+from fairsynth.federation import boundary
 from fairsynth.federation.answering import answered
 from fairsynth.federation.flower import check_size, decode, encode
 from fairsynth.federation.messages import Envelope
-from fairsynth.federation.site import guarded
 
 SITE_FOLDER = "site-folder"
 
@@ -29,12 +29,14 @@ Work = Callable[[Path, Envelope], Envelope]
 def answer(message: Message, context: Context, work: Work) -> Message:
     """The reply to `message`: what `work` makes of the request at this site, or an error code."""
 
-    def reply(root: Path) -> Envelope:
-        envelope = answered(root, decode(message.content), work)
+    def sized(root: Path, request: Envelope) -> Envelope:
+        envelope = answered(root, request, work)
         check_size(envelope)
         return envelope
 
-    envelope = guarded(lambda: site_folder(context), reply, phase=message.metadata.message_type)
+    envelope = boundary.answer(
+        lambda: site_folder(context), lambda: decode(message.content), sized, phase=message.metadata.message_type
+    )
     return Message(encode(envelope), reply_to=message)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from fairsynth import artefacts
 from fairsynth.cli import (
+    approve,
     audit,
     check,
     demo,
@@ -18,6 +19,8 @@ from fairsynth.cli import (
     extract,
     generate,
     init_site,
+    ledger,
+    policy,
     report,
     simulate,
     study,
@@ -38,9 +41,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-VERBS = (demo, study, init_site, check, vocabulary, simulate, extract, train, generate, audit, report, experiment)
+VERBS = (
+    demo,
+    study,
+    init_site,
+    check,
+    approve,
+    vocabulary,
+    simulate,
+    extract,
+    train,
+    generate,
+    audit,
+    report,
+    experiment,
+)
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
+for group in (policy, ledger):
+    app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 
 @app.callback(invoke_without_command=True)

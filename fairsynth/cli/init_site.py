@@ -19,7 +19,7 @@ from fairsynth.onboarding import Outcome, init_site
 
 def run(
     data: Annotated[Path, typer.Argument(help="Folder with the raw tables; folders in it are looked at too.")],
-    out: Annotated[Path, typer.Option(help="Folder for site.yaml, rules.yaml, groups.yaml; must be absent or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder for the four YAML files; must be absent or empty.")],
     name: Annotated[str | None, typer.Option(help="Name of the source.  [default: the folder's name]")] = None,
     as_json: JsonOption = False,
 ) -> None:

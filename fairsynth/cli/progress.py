@@ -79,6 +79,9 @@ class StudyProgress:
     def _on_simulating(self, event: dict[str, Any]) -> None:
         self._step(f"simulating {event['site']}", note=f"{event['patients']:,} patients")
 
+    def _on_approved(self, event: dict[str, Any]) -> None:
+        self._step("approving the study for all sites, which are yours", note=f"officer: {event['officer']}")
+
     def _on_preparing(self, event: dict[str, Any]) -> None:
         self._step(f"extracting events and building the cohort of {event['site']}")
 

@@ -39,6 +39,7 @@ class SiteConfig(Strict):
     layout: Literal["tables", "meds"] = "tables"  # the source's own tables, or a MEDS data set
     rules: str = "rules.yaml"
     groups: str = "groups.yaml"
+    policy: str = "policy.yaml"  # what may leave the site: docs/egress.md
     cohort: CohortConfig = CohortConfig()
     first_visit: FirstVisit | None = None  # None: every patient of the source
     maximum_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of rows whose patient or visit is unknown

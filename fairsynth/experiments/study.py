@@ -23,11 +23,13 @@ from fairsynth.errors import ConfigError, FairSynthError, combined
 from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
+from fairsynth.federation.boundary import approve
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import EnrolRequest
 from fairsynth.federation.rounds import check_pooled
 from fairsynth.federation.site import enrol
+from fairsynth.governance.approval import LOCAL_RUN
 from fairsynth.report import build
 from fairsynth.schemas import SiteId
 from fairsynth.simulate import simulate
@@ -130,6 +132,7 @@ def run_study(
     plan_path = result.root / "plan.json"
     artefacts.write_text(plan_path, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     _rehearse(members, plan, on_event)
+    _approve(members, plan, on_event)
     if plan.privacy.masked and len(members) > 1:
         sign_here(plan, {member.site: member.folder for member in members}, server=result.server)
     start = run_simulation if engine is Engine.simulation else run_deployment
@@ -137,6 +140,16 @@ def run_study(
     build(result.server, out=result.report)
     on_event({"event": "report", "path": str(result.report)})
     return result
+
+
+def _approve(members: Sequence[Site], plan: StudyPlan, on_event: OnEvent) -> None:
+    """Each site's approval, by the one operator that all sites of a local run have; each policy still has its say.
+
+    Between hospitals an officer of each site gives it: `fairsynth approve`.
+    """
+    for member in members:
+        approve(member.folder, plan, officer=LOCAL_RUN)
+    on_event({"event": "approved", "sites": [member.site for member in members], "officer": LOCAL_RUN})
 
 
 def _rehearse(members: Sequence[Site], plan: StudyPlan, on_event: OnEvent) -> None:

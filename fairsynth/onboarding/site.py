@@ -1,6 +1,6 @@
-"""A data folder -> a folder with site.yaml, rules.yaml and groups.yaml to start from.
+"""A data folder -> a folder with site.yaml, rules.yaml, groups.yaml and policy.yaml to start from.
 
-In:  raw tables.   Out: three commented files, and `Outcome` for the terminal.
+In:  raw tables.   Out: four commented files, and `Outcome` for the terminal.
 Never: a file that is already there is changed; a patient's identifier, date or text in a file or in the outcome.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from fairsynth import artefacts
 from fairsynth.config import Strict
 from fairsynth.errors import ConfigError
+from fairsynth.governance.policy import write_policy
 from fairsynth.onboarding.drafts import SiteDraft
 from fairsynth.onboarding.guess import guess_site
 from fairsynth.onboarding.known import known_configurations
@@ -51,6 +52,7 @@ def init_site(data: Path, *, out: Path, name: str | None = None, shipped: Path |
     texts = {"site.yaml": site_yaml(draft), "rules.yaml": rules_yaml(draft), "groups.yaml": groups_yaml(draft)}
     for file, text in texts.items():
         artefacts.write_text(out / file, text)
+    write_policy(out / "policy.yaml")
     return Outcome(
         folder=str(out),
         looks_like=tuple(str(path) for path in known_configurations(samples, folder=shipped)),

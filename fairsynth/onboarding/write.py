@@ -30,6 +30,7 @@ def site_yaml(draft: SiteDraft) -> str:
         'description: ""               # TODO: which hospital, which years, which patients',
         "rules: rules.yaml",
         "groups: groups.yaml",
+        "policy: policy.yaml           # what may leave this site: docs/egress.md",
         "cohort:",
         "  minimum_age_years: 0         # patients of any age; 18: adults alone",
         "  maximum_age_years: 120",

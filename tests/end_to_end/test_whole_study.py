@@ -15,6 +15,7 @@ from fairsynth.experiments.results import results
 from fairsynth.experiments.study import Run
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator.checkpoint import load
+from fairsynth.governance import ledger
 from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.records import Records
 
@@ -107,6 +108,17 @@ def test_all_sites_together_chose_who_of_the_candidates_has_the_outcome(run):
     assert planned["sites"] == ["boston", "zhejiang"]
     assert load_terms(run / "server", plan=Run(root=run).plan).guide.selected.tolist() == planned["selected"]
     assert not [line for line in lines if line["event"] == "refused"]
+
+
+def test_each_sites_ledger_is_sound_and_says_what_left_and_that_the_operator_approved_it(run):
+    for site in ("boston", "zhejiang"):
+        folder = run / "sites" / site
+        assert ledger.find_fault(folder) is None
+        first, *others = ledger.read(folder)
+        assert (first.event, first.officer) == ("approved", "local run")
+        kinds = {line.kind for line in others}
+        assert kinds == {"enrolled", "agreed", "trained", "taught", "fed_back", "audited"}
+        assert {line.study for line in others} == {first.study}
 
 
 def test_every_approach_is_judged_on_the_same_real_held_out_patients(run):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from fairsynth.config import (
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.federation import site, site_teaching
+from fairsynth.errors import FairSynthError
+from fairsynth.federation import boundary, site, site_teaching
+from fairsynth.federation.messages import EnrolRequest
 from fairsynth.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,25 +61,42 @@ def make_sites(root: Path, plan) -> dict[str, Path]:
             source="mimic3", patients=220 - 40 * number, seed=number + 1, mix="study", detail=0.02
         )
         simulate(config, folder / "raw")
-        values = {"site": name, "config": str(ROOT / "site_configs" / "mimic3"), "data": str(folder / "raw")}
+        values = {"site": name, "config": str(own_config(folder)), "data": str(folder / "raw")}
         (folder / "site.json").write_text(json.dumps(values))
     return folders
 
 
+def own_config(folder: Path) -> Path:
+    """MIMIC-III's configuration, with a policy that names codes of 5 patients, as `real_plan` does."""
+    config = shutil.copytree(ROOT / "site_configs" / "mimic3", folder / "configs" / "mimic3")
+    policy = (ROOT / "site_configs" / "policy.yaml").read_text()
+    (folder / "configs" / "policy.yaml").write_text(policy.replace("minimum_cell: 11", "minimum_cell: 5"))
+    return config
+
+
+def approve(folders, plan):
+    """Each site's approval, as an officer of each would give it; a site that cannot tells so when it is asked."""
+    for folder in folders:
+        with contextlib.suppress(FairSynthError):
+            boundary.approve(folder, plan, officer="test")
+
+
 class Local:
-    """Asks each site in this process, as its ClientApp would."""
+    """Asks each site in this process, as its ClientApp would; all sites approve what they are asked to enrol for."""
 
     def __init__(self, folders):
         self.folders, self.replies = folders, []
 
     def ask(self, requests, *, timeout):
-        replies = {
-            name: site.guarded(
+        replies = {}
+        for name, request in requests.items():
+            if request.kind == EnrolRequest.kind:
+                approve([self.folders[name]], EnrolRequest.unpack(request).plan)
+            replies[name] = boundary.answer(
                 lambda name=name: self.folders[name],
-                lambda root, request=request: WORK[request.kind](root, request),
+                lambda request=request: request,
+                WORK[request.kind],
                 phase=request.kind,
             )
-            for name, request in requests.items()
-        }
         self.replies += replies.values()
         return replies

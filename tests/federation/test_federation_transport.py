@@ -18,9 +18,11 @@ import server.transport as server_transport
 from client.session import answer, site_folder
 from fairsynth.config import AugmentationConfig
 from fairsynth.errors import ConfigError, ProtocolError
+from fairsynth.federation.boundary import approve
 from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
 from fairsynth.federation.journal import read
 from fairsynth.federation.messages import EnrolRequest, Envelope, Failed
+from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
 from server.transport import GridTransport
 
@@ -172,8 +174,12 @@ def test_an_error_of_a_node_and_a_damaged_reply_leave_the_site_out_and_tell_no_t
 # --- the site half ---------------------------------------------------------------------------------------------------
 
 
+PLAN = toy_plan()
+
+
 def request_message(content=None):
-    content = encode(Envelope(kind="train", fields="{}")) if content is None else content
+    fields = json.dumps({"plan_sha256": plan_sha256(PLAN)})
+    content = encode(Envelope(kind="train", fields=fields)) if content is None else content
     return Message(content, dst_node_id=5, message_type="train")
 
 
@@ -184,9 +190,12 @@ def context_of(folder=None, *, sites="", partition=None):
 
 
 def site_at(folder, name="site-a"):
-    folder.mkdir(parents=True)
-    (folder / "site.json").write_text(json.dumps({"site": name, "config": "/nowhere", "data": "/nowhere"}))
-    (folder / "plan.json").write_text(toy_plan().model_dump_json(by_alias=True))
+    (folder / "raw").mkdir(parents=True)
+    config = Path(__file__).resolve().parents[2] / "site_configs" / "mimic3"
+    values = {"site": name, "config": str(config), "data": str(folder / "raw")}
+    (folder / "site.json").write_text(json.dumps(values))
+    (folder / "plan.json").write_text(PLAN.model_dump_json(by_alias=True))
+    approve(folder, PLAN, officer="test")
     return folder
 
 
@@ -218,7 +227,10 @@ def test_an_error_of_fairsynth_leaves_as_its_code_and_its_problems_stay_in_the_s
     assert json.loads((root / "site.log").read_text())["problems"][0]["where"] == "site.yaml:3  sorce"
 
 
-@pytest.mark.parametrize("content", [RecordDict(), encode(Envelope(kind="audit", fields=json.dumps({"site": CANARY})))])
+OTHER = encode(Envelope(kind="audit", fields=json.dumps({"site": CANARY, "plan_sha256": plan_sha256(PLAN)})))
+
+
+@pytest.mark.parametrize("content", [RecordDict(), OTHER])
 def test_a_request_that_is_not_one_is_answered_with_a_code(content, tmp_path):
     from fairsynth.federation import site
 
@@ -229,9 +241,9 @@ def test_a_request_that_is_not_one_is_answered_with_a_code(content, tmp_path):
 
 def test_a_reply_over_the_size_cap_is_answered_with_a_code(tmp_path, monkeypatch):
     root = site_at(tmp_path / "site")
-    large = Envelope(kind="k", fields="x" * 100)
+    large = Envelope(kind="k", fields="x" * 200)
     message = request_message()
-    monkeypatch.setattr("fairsynth.federation.flower.MAXIMUM_FIELDS", 99)
+    monkeypatch.setattr("fairsynth.federation.flower.MAXIMUM_FIELDS", 199)
     reply = answer(message, context_of(root), lambda root, request: large)
     assert Failed.unpack(decode(reply.content)).code == "FS-300"
 

@@ -130,7 +130,7 @@ def test_a_decision_left_open_is_told_with_its_line(site, capsys):
     rewrite(site / "config/site.yaml", "minimum_visits: 1", "minimum_visits: 1   # TODO: one or two?")
     code, out, _ = run(capsys, site)
     assert code == 0
-    assert "warning: TODO left open: one or two?: site.yaml:10" in out
+    assert "warning: TODO left open: one or two?: site.yaml:11" in out
     rewrite(site / "config/rules.yaml", "start: ADMITTIME", "start: TODO")
     code, _, err = run(capsys, site)
     assert code == 2

@@ -1,0 +1,107 @@
+"""`fairsynth approve`: an officer of a site lets one study begin there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from fairsynth.cli.console import output
+from fairsynth.cli.policy import switches
+from fairsynth.cli.study import JsonOption
+from fairsynth.config import StudyPlan
+from fairsynth.errors import ConfigError
+from fairsynth.federation import boundary
+from fairsynth.federation.plans import plan_sha256
+from fairsynth.governance import approval
+from fairsynth.governance.identity import PUBLIC
+from fairsynth.governance.policy import read_policy
+
+
+def run(
+    site: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder, with site.json.")],
+    plan: Annotated[Path | None, typer.Option(help="The study plan (JSON) that the server sends.")] = None,
+    officer: Annotated[str, typer.Option(help="Who approves; it is signed, and stays at the site.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Show what is approved, and sign nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a study would take from this site, then sign its plan; without that the site answers no request of it.
+
+    The approval holds for this plan, under the present policy, with the present configuration and data; another
+    plan, policy or cohort needs another.
+
+    Example: `fairsynth approve site --plan plan.json --officer "Dr. A. Lee"`
+    """
+    if listed:
+        _list(site, as_json=as_json)
+        return
+    if plan is None or not officer:
+        raise ConfigError.of("missing option", where="fairsynth approve", expected="--plan and --officer, or --list")
+    study = _read(plan)
+    place = boundary.place_of(site)
+    policy = read_policy(place.config)
+    if not as_json:
+        output.print(_shown(study))
+        output.print(Text("the site's policy:\n  " + "\n  ".join(switches(policy))))
+        output.print(Text(f"cohort: {place.data} as {place.config / 'site.yaml'} says"), soft_wrap=True)
+    if not yes and (as_json or not typer.confirm(f"Approve at {place.site}, as {officer}?")):
+        output.print("nothing was signed")
+        raise typer.Exit(1)
+    path = boundary.approve(site, study, officer=officer)
+    if as_json:
+        typer.echo(json.dumps({"approval": str(path), "plan_sha256": plan_sha256(study)}))
+        return
+    output.print(f"approved: [bold]{path}[/bold]", highlight=False, soft_wrap=True)
+    output.print(f"public key of the site: {(site / PUBLIC).read_text(encoding='ascii').strip()}", highlight=False)
+
+
+def _read(path: Path) -> StudyPlan:
+    try:
+        return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError.of("missing file", where=str(path), expected="a study plan (JSON)") from None
+    except ValidationError as error:
+        keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
+        raise ConfigError.of("not a study plan", where=str(path), expected=f"valid {', '.join(keys)}") from None
+
+
+def _shown(plan: StudyPlan) -> Table:
+    """What of a plan matters to privacy."""
+    training, teacher = plan.training, plan.augmentation.candidates == "taught"
+    table = Table("what", "in this plan", title=f"study {plan.name}", title_justify="left", show_header=False)
+    rows = {
+        "hash of the plan": plan_sha256(plan),
+        "sites": f"{', '.join(plan.roster)}; goes on with {plan.quorum}",
+        "groups": ", ".join(plan.groups.names),
+        "outcome": plan.task.name,
+        "codes that are named": f"those of at least {plan.vocabulary.minimum_patients} training patients of this site",
+        "rounds": f"{training.rounds}, twice: weights, the optimiser's moments and counts by group leave in each",
+        "begun primed": "yes: visits with each code, and with two of a run of codes, leave"
+        if training.primed
+        else "no",
+        "common teacher": "yes: sums over patients of pairs of codes leave" if teacher else "no",
+        "audit": f"{plan.audit.seeds} seeds of {', '.join(plan.audit.predictors)}: counts of held-out patients leave",
+        "printed counts": f"none below {plan.audit.minimum_cell}",
+    }
+    for what, said in rows.items():
+        table.add_row(Text(what), Text(said))
+    return table
+
+
+def _list(site: Path, *, as_json: bool) -> None:
+    grants = [one.grant for one in approval.list_approvals(site)]
+    if as_json:
+        typer.echo(json.dumps([grant.model_dump(mode="json", exclude={"plan"}) for grant in grants]))
+        return
+    table = Table("study", "plan", "officer", "when (UTC)", title="approved studies", title_justify="left")
+    for grant in grants:
+        table.add_row(
+            Text(grant.plan.name), grant.plan_sha256[:12], Text(grant.officer), grant.time[:19].replace("T", " ")
+        )
+    output.print(table)

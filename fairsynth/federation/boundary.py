@@ -1,0 +1,202 @@
+"""The site's boundary: a request is answered only in an approved study, and every answer goes through `release`.
+
+In:  a request, the work that answers it, the site's folder.   Out: an envelope that may be sent.
+Never: an answer that is not in the site's ledger, except a bare code from a site that cannot keep one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairsynth import artefacts
+from fairsynth.config import StudyPlan
+from fairsynth.errors import FairSynthError
+from fairsynth.federation.messages import EnrolRequest, Envelope, Failed, JoinRequest, SealedReply
+from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.site import guarded, read_site_folder
+from fairsynth.governance import approval, ledger
+from fairsynth.governance.approval import Approved, Place
+from fairsynth.governance.egress import Outgoing, release
+from fairsynth.governance.identity import Identity, ensure_identity, load_identity
+from fairsynth.governance.policy import SitePolicy, read_policy
+from fairsynth.schemas import SiteId
+
+UNKNOWN = SiteId("unknown")  # a site that cannot keep a ledger does not say its name
+
+Work = Callable[[Path, Envelope], Envelope]
+
+MASKED = "masked"  # the name, and the first part of names, of arrays that are masked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What decides at one site about one request."""
+
+    place: Place
+    policy: SitePolicy
+    identity: Identity
+    study: str
+    label: str
+    approved: Approved | None  # None: only a refusal may leave
+
+    def leave(self, envelope: Envelope) -> Envelope:
+        """`envelope`, once it is checked and in the ledger. Raises PolicyRefusal."""
+        kind = policy_kind(envelope)
+        outgoing = Outgoing(
+            kind=kind,
+            text=envelope.fields,
+            arrays=envelope.arrays,
+            site=self.place.site,
+            study=self.study,
+            label=f"{kind}/{self.label}",
+            cohort=events_sha256(self.place.root) if self.approved else "",
+            masked=frozenset(name for name in envelope.arrays if is_masked(name)),
+            epsilon=epsilon_of(envelope),
+        )
+        with ledger.opened(self.place.root, identity=self.identity) as book:
+            release(outgoing, policy=self.policy, ledger=book, approval=self.approved, now=_now())
+        return envelope
+
+
+def answer(folder: Callable[[], Path], request: Callable[[], Envelope], work: Work, *, phase: str) -> Envelope:
+    """What leaves the site in answer to a request: the reply of `work`, or `Failed` with a code.
+
+    `folder` and `request` may raise. No patient is looked at before the study is known to be approved.
+    """
+
+    def reply(root: Path) -> Envelope:
+        asked = request()
+        gate = admit(root, asked)
+        return gate.leave(work(root, asked))
+
+    envelope = guarded(folder, reply, phase=phase)
+    return _refusal(folder, request, envelope) if envelope.kind == Failed.kind else envelope
+
+
+def admit(root: Path, request: Envelope) -> Gate:
+    """The gate of an approved study. Raises PolicyRefusal when the study, the plan or the cohort is not approved."""
+    gate, study = _gate(root, request), named_study(request)
+    approved = approval.check_approved(gate.place, study, policy=gate.policy, identity=gate.identity)
+    with ledger.opened(root, identity=gate.identity) as book:
+        path = approval.path_of(root, study)
+        since = approval.since_approved(book.entries(now=_now()), approved, where=path)
+    if request.kind not in (JoinRequest.kind, EnrolRequest.kind):  # enrolment makes the events anew, as its reply tells
+        approval.check_cohort(since, events_sha256(root), where=path)
+    return Gate(
+        place=gate.place,
+        policy=gate.policy,
+        identity=gate.identity,
+        study=study,
+        label=gate.label,
+        approved=approved,
+    )
+
+
+def place_of(root: Path) -> Place:
+    """Where the site at `root` has what. Raises ArtefactError."""
+    here = read_site_folder(root)
+    return Place(root=root, site=here.site, config=here.config, data=here.data)
+
+
+def approve(root: Path, plan: StudyPlan, *, officer: str) -> Path:
+    """Approve the study at the site, whose key is made where there is none yet. Raises PolicyRefusal, ConfigError."""
+    place = place_of(root)
+    read_policy(place.config)  # a site without a policy gets no key either
+    return approval.approve(place, plan, identity=ensure_identity(root), officer=officer, now=_now())
+
+
+def named_study(request: Envelope) -> str:
+    """The hash of the plan that a request names, or brings; empty where it does neither."""
+    if request.kind == EnrolRequest.kind:
+        return plan_sha256(EnrolRequest.unpack(request).plan)
+    if request.kind == JoinRequest.kind:
+        return plan_sha256(JoinRequest.unpack(request).plan)
+    study = _fields(request).get("plan_sha256")
+    return study if isinstance(study, str) else ""
+
+
+def policy_kind(envelope: Envelope) -> str:
+    """The name under which a policy speaks of a message: of a masked reply, `sealed_` and what is masked."""
+    of = _fields(envelope).get("of") if envelope.kind == SealedReply.kind else None
+    return f"{SealedReply.kind}_{of}" if isinstance(of, str) else envelope.kind
+
+
+def epsilon_of(envelope: Envelope) -> float | None:
+    """The privacy loss that a reply says it adds, in its field `epsilon`; None where it says none."""
+    epsilon = _fields(envelope).get("epsilon")
+    return float(epsilon) if isinstance(epsilon, int | float) else None
+
+
+def is_masked(name: str) -> bool:
+    """Whether an array of this name is masked: `masked`, or `masked/<record>`."""
+    return name == MASKED or name.startswith(f"{MASKED}/")
+
+
+def events_sha256(root: Path) -> str:
+    """Hash of the site's events, as enrolment gives it; empty before there are any."""
+    folder = root / "events"
+    return str(artefacts.read_manifest(folder, kind="events")["content"]) if folder.is_dir() else ""
+
+
+def _refusal(folder: Callable[[], Path], request: Callable[[], Envelope], failed: Envelope) -> Envelope:
+    """`failed`, released; where the site has no policy, key or sound ledger: the code alone, of a site without a name.
+
+    That one message is the same at every site, so it says nothing but that it failed.
+    """
+    with contextlib.suppress(Exception):  # whatever it is, its text must not leave the site
+        root = folder()
+        return _gate(root, _readable(request)).leave(failed)
+    return Failed(site=UNKNOWN, code=Failed.unpack(failed).code).pack()
+
+
+def _gate(root: Path, request: Envelope) -> Gate:
+    """The gate before approval is looked at: it lets refusals through."""
+    place = place_of(root)
+    try:
+        study = named_study(request)
+        approval.path_of(root, study)
+    except FairSynthError:
+        study = ""
+    return Gate(
+        place=place,
+        policy=read_policy(place.config),
+        identity=load_identity(root),
+        study=study,
+        label=_label(request),
+        approved=None,
+    )
+
+
+def _fields(envelope: Envelope) -> dict[str, Any]:
+    """The JSON fields; none where they are not an object."""
+    try:
+        fields = json.loads(envelope.fields)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _readable(request: Callable[[], Envelope]) -> Envelope:
+    """The request, or an empty one where it is damaged."""
+    try:
+        return request()
+    except FairSynthError:
+        return Envelope(kind="damaged", fields="{}")
+
+
+def _label(request: Envelope) -> str:
+    """The same for the same request: first 16 digits of its hash."""
+    asked = Outgoing(
+        kind=request.kind, text=request.fields, arrays=request.arrays, site="", study="", label="", cohort=""
+    )
+    return asked.sha256[:16]
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
