@@ -113,7 +113,12 @@ class EnrolReply(SiteReply):
     codes: dict[str, NonNegativeInt]  # rolled-up code -> training patients who carry it, at least `minimum_patients`
     visits: NonNegativeInt  # of training patients
     flow: dict[str, NonNegativeInt]  # cohort flow, step -> patients left
-    unused: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)  # of all sites: by label, patients of groups left out
+
+
+class PooledEnrolReply(EnrolReply):
+    """The sum of all sites' in masked studies, made at the server. `unused`: by label, patients of groups left out."""
+
+    unused: tuple[NonNegativeInt, NonNegativeInt]
 
 
 class AgreeRequest(Body):
@@ -140,7 +145,12 @@ class AgreeReply(SiteReply):
     kind: ClassVar[str] = "agreed"
     vocabulary_sha256: str
     mapped_share: float  # of the site's code occurrences in training visits
-    unused: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)  # of all sites: by split, as in enrolled
+
+
+class PooledAgreeReply(AgreeReply):
+    """The sum of all sites' in masked studies, made at the server. `unused`: by split, patients of groups left out."""
+
+    unused: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
 
 
 class TrainRequest(Body):

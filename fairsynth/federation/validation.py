@@ -24,6 +24,8 @@ from fairsynth.federation.messages import (
     AuditReply,
     EnrolReply,
     Envelope,
+    PooledAgreeReply,
+    PooledEnrolReply,
     TrainReply,
     TrainRequest,
 )
@@ -47,14 +49,19 @@ class Enrolled:
     members: IntArray  # (G, 2) by group and label
 
     @property
+    def unused(self) -> tuple[int, ...]:
+        """By label, patients of groups that are left out; of all sites together alone there are such."""
+        return self.reply.unused if isinstance(self.reply, PooledEnrolReply) else (0, 0)
+
+    @property
     def patients(self) -> int:
         """n_i; of all sites together, patients of groups that are left out are among them."""
-        return int(self.members.sum()) + sum(self.reply.unused)
+        return int(self.members.sum()) + sum(self.unused)
 
     @property
     def positives(self) -> int:
         """P_i, likewise."""
-        return int(self.members[:, 1].sum()) + self.reply.unused[1]
+        return int(self.members[:, 1].sum()) + self.unused[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +76,12 @@ class Agreed:
     @property
     def validation_patients(self) -> int:
         """Of all groups, those left out among them."""
-        return int(self.cohort[1].sum()) + self.reply.unused[1]
+        return int(self.cohort[1].sum()) + self.unused[1]
+
+    @property
+    def unused(self) -> tuple[int, ...]:
+        """By split, patients of groups that are left out."""
+        return self.reply.unused if isinstance(self.reply, PooledAgreeReply) else (0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,34 +116,35 @@ class Door:
 
     def enrolled(self, envelope: Envelope, *, site: SiteId) -> Enrolled:
         """A site's answer to the enrol request."""
-        reply = EnrolReply.unpack(envelope)
+        reply = (PooledEnrolReply if site == POOLED else EnrolReply).unpack(envelope)
         problems = [
             *identity(reply, site=site, plan=self.plan),
             *fits(envelope.arrays, {"members": (np.int64, (self.groups, 2))}),
         ]
         refuse(problems)
         members = envelope.arrays["members"].astype(np.int64)
+        enrolled = Enrolled(reply=reply, members=members)
         problems += rules(
             {
                 "members: counts from 0 to 2^40": are_counts(members),
                 "members: at least one patient": bool(members.any()),
-                "visits: at least one a patient": reply.visits >= members.sum() + sum(reply.unused),
-                "unused: of all sites alone": site == POOLED or reply.unused == (0, 0),
+                "visits: at least one a patient": reply.visits >= enrolled.patients,
                 "codes: at least one": len(reply.codes) > 0,
                 "codes: names of 1 to 200 characters": all(1 <= len(code) <= 200 for code in reply.codes),
                 "codes: carried by at least `minimum_patients`, at most all patients": all(
-                    self.plan.vocabulary.minimum_patients <= count <= members.sum() + sum(reply.unused)
+                    self.plan.vocabulary.minimum_patients <= count <= enrolled.patients
                     for count in reply.codes.values()
                 ),
                 "data_sha256: 64 hexadecimal digits": _is_sha256(reply.data_sha256),
             }
         )
         refuse(problems)
-        return Enrolled(reply=reply, members=members)
+        return enrolled
 
     def agreed(self, envelope: Envelope, *, enrolled: Enrolled, vocabulary: Vocabulary) -> Agreed:
         """A site's answer to the agree request."""
-        reply, primed = AgreeReply.unpack(envelope), self.plan.training.primed
+        kind, primed = PooledAgreeReply if enrolled.reply.site == POOLED else AgreeReply, self.plan.training.primed
+        reply = kind.unpack(envelope)
         spec: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {"cohort": (np.int64, (3, self.groups, 2))}
         if primed:
             spec |= {"occurs": (np.int64, (vocabulary.layout.size,)), "shared": (np.int64, (len(runs(vocabulary)),))}
@@ -148,8 +161,7 @@ class Door:
                 "mapped_share: from 0 to 1": 0 <= reply.mapped_share <= 1,
                 "cohort: counts from 0 to 2^40": are_counts(cohort),
                 "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members)
-                and reply.unused[0] == sum(enrolled.reply.unused),
-                "unused: of all sites alone": reply.site == POOLED or not any(reply.unused),
+                and (not isinstance(reply, PooledAgreeReply) or reply.unused[0] == sum(enrolled.unused)),
                 **(_rules_of_shown(shown, enrolled=enrolled, layout=vocabulary.layout) if shown else {}),
             }
         )

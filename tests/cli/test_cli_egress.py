@@ -12,6 +12,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -45,6 +46,7 @@ def plan_of(roster):
         training=TrainingConfig(),
         augmentation=AugmentationConfig(),
         audit=AuditConfig(),
+        privacy=PrivacyConfig(agreement="toys"),
     )
 
 

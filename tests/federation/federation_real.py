@@ -23,12 +23,13 @@ from fairsynth.config import (
     VocabularyConfig,
 )
 from fairsynth.errors import FairSynthError
-from fairsynth.federation import boundary, site, site_teaching
-from fairsynth.federation.messages import EnrolRequest
+from fairsynth.federation import answering, boundary, site, site_teaching
+from fairsynth.federation.messages import EnrolRequest, JoinRequest
 from fairsynth.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = {
+    "join": answering.join,
     "enrol": site.enrol,
     "agree": site.agree,
     "train": site.train,
@@ -70,6 +71,7 @@ def own_config(folder: Path) -> Path:
     """MIMIC-III's configuration, with a policy that names codes of 5 patients, as `real_plan` does."""
     config = shutil.copytree(ROOT / "site_configs" / "mimic3", folder / "configs" / "mimic3")
     policy = (ROOT / "site_configs" / "policy.yaml").read_text()
+    policy = policy.replace("unmasked_records: refused", "unmasked_records: allowed")
     (folder / "configs" / "policy.yaml").write_text(policy.replace("minimum_cell: 11", "minimum_cell: 5"))
     return config
 
@@ -82,20 +84,27 @@ def approve(folders, plan):
 
 
 class Local:
-    """Asks each site in this process, as its ClientApp would; all sites approve what they are asked to enrol for."""
+    """Asks each site in this process, as its ClientApp would; all sites approve what they are asked to join."""
 
     def __init__(self, folders):
-        self.folders, self.replies = folders, []
+        self.folders, self.replies, self.approved = folders, [], []
+
+    @staticmethod
+    def work(handler, root, request):
+        return answering.answered(root, request, handler)
 
     def ask(self, requests, *, timeout):
         replies = {}
         for name, request in requests.items():
-            if request.kind == EnrolRequest.kind:
-                approve([self.folders[name]], EnrolRequest.unpack(request).plan)
+            if request.kind in ("join", "enrol"):
+                plan = {"join": JoinRequest, "enrol": EnrolRequest}[request.kind].unpack(request).plan
+                if (name, plan) not in self.approved:
+                    self.approved.append((name, plan))
+                    approve([self.folders[name]], plan)
             replies[name] = boundary.answer(
                 lambda name=name: self.folders[name],
                 lambda request=request: request,
-                WORK[request.kind],
+                partial(self.work, WORK[request.kind]),
                 phase=request.kind,
             )
         self.replies += replies.values()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from federation_real import own_config
 from federation_toys import toy_plan, toy_sites
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
@@ -191,7 +192,7 @@ def context_of(folder=None, *, sites="", partition=None):
 
 def site_at(folder, name="site-a"):
     (folder / "raw").mkdir(parents=True)
-    config = Path(__file__).resolve().parents[2] / "site_configs" / "mimic3"
+    config = own_config(folder)
     values = {"site": name, "config": str(config), "data": str(folder / "raw")}
     (folder / "site.json").write_text(json.dumps(values))
     (folder / "plan.json").write_text(PLAN.model_dump_json(by_alias=True))

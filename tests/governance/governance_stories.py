@@ -15,6 +15,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SplitConfig,
     StudyPlan,
     TaskConfig,
@@ -48,6 +49,7 @@ def a_plan(**changes) -> StudyPlan:
         "training": TrainingConfig(rounds=2),
         "augmentation": AugmentationConfig(synthetic_patients=10),
         "audit": AuditConfig(predictors=("logistic_regression",), seeds=2),
+        "privacy": PrivacyConfig(profile="plain", agreement="toys"),
     }
     return StudyPlan(**(values | changes))
 
@@ -75,7 +77,10 @@ class Desk:
     """A site with an approved study, at whose exit messages are tried."""
 
     def __init__(self, root: Path, *, policy: dict[str, str] | None = OPEN, plan: StudyPlan | None = None):
-        self.place, self.plan = a_place(root, policy=policy), plan or a_plan()
+        self.place, self.plan = (
+            a_place(root, policy=policy),
+            plan or a_plan(**({} if policy else {"privacy": PrivacyConfig()})),
+        )
         self.root, self.study = root, plan_sha256(self.plan)
         self.identity = ensure_identity(root)
         self.approve()

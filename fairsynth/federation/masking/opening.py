@@ -29,6 +29,8 @@ from fairsynth.federation.messages import (
     Envelope,
     JoinReply,
     JoinRequest,
+    PooledAgreeReply,
+    PooledEnrolReply,
     SealedReply,
 )
 from fairsynth.federation.plans import POOLED, reference_mask
@@ -196,11 +198,11 @@ class PooledConversation(Conversation):
         pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
         left = {name: arrays[name].astype(np.int64) - kept[name].astype(np.int64) for name in form.axis}
         if form.kind == EnrolReply.kind:
-            unused = tuple(map(int, left["members"].sum(axis=0)))
-            return EnrolReply.unpack(pooled).model_copy(update={"unused": unused}).pack(pooled.arrays)
+            unused = left["members"].sum(axis=0).tolist()
+            return PooledEnrolReply(**EnrolReply.unpack(pooled).model_dump(), unused=unused).pack(pooled.arrays)
         if form.kind == AgreeReply.kind:
-            unused = tuple(map(int, left["cohort"].sum(axis=(1, 2))))
-            return AgreeReply.unpack(pooled).model_copy(update={"unused": unused}).pack(pooled.arrays)
+            unused = left["cohort"].sum(axis=(1, 2)).tolist()
+            return PooledAgreeReply(**AgreeReply.unpack(pooled).model_dump(), unused=unused).pack(pooled.arrays)
         return pooled
 
     @property
