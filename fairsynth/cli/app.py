@@ -18,6 +18,7 @@ from fairsynth.cli import (
     extract,
     generate,
     init_site,
+    release,
     report,
     simulate,
     study,
@@ -41,6 +42,7 @@ app = typer.Typer(
 VERBS = (demo, study, init_site, check, vocabulary, simulate, extract, train, generate, audit, report, experiment)
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
+app.add_typer(release.app, name="release")
 
 
 @app.callback(invoke_without_command=True)
