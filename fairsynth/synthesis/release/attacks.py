@@ -1,7 +1,7 @@
-"""What an attacker who has the synthetic patients, or the generator, learns of a real one.
+"""What an attacker who has the synthetic patients learns of a real one.
 
-In:  `Profiles` of training, held-out and synthetic patients; or a generator and records.   Out: figures of each attack,
-always on members (training patients) beside others (held out).
+In:  `Profiles` of training, held-out and synthetic patients.   Out: figures of each attack, always on members (training
+patients) beside others (held out).
 Never: a verdict; the anonymeter package, which pins an old numpy. Linkage of two tables is not attacked.
 """
 
@@ -12,15 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse, stats
 
-from fairsynth.generator.batch import Sequences
-from fairsynth.generator.descent import nll
-from fairsynth.generator.model import Halo
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.synthesis.release.chance import Area, Share, Top, area, top
 from fairsynth.synthesis.release.distances import common, nearest
 from fairsynth.synthesis.release.profiles import BoolArray, Profiles
-from fairsynth.visits.layout import Vocabulary
-from fairsynth.visits.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +29,6 @@ class Membership:
 def membership(members: FloatArray, others: FloatArray, *, share: float, rng: np.random.Generator) -> Membership:
     """The attack with these scores; higher: rather a member."""
     return Membership(auc=area(members, others), top=top(members, others, share=share, rng=rng))
-
-
-def model_membership(
-    model: Halo, *, train: Records, held_out: Records, vocabulary: Vocabulary, share: float, rng: np.random.Generator
-) -> Membership:
-    """The loss-threshold attack on the generator itself (Yeom et al. 2018): the score is minus the loss of a patient,
-    in nats a predicted visit. Raises CohortError when records do not fit the generator."""
-    members, others = (
-        np.array([-_loss(model, part.take(np.array([row])), vocabulary) for row in range(len(part))])
-        for part in (train, held_out)
-    )
-    return membership(members, others, share=share, rng=rng)
-
-
-def _loss(model: Halo, patient: Records, vocabulary: Vocabulary) -> float:
-    maximum = model.positions.shape[0] - 1
-    sequences = Sequences.of(patient, vocabulary=vocabulary, maximum_visits=maximum)
-    nats, predicted = nll(model, sequences, layout=vocabulary.layout)
-    return nats / predicted
 
 
 @dataclass(frozen=True, kw_only=True)

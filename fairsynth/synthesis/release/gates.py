@@ -44,7 +44,8 @@ class GateResult(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Real patients whose record a synthetic one repeats. `unique`: whose record no other real patient has."""
+    """Real patients whose record a synthetic one repeats. `unique`: whose record no other real patient has, and which
+    is too long to be met by chance."""
 
     members: Share
     others: Share
@@ -63,12 +64,16 @@ def inputs(members: int, others: int, rules: ReleaseRules) -> GateResult:
 
 
 def exact_copies(copies: Copies, rules: ReleaseRules, *, level: float) -> GateResult:
-    """G1: no record of a patient who is unique at the site; no more copies of training than of held-out patients."""
+    """G1: no long record of a patient who is unique at the site; no more copies of training than of held-out patients.
+
+    Short records (below `unmistakable_codes`) meet by chance, so one of them proves nothing; their excess does.
+    """
     p = excess_p(copies.members, copies.others)
     outcome = Outcome.failed if copies.unique_members.hits or p < level else Outcome.passed
     reason = (
-        f"{copies.members.hits} training patients repeated, of whom {copies.unique_members.hits} have a record that "
-        f"nobody else has; {copies.others.hits} held-out patients (by chance)"
+        f"{copies.members.hits} training patients repeated, of whom {copies.unique_members.hits} have a record of "
+        f"{rules.unmistakable_codes} codes or more that nobody else has; {copies.others.hits} held-out patients "
+        "repeated (by chance)"
     )
     return _result(
         "G1",

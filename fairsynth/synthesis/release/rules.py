@@ -34,6 +34,7 @@ class ReleaseRules(Strict):
 
     minimum_patients: PositiveInt = 1130  # real patients compared, of each side: an AUC is then known to 0.02
     minimum_codes: PositiveInt = 4  # records with fewer different clinical codes meet by chance and are not compared
+    unmistakable_codes: PositiveInt = 8  # a record of so many, repeated, is no chance: not one may be
     near: Fraction = 0.1  # codes that differ, as a share of the real record's
     near_ratio: PositiveFloat = 1.25
     auc: Fraction = 0.52

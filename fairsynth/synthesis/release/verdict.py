@@ -143,7 +143,7 @@ class Real:
         everyone = Counter((*train.keys, *held_out.keys))
         made = set(synthetic.keys)
         full = [part.take(np.flatnonzero(part.sizes >= rules.minimum_codes)) for part in (train, held_out)]
-        traits = [Traits.of(part, synthetic, everyone=everyone, made=made, near=rules.near) for part in full]
+        traits = [Traits.of(part, synthetic, everyone=everyone, made=made, rules=rules) for part in full]
         return cls(members=full[0], others=full[1], synthetic=synthetic, traits=(traits[0], traits[1]))
 
     def part(self, groups: Sequence[int]) -> Real:
@@ -174,8 +174,8 @@ class Real:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Traits:
-    """(B,) of each real patient: is the record repeated, is it unique at the site, is a synthetic one near, and minus
-    the Jaccard distance to the nearest."""
+    """(B,) of each real patient: is the record repeated, is it long and unique at the site, is a synthetic one near,
+    and minus the Jaccard distance to the nearest."""
 
     repeated: BoolArray
     unique: BoolArray
@@ -184,14 +184,21 @@ class Traits:
 
     @classmethod
     def of(
-        cls, real: Profiles, synthetic: Profiles, *, everyone: Counter[bytes], made: set[bytes], near: float
+        cls,
+        real: Profiles,
+        synthetic: Profiles,
+        *,
+        everyone: Counter[bytes],
+        made: set[bytes],
+        rules: ReleaseRules,
     ) -> Traits:
         """The traits of `real`; `everyone` are all real records, `made` the synthetic ones."""
         found = nearest(real, synthetic)
         return cls(
             repeated=np.array([key in made for key in real.keys], dtype=np.bool_),
-            unique=np.array([everyone[key] == 1 for key in real.keys], dtype=np.bool_),
-            near=found.hamming <= near * real.sizes,
+            unique=np.array([everyone[key] == 1 for key in real.keys], dtype=np.bool_)
+            & (real.sizes >= rules.unmistakable_codes),
+            near=found.hamming <= rules.near * real.sizes,
             closeness=-found.jaccard,
         )
 
@@ -278,7 +285,7 @@ def _secrets(members: Profiles, evidence: Evidence, rules: ReleaseRules) -> IntA
 
 
 def _rare(evidence: Evidence, rules: ReleaseRules) -> int:
-    """Codes of synthetic patients that few training patients have: rolled up, if files can say them, and the source's."""
+    """Codes of synthetic patients that few training patients have: rolled up, if files say them, and the source's."""
     train, synthetic = (
         np.diff(profiles(part, vocabulary=evidence.vocabulary).content.tocsc().indptr)
         for part in (evidence.train, evidence.synthetic)
