@@ -1,1 +1,1 @@
-"""What a site may disclose. Policy, ledger and the release gate join `disclosure` as they are built."""
+"""What a site may disclose. Policy and ledger join `disclosure` as they are built."""

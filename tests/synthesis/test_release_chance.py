@@ -75,8 +75,8 @@ def test_the_upper_limit_of_a_ratio_holds_as_often_as_it_says():
 
 def test_a_ratio_is_only_judged_where_an_innocent_generator_would_pass():
     few, many = share(50, 3000), share(900, 3000)
-    assert not resolves_ratio(few, few, limit=1.25, confidence=0.95)
-    assert resolves_ratio(many, many, limit=1.25, confidence=0.95)
+    assert not resolves_ratio(few, few, limit=1.25, confidence=0.95, level=0.005)
+    assert resolves_ratio(many, many, limit=1.25, confidence=0.95, level=0.005)
     assert ratio_upper(many, many, confidence=0.95) < 1.25
 
 

@@ -15,8 +15,6 @@ from scipy import stats
 
 from fairsynth.schemas import FloatArray
 
-SURE = 2.326  # standard normal quantile of 0.99: an innocent generator is to pass a limit this surely
-
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -67,13 +65,13 @@ def ratio_upper(members: Share, others: Share, *, confidence: float) -> float:
     return share / (1 - share) * others.total / members.total
 
 
-def resolves_ratio(members: Share, others: Share, *, limit: float, confidence: float) -> bool:
-    """Whether there are so many hits that a generator without excess has its upper limit below `limit` 99 times in
-    100."""
+def resolves_ratio(members: Share, others: Share, *, limit: float, confidence: float, level: float) -> bool:
+    """Whether there are so many hits that a generator without excess has its upper limit above `limit` with probability
+    `level` at most (normal approximation)."""
     if not (members.hits and others.hits):
         return False
     error = math.sqrt(1 / members.hits + 1 / others.hits)
-    return (float(stats.norm.ppf(confidence)) + SURE) * error <= math.log(limit)
+    return float(stats.norm.ppf(confidence) + stats.norm.isf(level)) * error <= math.log(limit)
 
 
 def area(members: FloatArray, others: FloatArray) -> Area:

@@ -210,14 +210,14 @@ class Traits:
 
 
 def _memberships(
-    real: Real, rules: ReleaseRules, *, levels: tuple[float, float], rng: np.random.Generator
+    real: Real, rules: ReleaseRules, *, levels: tuple[float, float], rng: np.random.Generator, everyone: bool = True
 ) -> Iterator[GateResult]:
     """G3 and G4, where there is somebody to judge by."""
     if real.least < _TOO_FEW:
         return
     scores = (one.closeness for one in real.traits)
     found = attacks.membership(*scores, share=rules.false_positive_share, rng=rng)
-    yield gates.membership_auc(found, rules, level=levels[0])
+    yield gates.membership_auc(found, rules, level=levels[0], everyone=everyone)
     yield gates.membership_top(found, rules, level=levels[1])
 
 
@@ -236,7 +236,7 @@ def _groups(
         name: (
             gates.exact_copies(part.copies(), rules, level=level),
             gates.near_copies(*part.near(), rules, level=level),
-            *_memberships(part, rules, levels=(level, level), rng=rng),
+            *_memberships(part, rules, levels=(level, level), rng=rng, everyone=False),
         )
         for name, part in parts.items()
     }
