@@ -41,7 +41,7 @@ def check(
         Path | None, typer.Option(help="JSON: the codes of each patient that was planted before training.")
     ] = None,
     secret: Annotated[
-        list[str] | None, typer.Option(help="A code that must not be guessed; may be repeated.  [default: the usual]")
+        list[str] | None, typer.Option(help="A code that must not be guessed, beside the usual ones; may be repeated.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def check(
     """
     from fairsynth.synthesis.release.check import blocked, check_release, read_asked
 
-    asked = read_asked(canaries, secret)
+    asked = read_asked(canaries, secret or ())
     with errors.status("comparing synthetic with real patients"):
         report = check_release(folder.resolve(), synthetic=synthetic, asked=asked)
     if as_json:

@@ -168,3 +168,8 @@ def test_the_same_evidence_gives_the_same_verdict(clean):
 def test_outside_learns_pass_or_fail_and_bands(clean):
     said = outside(clean).model_dump()
     assert said == {"verdict": "PASS", "members": "1,130 to 4,999", "others": "1,130 to 4,999"}
+
+
+def test_a_secret_that_is_named_is_tested_beside_the_usual_ones(clean):
+    verdict = examine(evidence(secrets=("DX//000",)), RULES)  # the commonest code
+    assert gate(verdict, "G6").numbers["codes"] == gate(clean, "G6").numbers["codes"] + 1

@@ -7,7 +7,7 @@ Never: a gate that computes before its run is counted on disk; anything that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class Asked(Strict):
     """What else the gate is to look at: the codes of planted patients, and codes that must not be guessed."""
 
     canaries: tuple[tuple[str, ...], ...] = ()
-    secrets: tuple[str, ...] | None = None
+    secrets: tuple[str, ...] = ()
 
 
 class Report(Strict):
@@ -106,13 +106,13 @@ def blocked(report: Report, *, where: Path) -> ReleaseBlocked:
     return ReleaseBlocked(_problem(one, where) for one in report.verdict.blocking)
 
 
-def read_asked(canaries: Path | None, secrets: list[str] | None) -> Asked:
+def read_asked(canaries: Path | None, secrets: Sequence[str]) -> Asked:
     """What an operator asks for; `canaries` is a JSON list with the list of codes of each planted patient."""
     if canaries is None:
-        return Asked(secrets=tuple(secrets) if secrets else None)
+        return Asked(secrets=tuple(secrets))
     try:
         planted = json.loads(canaries.read_text(encoding="utf-8"))
-        return Asked(canaries=planted, secrets=tuple(secrets) if secrets else None)
+        return Asked(canaries=planted, secrets=tuple(secrets))
     except (OSError, ValueError):
         raise ConfigError.of(
             "no list of canaries", where=str(canaries), expected='JSON such as [["DX//CCS//49", "DX//CCS//157"]]'
@@ -156,7 +156,7 @@ def _read(root: Path) -> Report:
 
 def _evidence(found: Candidate, rules: ReleaseRules, asked: Asked) -> Evidence:
     cohort = load_cohort(found.root)
-    if asked.secrets is not None and (unknown := set(asked.secrets) - set(cohort.vocabulary.codes)):
+    if unknown := set(asked.secrets) - set(cohort.vocabulary.codes):
         raise ConfigError.of("no such code in the vocabulary", where=f"{len(unknown)} of the --secret codes")
     return Evidence(
         train=cohort.train,

@@ -15,7 +15,7 @@ from scipy import sparse
 from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.synthesis.release.profiles import Profiles
 
-_CELLS = 8_000_000  # distances held at once
+_CELLS = 250_000  # distances held at once: they fit a cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

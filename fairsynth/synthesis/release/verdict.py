@@ -37,7 +37,7 @@ class Evidence:
     """What the gate looks at.
 
     writable   (C,) codes that the files can say; None: all
-    secrets    codes that must not be guessed; None: the usual ones
+    secrets    codes that must not be guessed, beside the usual ones
     canaries   the codes of each planted patient
     problems   what is wrong with the files (format.py); None: there are none
     rare       rare source codes of the files
@@ -49,7 +49,7 @@ class Evidence:
     vocabulary: Vocabulary
     seed: int
     writable: BoolArray | None = None
-    secrets: tuple[str, ...] | None = None
+    secrets: tuple[str, ...] = ()
     canaries: tuple[tuple[str, ...], ...] = ()
     problems: tuple[str, ...] | None = None
     rare: int = 0
@@ -276,12 +276,12 @@ def _attacked(real: Real, evidence: Evidence, rules: ReleaseRules) -> tuple[Gate
 
 
 def _secrets(members: Profiles, evidence: Evidence, rules: ReleaseRules) -> IntArray:
-    if evidence.secrets is None:
-        return attacks.usual_secrets(
-            members, number=rules.sensitive_codes, common_share=rules.common_share, rare_support=rules.rare_support
-        )
+    """The usual ones, and those that were named."""
+    usual = attacks.usual_secrets(
+        members, number=rules.sensitive_codes, common_share=rules.common_share, rare_support=rules.rare_support
+    )
     codes = evidence.vocabulary.codes
-    return np.array([codes.index(name) for name in evidence.secrets if name in codes], dtype=np.int64)
+    return np.union1d(usual, [codes.index(name) for name in evidence.secrets if name in codes]).astype(np.int64)
 
 
 def _rare(evidence: Evidence, rules: ReleaseRules) -> int:
