@@ -16,13 +16,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 
 from benchmarks.gate_patients import VOCABULARY, Process, bootstrap, planted, planted_near
 from fairsynth.config import FitConfig, GeneratorConfig
-from fairsynth.halo import HALO
 from fairsynth.synthesis.release.rules import ReleaseRules
 from fairsynth.synthesis.release.verdict import Evidence, Outcome, Verdict, examine
 from fairsynth.visits.records import Records
@@ -56,6 +55,8 @@ def judged(name: str, seed: int, *, real: int = REAL, synthetic: int = SYNTHETIC
 
 def halo(seed: int, *, by_heart: bool, patients: int = OVERFIT_PATIENTS, epochs: int = 150) -> Verdict:
     """The verdict on patients of a HALO that keeps its best epoch, by its training patients or by others."""
+    from fairsynth.halo import HALO  # torch, which no other set needs
+
     process = Process(seed=seed)
     train, held_out, others = (process.draw(patients, seed=part) for part in (0, 1, 3))
     patience = None if by_heart else 4
@@ -74,21 +75,21 @@ def fails(verdict: Verdict) -> tuple[str, ...]:
     return tuple(one.gate for one in verdict.results if one.verdict is Outcome.failed)
 
 
-def rates(name: str, seeds: int, *, jobs: int = 2) -> dict[str, object]:
+def rates(name: str, seeds: int, *, pool: Executor) -> dict[str, object]:
     """The share of seeds in which the set is blocked, its 95 % interval (Wilson), and by which gates."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(_failed, name), range(seeds)))
+    found = list(pool.map(partial(_failed, name), range(seeds)))
     blocked = sum(bool(gates) for gates in found)
     low, high = _wilson(blocked, seeds)
-    by_gate = Counter(gate for gates in found for gate in gates)
-    gates = dict(sorted(by_gate.items()))
+    gates = dict(sorted(Counter(gate for gates in found for gate in gates).items()))
     return {"set": name, "seeds": seeds, "blocked": blocked, "low": low, "high": high, "gates": gates}
 
 
-def _failed(name: str, seed: int) -> tuple[str, ...]:
-    import torch
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Processes of one thread each."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
 
-    torch.set_num_threads(1)
+
+def _failed(name: str, seed: int) -> tuple[str, ...]:
     if name in HALOS:
         return tuple(gate for gate in fails(halo(seed, by_heart=name == "overfitted")) if gate != "G8")
     if name == "clean, small":
@@ -108,19 +109,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--sets", nargs="*", help="only these, by name")
     parser.add_argument("--quick", action="store_true", help="5 seeds, one of the over-fitted generator")
     arguments = parser.parse_args()
     seeds = 5 if arguments.quick else arguments.seeds
     sets = dict.fromkeys((*SETS, "clean, small"), seeds)
     sets |= dict.fromkeys(HALOS, min(seeds, 1 if arguments.quick else OVERFIT_SEEDS))
+    chosen = {name: number for name, number in sets.items() if not arguments.sets or name in arguments.sets}
     rows = []
-    for name, number in sets.items():
-        began = time.perf_counter()
-        row = rates(name, number, jobs=arguments.jobs) | {"seconds": round(time.perf_counter() - began, 1)}
-        rows.append(row)
-        if not arguments.json:
-            interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-            print(f"{name:16} blocked {row['blocked']:>3} of {number:>3}  {interval}  {row['gates']}", flush=True)
+    with workers(arguments.jobs) as pool:
+        for name, number in chosen.items():
+            began = time.perf_counter()
+            row = rates(name, number, pool=pool) | {"seconds": round(time.perf_counter() - began, 1)}
+            rows.append(row)
+            if not arguments.json:
+                interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+                print(f"{name:16} blocked {row['blocked']:>3} of {number:>3}  {interval}  {row['gates']}", flush=True)
     if arguments.json:
         print(json.dumps(rows, indent=2))
 

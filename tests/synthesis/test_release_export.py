@@ -274,3 +274,19 @@ def test_killed_in_an_export_nothing_is_to_be_seen_and_the_next_one_is_whole(pas
 def test_a_site_without_synthetic_patients_is_told_how_to_make_them(here, capsys):
     assert fairsynth("release", "check", here / "site") == 2
     assert "fairsynth generate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["no JSON", '{"codes": 3}', "[[3]]", "[1]"])
+def test_a_list_of_canaries_that_is_none_is_refused_before_a_run_is_counted(here, text, capsys):
+    path = here / "canaries.json"
+    path.write_text(text, encoding="utf-8")
+    assert fairsynth("release", "check", here / "site", "--synthetic", here / "new", "--canaries", path) == 2
+    assert "FS-100 no list of canaries" in capsys.readouterr().err
+    assert runs.read(here / "site") == []
+
+
+def test_a_secret_that_is_no_code_is_refused_before_a_run_is_counted(here, capsys):
+    arguments = ("release", "check", here / "site", "--synthetic", here / "new", "--secret", "DX//NOTHING")
+    assert fairsynth(*arguments) == 2
+    assert "FS-100 no such code" in capsys.readouterr().err
+    assert runs.read(here / "site") == []

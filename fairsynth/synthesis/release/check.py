@@ -25,7 +25,7 @@ from fairsynth.synthesis.release.gates import GateResult
 from fairsynth.synthesis.release.profiles import BoolArray
 from fairsynth.synthesis.release.rules import ReleaseRules
 from fairsynth.synthesis.release.verdict import Evidence, Verdict, examine, outside
-from fairsynth.visits.cohort import COHORT, load_cohort
+from fairsynth.visits.cohort import COHORT, Cohort, load_cohort
 from fairsynth.visits.layout import Vocabulary
 
 KIND = "release"
@@ -62,15 +62,19 @@ def check_release(root: Path, *, synthetic: Path | None = None, asked: Asked | N
     """Examine the synthetic patients of the site at `root`, and keep the verdict in `root/release`.
 
     The same patients, cohort and questions are examined once: the verdict that is kept is returned, and no run counted.
-    Raises ReleaseBlocked when the generator has had its runs, ArtefactError when something is missing or altered.
+    Raises ReleaseBlocked when the generator has had its runs, ConfigError on an unknown secret, ArtefactError when
+    something is missing or altered.
     """
     asked, rules = asked or Asked(), ReleaseRules()
     found = candidate(root, synthetic)
     inputs = _inputs(found, rules, asked)
     if kept := _kept(root, inputs):
         return kept
+    cohort = load_cohort(root)
+    if unknown := set(asked.secrets) - set(cohort.vocabulary.codes):
+        raise ConfigError.of("no such code in the vocabulary", where=f"{len(unknown)} of the --secret codes")
     number = runs.begin(root, generator=found.generator, candidate=found.sha256)
-    verdict = examine(_evidence(found, rules, asked), rules)
+    verdict = examine(_evidence(found, cohort, rules=rules, asked=asked), rules)
     report = Report(verdict=verdict, run=number, limit=runs.LIMIT, candidate=found.sha256, generator=found.generator)
     facts = {"release": AT_HOME, "outcome": verdict.outcome.value}
     with artefacts.new(root, kind=KIND, inputs=inputs, facts=facts) as folder:
@@ -154,10 +158,7 @@ def _read(root: Path) -> Report:
         raise ArtefactError.of("not a verdict", where=str(path), do="fairsynth release check again") from None
 
 
-def _evidence(found: Candidate, rules: ReleaseRules, asked: Asked) -> Evidence:
-    cohort = load_cohort(found.root)
-    if unknown := set(asked.secrets) - set(cohort.vocabulary.codes):
-        raise ConfigError.of("no such code in the vocabulary", where=f"{len(unknown)} of the --secret codes")
+def _evidence(found: Candidate, cohort: Cohort, *, rules: ReleaseRules, asked: Asked) -> Evidence:
     return Evidence(
         train=cohort.train,
         held_out=cohort.held_out,
