@@ -97,6 +97,8 @@ def test_what_passed_is_exported_with_a_card(passed, tmp_path):
     card = json.loads((made / "card.json").read_text(encoding="utf-8"))
     assert card["gate"]["verdict"] == "PASS"
     assert (card["officer"], card["privacy"], card["study"]) == (None, None, "gated")
+    for part in ("events", "tables"):
+        assert card[f"{part}_sha256"] == artefacts.sha256_folder(made / part)  # the receiver can verify it
     assert (
         card["generator_sha256"]
         == artefacts.read_manifest(passed / "new/records", kind="records")["inputs"]["generator"]

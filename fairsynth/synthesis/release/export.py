@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,15 @@ def export(
     if (out / KIND).exists():
         raise ConfigError.of("an export is here", where=str(out / KIND), do="another --out")
     needed = override if report.verdict.blocking else None
-    card = _card(found, report, needed, intended_use)
+    statement = PASSED if needed is None else OVERRIDDEN
     _journal(found, report, needed)
-    facts = {"synthetic": True, "release": card.statement}
+    facts = {"synthetic": True, "release": statement}
     inputs = {"generator": found.generator, "events": found.hashes["events"], "tables": found.hashes["tables"]}
     with artefacts.new(out, kind=KIND, inputs=inputs, facts=facts) as folder:
         for part in _PARTS:
             _copy(found, part, folder)
-        artefacts.write_text(folder / "tables" / NOTICE, f"{card.statement}\nRead {CARD_TEXT} first.\n")
+        artefacts.write_text(folder / "tables" / NOTICE, f"{statement}\nRead {CARD_TEXT} first.\n")
+        card = _card(found, report, needed, intended_use, hashes={part: _hash(folder, part) for part in _PARTS})
         artefacts.write_json(folder / CARD, card.model_dump(mode="json", by_alias=True))
         artefacts.write_text(folder / CARD_TEXT, markdown(card))
     return out / KIND
@@ -90,11 +92,18 @@ def _journal(found: Candidate, report: Report, override: Override | None) -> Non
 def _copy(found: Candidate, part: str, folder: Path) -> None:
     """Copy one part without the site's manifest; what arrives is what the gate saw."""
     shutil.copytree(found.folder / part, folder / part, ignore=shutil.ignore_patterns(artefacts.MANIFEST))
-    if artefacts.sha256_folder(folder / part) != found.hashes[part]:
+    if _hash(folder, part) != found.hashes[part]:
         raise ArtefactError.of("altered while it was copied", where=str(found.folder / part), do="export again")
 
 
-def _card(found: Candidate, report: Report, override: Override | None, intended_use: str) -> Card:
+def _hash(folder: Path, part: str) -> str:
+    return artefacts.sha256_folder(folder / part)
+
+
+def _card(
+    found: Candidate, report: Report, override: Override | None, intended_use: str, *, hashes: Mapping[str, str]
+) -> Card:
+    """The card of what lies in the export, by the hashes of its parts."""
     plan = _plan(found.root)
     facts = artefacts.read_manifest(found.root / COHORT, kind=COHORT)["facts"]
     gate = gate_on_card(
@@ -110,8 +119,8 @@ def _card(found: Candidate, report: Report, override: Override | None, intended_
         plan_sha256=plan_sha256(plan),
         vocabulary_sha256=facts["vocabulary_sha256"],
         generator_sha256=found.generator,
-        events_sha256=found.hashes["events"],
-        tables_sha256=found.hashes["tables"],
+        events_sha256=hashes["events"],
+        tables_sha256=hashes["tables"],
         fairsynth=artefacts.code_version(),
         patients=len(found.records),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
