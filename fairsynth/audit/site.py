@@ -36,7 +36,7 @@ from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import NOTHING, Guide, Terms
 from fairsynth.generator.base_rates import at_home
 from fairsynth.schemas import Arrays, IntArray, SiteId
-from fairsynth.synthesis.decode import write_events, write_tables
+from fairsynth.synthesis.decode import AT_HOME, write_events, write_tables
 from fairsynth.synthesis.synthesise import synthesise
 from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.records import Records
@@ -228,7 +228,7 @@ def _taught_by(here: Site, patients: Records) -> IntArray:
 def _write_synthetic(here: Site, synthetic: Mapping[str, Records], weights: Mapping[str, Arrays]) -> None:
     """`root/synthetic`: all records by name, and "fairsynth" as MEDS events and as the source's tables."""
     here.progress("writing synthetic patients as events and tables")
-    facts = {"seed": here.plan.seed, "patients": here.budget, "release": "none: stays at the site"}
+    facts = {"seed": here.plan.seed, "patients": here.budget, "release": AT_HOME}
     with artefacts.new(here.root, kind="synthetic", inputs=_inputs(here, weights), facts=facts) as folder:
         for name, records in synthetic.items():
             records.save(folder / f"{name}.safetensors")

@@ -21,6 +21,7 @@ from fairsynth.cli import (
     init_site,
     ledger,
     policy,
+    release,
     report,
     simulate,
     study,
@@ -58,7 +59,7 @@ VERBS = (
 )
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
-for group in (policy, ledger):
+for group in (policy, ledger, release):
     app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 

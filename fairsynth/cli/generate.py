@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Sample synthetic patients at a site, as MEDS events and as tables in the source's own format.
 
-    They stay at the site: the release gate is not part of this version (docs/augmentation.md).
+    They stay at the site: what may leave is what `fairsynth release export` writes (docs/release.md).
 
     Example: `fairsynth generate runs/demo --site boston --group black --label 1 --patients 200 --out synthetic`
     """

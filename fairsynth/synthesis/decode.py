@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from fairsynth import artefacts
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.engine import CODES, DATA, DATASET, EVENT_ARROW, FLOW, KIND
+from fairsynth.schemas import IntArray
 from fairsynth.seeds import Streams
 from fairsynth.synthesis.assemble import FIRST_ID, Drawn, assemble
 from fairsynth.synthesis.choices import Decoder
@@ -41,8 +42,12 @@ from fairsynth.visits.records import Records, regrouped
 from fairsynth.visits.tasks import Outcome, label_visit_follows, outcome_of
 
 SHARD_PATIENTS = 1000  # patients decoded at once, and in a file
+RECORDS = "records"  # the artefact that keeps generated records beside their events
+AT_HOME = (
+    "none: stays at the site"  # what a manifest says of the release of synthetic patients; the gate alone lifts it
+)
 
-__all__ = ["FIRST_ID", "label_visit_follows", "write_events", "write_tables"]
+__all__ = ["AT_HOME", "FIRST_ID", "RECORDS", "label_visit_follows", "records_sha256", "write_events", "write_tables"]
 
 
 def write_events(records: Records | Iterable[Records], *, root: Path, out: Path, seed: int) -> Path:
@@ -55,6 +60,7 @@ def write_events(records: Records | Iterable[Records], *, root: Path, out: Path,
     written = _Written(streams=Streams(seed, "decode"))
     facts: dict[str, object] = {
         "synthetic": True,
+        "release": AT_HOME,
         "seed": seed,
         "calendar": "artificial" if site.artificial else "real",
     }
@@ -71,6 +77,20 @@ def write_events(records: Records | Iterable[Records], *, root: Path, out: Path,
         inputs["records"] = written.sha256
         artefacts.write_json(folder / FLOW, {name: facts[name] for name in ("patients", "visits", "events")})
     return out / KIND
+
+
+def records_sha256(records: Records) -> str:
+    """The hash by which the manifest of events names the records that they were decoded from."""
+    return _sha256([hashlib.sha256(np.ascontiguousarray(array).data) for array in _hashed(records)])
+
+
+def _hashed(records: Records) -> tuple[IntArray, ...]:
+    lengths = np.diff(records.visit_offsets), records.visit_counts
+    return records.codes, *lengths, records.context, records.label
+
+
+def _sha256(digests: Iterable[hashlib._Hash]) -> str:
+    return artefacts.sha256_json([digest.hexdigest() for digest in digests])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,14 +170,13 @@ class _Written:
         self.events += len(events)
         self.undecodable.update(drawn.undecodable)
         self.codes.update(events["code"].unique())
-        lengths = np.diff(records.visit_offsets), records.visit_counts
-        for digest, array in zip(self.hashes, (records.codes, *lengths, records.context, records.label), strict=True):
+        for digest, array in zip(self.hashes, _hashed(records), strict=True):
             digest.update(np.ascontiguousarray(array).data)
 
     @property
     def sha256(self) -> str:
         """The hash of the tokens that were decoded."""
-        return artefacts.sha256_json([digest.hexdigest() for digest in self.hashes])
+        return _sha256(self.hashes)
 
     @property
     def facts(self) -> dict[str, object]:

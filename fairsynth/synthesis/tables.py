@@ -29,6 +29,10 @@ from fairsynth.synthesis.rows import Source, made_name, table_rows
 
 KIND = "tables"
 NOTICE = "README.txt"
+_AT_HOME = (
+    "Synthetic patients made by FairSynth, not tested for copies of real ones.\n"
+    "They stay at the site: what may leave is what `fairsynth release export` writes, with its card.\n"
+)
 
 __all__ = ["KIND", "guard", "write_tables"]
 
@@ -42,7 +46,8 @@ def write_tables(events: Path, *, config: Path, out: Path) -> Path:
     """
     manifest = artefacts.read_manifest(events, kind="events")
     site, rules = read_source(config)
-    facts: dict[str, Any] = {"synthetic": manifest["facts"].get("synthetic", False)}
+    facts: dict[str, Any] = {name: manifest["facts"][name] for name in ("release",) if name in manifest["facts"]}
+    facts["synthetic"] = manifest["facts"].get("synthetic", False)
     inputs = {"events": manifest["content"], "rules": artefacts.sha256_json(rules.model_dump(mode="json"))}
     if isinstance(rules, Rules):
         _check_writable(rules, events)
@@ -52,7 +57,7 @@ def write_tables(events: Path, *, config: Path, out: Path) -> Path:
         else:
             facts |= _copied(events, folder)
         if facts["synthetic"]:
-            artefacts.write_text(folder / NOTICE, "Synthetic patients made by FairSynth. No row is a real person.\n")
+            artefacts.write_text(folder / NOTICE, _AT_HOME)
     return out / KIND
 
 

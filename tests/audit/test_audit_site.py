@@ -25,7 +25,7 @@ from fairsynth.config import (
     TrainingConfig,
     VocabularyConfig,
 )
-from fairsynth.errors import ArtefactError, ConfigError
+from fairsynth.errors import ArtefactError, ConfigError, ReleaseBlocked
 from fairsynth.extraction import extract
 from fairsynth.fairness.metrics import auroc, f1
 from fairsynth.federation.plans import plan_sha256
@@ -33,6 +33,9 @@ from fairsynth.generator.base_rates import at_home, base_rates, to_share
 from fairsynth.generator.model import initial_weights
 from fairsynth.generator.train import Study, Totals, train
 from fairsynth.schemas import Arrays, SiteId
+from fairsynth.synthesis.release.check import check_release
+from fairsynth.synthesis.release.export import Override, export
+from fairsynth.synthesis.release.gates import Outcome
 from fairsynth.visits.cohort import encode, load_cohort, prepare, shared_vocabulary
 from fairsynth.visits.records import Records
 
@@ -278,3 +281,18 @@ def test_an_unknown_predictor_is_refused_before_anything_is_written(prepared, we
     with pytest.raises(ConfigError, match="oracle"):
         audit_site(tmp_path, site=SITE, plan=plan, weights=weights)
     assert not (tmp_path / "synthetic").exists()
+
+
+def test_the_release_gate_reads_what_the_audit_wrote_and_lets_too_small_a_site_out_by_name_only(audited, tmp_path):
+    root = tmp_path / "site"
+    shutil.copytree(audited[0], root)
+    artefacts.write_text(root / "plan.json", PLAN.model_dump_json(by_alias=True))
+    report = check_release(root)
+    assert report.verdict.results[0].verdict is Outcome.inconclusive
+    with pytest.raises(ReleaseBlocked, match="G0 enough patients: INCONCLUSIVE"):
+        export(root, out=tmp_path / "out")
+    officer = Override(officer="A. Officer", reason="simulated patients alone")
+    made = export(root, out=tmp_path / "out", override=officer)
+    card = json.loads((made / "card.json").read_text(encoding="utf-8"))
+    assert (card["patients"], card["study"], card["officer"]) == (BUDGET, "toy", "A. Officer")
+    assert not list(made.rglob("*.safetensors"))

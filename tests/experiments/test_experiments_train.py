@@ -186,7 +186,7 @@ def test_what_a_killed_process_left_is_no_obstacle_and_drawing_is_told(trained: 
     asked = conditions(source.vocabulary, 300)
     assert generate(source, conditions=asked, out=tmp_path / "new", seed=1, on_patients=told.append) == 300
     assert told == [256, 300]
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"events", "tables"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"events", "tables", "records"}
 
 
 def test_events_without_their_tables_do_not_stay(trained: Model, tmp_path: Path, monkeypatch) -> None:

@@ -227,7 +227,7 @@ def test_running_numbers_restart_where_the_rules_say(world: World) -> None:
 
 
 def test_synthetic_tables_say_so(world: World) -> None:
-    assert "No row is a real person" in (world.tables / "README.txt").read_text(encoding="utf-8")
+    assert "They stay at the site" in (world.tables / "README.txt").read_text(encoding="utf-8")
     assert artefacts.read_manifest(world.tables, kind="tables", verify=True)["facts"]["synthetic"] is True
 
 
