@@ -53,6 +53,10 @@ class Reach:
         size = np.abs(_wide(sent)) + (self.home if name == BIAS else 0.0)
         return size * (self.decay + ROUNDING)
 
+    def farthest(self, size: float) -> float:
+        """The largest weight after the round where `size` was the largest before; decay only shrinks."""
+        return size * (1 + ROUNDING) + STRIDE * SLACK * self.unit
+
     def norm(self, sent: Arrays) -> float:
         """The farthest that all weights together move, L2: a clip that changes no honest update."""
         return math.sqrt(sum(float(np.square(self.of(name, array)).sum()) for name, array in sent.items()))

@@ -50,10 +50,10 @@ def fits(arrays: Arrays, spec: Spec) -> Iterator[Problem]:
             yield Problem(what="array with a value that is not a finite number", where=name)
 
 
-def rules(held: Mapping[str, bool | np.bool_]) -> list[Problem]:
-    """A problem for every rule, `key: what is expected`, that does not hold."""
+def rules(held: Mapping[str, bool | np.bool_], *, what: str = "reply breaks a rule") -> list[Problem]:
+    """A problem `what` for every rule, `key: what is expected`, that does not hold."""
     broken = [rule.partition(": ") for rule, holds in held.items() if not holds]
-    return [Problem(what="reply breaks a rule", where=key, expected=expected) for key, _, expected in broken]
+    return [Problem(what=what, where=key, expected=expected) for key, _, expected in broken]
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -86,7 +86,7 @@ def rules_of_counts(
     """
     number, positives, predicted, true_positives = counts.T
     slack = 1 + _SLACK
-    held = {
+    held: dict[str, bool | np.bool_] = {
         f"{name}: counts from 0": bool((counts >= 0).all()),
         f"{name}: N as enrolled": np.array_equal(number, members.sum(axis=1)),
         f"{name}: P whole numbers": np.array_equal(positives, np.rint(positives)),

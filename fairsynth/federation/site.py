@@ -25,6 +25,7 @@ from fairsynth import artefacts
 from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
+from fairsynth.federation import incoming as door
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -52,6 +53,7 @@ from fairsynth.generator.train import train as train_model
 from fairsynth.schemas import Arrays, FloatArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
+from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 LOG = "site.log"
@@ -91,12 +93,14 @@ class Shared(Strict):
 def enrol(root: Path, request: Envelope) -> Envelope:
     """Extract, build the cohort, propose codes. Raises ConfigError, ExtractionError or CohortError."""
     plan = EnrolRequest.unpack(request).plan
+    door.check_plan(plan)
     here = read_site_folder(root)
     if here.site not in plan.roster:
         raise ProtocolError.of("this site is not in the plan's roster", where=here.site)
     events = extract(here.data, config=here.config, root=root)
     proposal = prepare(root, config=here.config, plan=plan)
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    door.forget(root)
     least = plan.vocabulary.minimum_patients
     reply = EnrolReply(
         site=here.site,
@@ -113,6 +117,7 @@ def agree(root: Path, request: Envelope) -> Envelope:
     """Encode the cohort with the shared vocabulary. Raises CohortError, ProtocolError."""
     body = AgreeRequest.unpack(request)
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
+    door.check_agree(body, request.arrays, plan=plan)
     vocabulary = shared_vocabulary(body.codes, plan=plan)
     encoded = encode(root, vocabulary=vocabulary, plan=plan)
     shared = Shared(
@@ -141,6 +146,8 @@ def train(root: Path, request: Envelope) -> Envelope:
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
     shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     cohort = load_cohort(root)
+    requests_of(plan, shared, cohort.vocabulary).train(body, request.arrays, root=root)
+    door.remember(root, body, request.arrays, plan=plan)
     rate = learning_rate(plan, round_number=body.round)
     study = replace(
         _study(cohort, plan, shared),
@@ -190,9 +197,11 @@ def audit(root: Path, request: Envelope, *, evaluate: Evaluate) -> Envelope:
     """Generate at home, train the predictors, evaluate on real held-out patients; counts leave."""
     body = AuditRequest.unpack(request)
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
-    read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    vocabulary = load_cohort(root).vocabulary
+    requests_of(plan, shared, vocabulary).audit(body, request.arrays)
     weights = {arm: weights_of(request.arrays, f"{arm}/weight/") for arm in ARMS}
-    guide = Guide.read(request.arrays, vocabulary=load_cohort(root).vocabulary) if is_taught(plan) else None
+    guide = Guide.read(request.arrays, vocabulary=vocabulary) if is_taught(plan) else None
     terms = Terms(exclusive=body.exclusive, guide=guide)
     reply, arrays = evaluate(root, site=here.site, plan=plan, weights=weights, terms=terms)
     return reply.model_copy(update={"plan_sha256": body.plan_sha256}).pack(arrays)
@@ -274,6 +283,11 @@ def read_shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Share
     if (shared.plan_sha256, shared.vocabulary_sha256) != (plan_sha256(plan), vocabulary_sha256):
         raise ProtocolError.of("request of another study", where="vocabulary_sha256", expected="the agreed one")
     return shared
+
+
+def requests_of(plan: StudyPlan, shared: Shared, vocabulary: Vocabulary) -> door.Requests:
+    """The site's door for requests after the cohort was encoded."""
+    return door.Requests(plan=plan, vocabulary=vocabulary, patients=shared.patients, visits=shared.visits)
 
 
 def _study(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:
