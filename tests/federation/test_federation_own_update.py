@@ -65,7 +65,7 @@ def test_counts_that_contradict_each_other_do_not_leave():
     sound = np.array([[24, 30, 25, 20], [18, 10, 9, 8]], dtype=float)
     self_check_counts({"soft": sound}, cells=500, members=members, plan=PLAN)
     with pytest.raises(ProtocolError, match="TP at most P") as caught:
-        self_check_counts({"soft": sound + [0, 0, 0, 40]}, cells=500, members=members, plan=PLAN)
+        self_check_counts({"soft": sound + np.array([0, 0, 0, 40])}, cells=500, members=members, plan=PLAN)
     assert caught.value.problems[0].what == "own update breaks a rule"
 
 
