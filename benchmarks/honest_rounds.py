@@ -33,6 +33,7 @@ from fairsynth.federation.messages import (
     TrainReply,
     TrainRequest,
 )
+from fairsynth.federation.norms import Norms
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, learning_rate, plan_sha256, reference_mask
 from fairsynth.federation.validation import Agreed, Door, Enrolled
 from fairsynth.federation.wire import answer, incoming, outgoing
@@ -81,8 +82,8 @@ def federations(number: int, *, seed: int) -> Iterator[StudyPlan]:
         draw = numpy_stream(seed, "plan", index)
         training = TrainingConfig(
             rounds=int(draw.integers(1, 4)),
-            local_epochs=int(draw.choice([1, 1, 2, 5])),
-            batch_size=int(draw.choice([1, 8, 32, 64])),
+            local_epochs=int(draw.choice([1, 1, 1, 2, 5])),
+            batch_size=int(draw.choice([4, 16, 32, 64])),
             learning_rate=float(10 ** draw.uniform(-4, -1)),
             weight_decay=float(draw.choice([0.0, 0.0, 0.01, 0.5])),
             wire=str(draw.choice(["float32", "bfloat16"])),
@@ -160,7 +161,7 @@ def _offsets(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 
 
 def _arm(arm: str, weights: Arrays, *, plan: StudyPlan, words: Vocabulary, sites: list[Hospital]) -> Iterator[Honest]:
-    door, moments = Door(plan=plan), None
+    door, moments = Door(plan=plan, norms=Norms()), None
     slopes = np.zeros((len(GROUPS), 2))
     n = sum(len(site.records) for site in sites)
     totals = Totals(patients=n, positions=(sum(site.records.visits for site in sites) + n) / n)
