@@ -37,7 +37,7 @@ MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
 MAXIMUM_FIELDS = 16 << 20  # characters of JSON
 MAXIMUM_KIND = 64  # characters
 MAXIMUM_NAME = 200  # characters of an array's name
-MAXIMUM_HEADER = 2 << 20  # bytes of a safetensors header; its reader would take 100 MB
+MAXIMUM_HEADER = 1 << 20  # bytes of a safetensors header; its reader would take 100 MB
 MAXIMUM_RANK = 8
 DTYPES = frozenset({"float32", "float64", "int64", "uint16"})  # uint16: bfloat16, see `wire`
 
@@ -93,7 +93,10 @@ def _load(file: bytes) -> Arrays:
     """Copies of the arrays of a safetensors file, sorted by name; its reader checks that header and bytes agree."""
     if len(file) < _PREFIX or int.from_bytes(file[:_PREFIX], "little") > min(MAXIMUM_HEADER, len(file) - _PREFIX):
         raise _unfit("arrays", "a header that is within the file, and not too large")
-    plain_json.parse(_header(file), where="arrays -> header", error=ProtocolError)
+    header = _header(file)
+    if header.count("{") > MAXIMUM_ARRAYS + 2:  # itself, its metadata, and one for each array
+        raise _unfit("arrays", f"at most {MAXIMUM_ARRAYS} arrays")
+    plain_json.parse(header, where="arrays -> header", error=ProtocolError)
     try:
         arrays: Arrays = load(file)
     except (SafetensorError, KeyError, TypeError, ValueError):  # KeyError: a type that numpy does not have

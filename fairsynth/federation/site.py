@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic import ValidationError as PydanticError
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
@@ -261,7 +261,9 @@ def _read(path: Path, model: type[Model]) -> Model:
     if not path.is_file():
         raise ArtefactError.of("missing file of a site folder", where=str(path), do="run the earlier phase first")
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        text = plain_json.read_text(path)
+        plain_json.parse(text, where=str(path))
+        return model.model_validate_json(text)
     except PydanticError as error:
         keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
         raise ArtefactError(
