@@ -43,7 +43,7 @@ UNSAFE_YAML |= {"FullLoader", "CLoader"}
 ALLOWED = {
     "__future__", "base64", "collections", "contextlib", "dataclasses", "enum", "fcntl", "fractions", "functools",
     "itertools", "json", "math", "operator", "os", "pathlib", "secrets", "struct", "types", "typing",
-    "cryptography", "fairsynth", "numpy", "pydantic",
+    "cryptography", "fairsynth", "numpy", "pydantic", "safetensors",
 }  # fmt: skip
 HASHES = {"sha256", "file_digest"}  # of hashlib, where it is imported
 RANDOM = {"random", "default_rng", "RandomState", "seed", "Generator", "PCG64", "MT19937", "Philox", "SeedSequence"}
@@ -98,9 +98,10 @@ def bad_imports(node: ast.AST) -> Iterator[str]:
 
 
 def bad_names(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Attribute):
-        if node.attr in RANDOM or (dotted(node).startswith("hashlib.") and node.attr not in HASHES):
-            yield dotted(node)
+    if isinstance(node, ast.Attribute) and (
+        node.attr in RANDOM or (dotted(node).startswith("hashlib.") and node.attr not in HASHES)
+    ):
+        yield dotted(node)
     if isinstance(node, ast.Name) and node.id in RANDOM:
         yield node.id
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(word in node.name.lower() for word in FORBIDDEN_WORDS):
