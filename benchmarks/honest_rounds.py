@@ -118,9 +118,10 @@ def replies(plan: StudyPlan, *, arms: tuple[str, ...] = ARMS) -> Iterator[Honest
 
 
 def hospital(name: SiteId, *, plan: StudyPlan, words: Vocabulary) -> Hospital:
-    """A site of 3 to some 200 training patients, and what it said at enrolment."""
+    """A site of 3 to some 200 training patients, most of fewer than 40, and what it said at enrolment."""
     draw = numpy_stream(plan.seed, "hospital", name)
-    records = patients(int(10 ** draw.uniform(0.5, 2.3)), words=words, draw=draw)
+    small, large = draw.uniform(0.5, 1.6), draw.uniform(1.6, 2.3)
+    records = patients(int(10 ** (small if draw.random() < 0.85 else large)), words=words, draw=draw)
     members = np.zeros((len(GROUPS), 2), dtype=np.int64)
     np.add.at(members, (records.group, records.label), 1)
     names = {"site": name, "plan_sha256": plan_sha256(plan)}

@@ -68,6 +68,8 @@ def measure(number: int) -> Figures:
         moved = _units(one)
         together.append(moved.pop(ALL))
         arrays.append(max(moved.values()))
+        if len(together) % 500 == 0:
+            print(f"{len(together)} honest, {rejected} refused, {max(arrays):.2f} units", file=sys.stderr, flush=True)
     return Figures(
         cases=cases,
         rejected=refused,
@@ -82,7 +84,7 @@ def measure(number: int) -> Figures:
 def main() -> None:
     """Print the figures; exit 1 when a case passes or an honest update does not."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--honest", type=int, default=10_000, help="honest updates (10,000 take 10 minutes)")
+    parser.add_argument("--honest", type=int, default=10_000, help="honest updates (10,000 take some 5 minutes)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args()
     figures = vars(measure(arguments.honest))

@@ -4,8 +4,8 @@ In:  weights before and after an accepted update, and how far it could come.   O
 Never: weights kept; a number of one site's kept under its name.
 
 A distance is told in units (`bounds.Reach.unit`, learning rate x steps) a weight, root mean square. In them large and
-small sites, early and late rounds compare. Real updates have 0.05 to 1.7 of them (docs/validation.md), so that the
-fixed part of the limit, `CLIP`, refuses none.
+small sites, early and late rounds compare. One step after quiet ones moves a weight by 3.16 of them, so the fixed part
+of the limit lies above that: it must refuse no honest update (docs/validation.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections import deque
 from fairsynth.federation.bounds import Reach, distances
 from fairsynth.schemas import Arrays
 
-CLIP = 3.0  # units: no update below it is refused
+CLIP = 4.0  # units of all weights together: no update below it is refused
+CLIP_ARRAY = 6.0  # of one array, which may be a few weights that move alike
 FACTOR = 5.0  # times the running median: beyond both, an update is refused
 KEPT = 256  # latest updates that the median is of
 ALL = "weights"  # of all arrays together
@@ -31,8 +32,8 @@ class Norms:
 
     def limit(self, name: str) -> float:
         """Units that the array `name`, or `ALL`, may move: the clip, or five times the running median if it is more."""
-        told = self._told.get(name)
-        return max(CLIP, FACTOR * statistics.median(told)) if told else CLIP
+        told, clip = self._told.get(name), CLIP if name == ALL else CLIP_ARRAY
+        return max(clip, FACTOR * statistics.median(told)) if told else clip
 
     def exceeded(self, before: Arrays, after: Arrays, *, limit: Reach) -> list[str]:
         """The names of the arrays that moved farther than others do, `ALL` among them."""
