@@ -21,7 +21,16 @@ from fairsynth import artefacts, plain_json
 from fairsynth.config import read_study
 from fairsynth.errors import ArtefactError, ConfigError, FairSynthError, ProtocolError
 from fairsynth.federation.flower import decode, encode
-from fairsynth.federation.messages import AgreeReply, AuditReply, EnrolReply, FeedbackReply, TeachReply, TrainReply
+from fairsynth.federation.messages import (
+    AgreeReply,
+    AuditReply,
+    EnrolReply,
+    Envelope,
+    FeedbackReply,
+    TeachReply,
+    TrainReply,
+    named_site,
+)
 from fairsynth.generator.checkpoint import load
 
 READERS = 5
@@ -110,6 +119,35 @@ def read_text(found, _):
     plain_json.parse(found.decode("utf-8", errors="replace"), where="x", error=ProtocolError)
 
 
+EXTREMES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e308, -1e308, 5e-324, 3e38, 1.0, -1.0, 2.0**63, 1e15)
+WHOLE = (0, 1, -1, (1 << 63) - 1, -(1 << 63), 1 << 40, (1 << 40) + 1, 1 << 62)
+
+
+def at_the_door(_, draw):
+    """An honest reply with one array changed in some places to extreme numbers, at the server's door."""
+    kind = str(draw.choice(sorted(STUDY.honest)))
+    reply = STUDY.honest[kind]
+    name = str(draw.choice(sorted(reply.arrays)))
+    array = reply.arrays[name].copy()
+    where = draw.integers(array.size, size=int(draw.integers(1, 4)))
+    with np.errstate(over="ignore"):
+        array.flat[where] = np.array(draw.choice(WHOLE if array.dtype == np.int64 else EXTREMES)).astype(array.dtype)
+    STUDY.check(kind, reply.model_copy(update={"arrays": {**reply.arrays, name: array}}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_number_of_a_reply_upsets_the_door(seed):
+    refused, slowest = run(at_the_door, [b""], number=250, seed=seed)
+    assert refused > 100  # some change what they may be
+    assert slowest < SLOWEST
+
+
+def test_a_reply_that_cannot_be_read_names_no_site():
+    for fields in ("", "[]", '{"site": NaN}', "[" * 10**5, '{"sites": 1}'):
+        assert named_site(Envelope(kind="k", fields=fields)) == ""
+    assert named_site(STUDY.honest["enrol"]) == "site-b"
+
+
 EMPTY = encode(STUDY.honest["enrol"].model_copy(update={"arrays": {}}))["arrays"]["safetensors"].data
 
 
@@ -165,7 +203,7 @@ def test_a_reader_answers_damage_with_errors_of_our_own_at_once(name, tmp_path):
 def test_a_million_damaged_inputs_crash_no_reader(name, tmp_path):
     reader, seeds = readers(tmp_path)[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    number = int(os.environ.get("FUZZ_INPUTS", "1000000")) // READERS
+    number = int(os.environ.get("FUZZ_INPUTS", "100000")) // READERS
     _, slowest = run(reader, seeds, number=number, seed=int(time.time()))
     assert slowest < SLOWEST
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
