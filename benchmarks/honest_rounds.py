@@ -7,6 +7,7 @@ do (the same functions, without files and Flower), and gives every reply with al
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from fairsynth.config import (
     StudyPlan,
     TrainingConfig,
 )
+from fairsynth.errors import CohortError, ProtocolError
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.federation.aggregate import average, pool
 from fairsynth.federation.messages import (
@@ -114,7 +116,9 @@ def replies(plan: StudyPlan, *, arms: tuple[str, ...] = ARMS) -> Iterator[Honest
     sites = [hospital(name, plan=plan, words=words) for name in plan.roster]
     initial = initial_weights(words, plan.generator, seed=stream(plan.seed, "initial-weights"))
     for arm in arms:
-        yield from _arm(arm, initial, plan=plan, words=words, sites=sites)
+        # Where a group is empty there is nobody to compare, and where a reply is refused no quorum: the arm ends there.
+        with suppress(CohortError, ProtocolError):
+            yield from _arm(arm, initial, plan=plan, words=words, sites=sites)
 
 
 def hospital(name: SiteId, *, plan: StudyPlan, words: Vocabulary) -> Hospital:

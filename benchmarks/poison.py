@@ -59,11 +59,11 @@ def honest(number: int, *, seed: int = 1) -> Iterator[Honest]:
                     return
 
 
-def measure(number: int) -> Figures:
+def measure(number: int, *, seed: int = 1) -> Figures:
     """All figures."""
     cases, refused = poison()
     rejected, arrays, together = 0, [0.0], []
-    for one in honest(number):
+    for one in honest(number, seed=seed):
         rejected += _is_refused(one.check)
         moved = _units(one)
         together.append(moved.pop(ALL))
@@ -85,9 +85,10 @@ def main() -> None:
     """Print the figures; exit 1 when a case passes or an honest update does not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--honest", type=int, default=10_000, help="honest updates (10,000 take some 5 minutes)")
+    parser.add_argument("--seed", type=int, default=1, help="of the plans and the patients")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     arguments = parser.parse_args()
-    figures = vars(measure(arguments.honest))
+    figures = vars(measure(arguments.honest, seed=arguments.seed))
     print(json.dumps(figures) if arguments.json else "\n".join(f"{name:16} {value}" for name, value in figures.items()))
     sys.exit(int(figures["rejected"] < figures["cases"] or figures["honest_rejected"] > 0))
 
