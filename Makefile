@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz coverage clean install
+.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz security licences sbom lock coverage clean install
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -70,10 +70,36 @@ experiments-small: $(VENV)/dev.stamp  ## do the headline results point the same 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(VENV)/dev.stamp         ## extract randomly damaged tables: make fuzz FUZZ=2000
-	FUZZ=$(FUZZ) $(BIN)/python -m pytest -m slow tests/extraction/test_extraction_fuzz.py
+fuzz: $(VENV)/dev.stamp         ## randomly damaged tables, messages and files: make fuzz FUZZ=2000 FUZZ_INPUTS=1000000
+	FUZZ=$(FUZZ) FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m slow \
+		tests/extraction/test_extraction_fuzz.py tests/federation/test_federation_fuzz.py
 
 FUZZ ?= 1000
+FUZZ_INPUTS ?= 1000000
+
+# Their own environment: what checks the dependencies must not change them.
+TOOLS ?= .venv-tools
+CHAIN := $(BIN)/python -m tools.supply_chain --tools $(TOOLS)/bin --out build
+
+$(TOOLS)/tools.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt $$($(PYTHON) -c \
+		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["security"])')
+	@touch $@
+
+security: $(VENV)/runtime.stamp $(TOOLS)/tools.stamp  ## bandit, then known vulnerabilities; OFFLINE=1 goes on without the database
+	$(TOOLS)/bin/bandit --quiet --recursive --configfile pyproject.toml --severity-level high fairsynth server client tools
+	@echo "bandit: no finding of high severity"
+	$(CHAIN) audit || { test $$? -eq 3 && test "$(OFFLINE)" = 1; }
+
+licences: $(VENV)/runtime.stamp $(TOOLS)/tools.stamp  ## build/licences.json of what FairSynth needs to run; fails on copyleft and unknown
+	$(CHAIN) licences
+
+sbom: $(VENV)/runtime.stamp $(TOOLS)/tools.stamp      ## build/sbom.json (CycloneDX) of what FairSynth needs to run
+	$(CHAIN) sbom
+
+lock: $(VENV)/runtime.stamp     ## build/requirements.lock, for pip install --require-hashes
+	$(CHAIN) lock
 
 clean:                          ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage *.egg-info

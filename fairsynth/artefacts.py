@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fairsynth import plain_json
 from fairsynth.errors import ArtefactError
 
 MANIFEST = "manifest.json"
@@ -176,8 +177,8 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str,
     if not path.is_file():
         raise ArtefactError.of(f"no {kind} artefact", where=str(folder), do="run the step that writes it first")
     try:
-        manifest: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        manifest: dict[str, Any] = dict(plain_json.read(path))
+    except (ArtefactError, ValueError, TypeError):
         raise ArtefactError.of("damaged manifest", where=str(path), do="run its step again") from None
     if manifest.get("schema") != SCHEMA or manifest.get("kind") != kind:
         raise ArtefactError.of(
@@ -186,14 +187,14 @@ def read_manifest(folder: Path, *, kind: str, verify: bool = False) -> dict[str,
             expected=f"kind {kind!r}, schema {SCHEMA}",
             do="delete the folder, then run its step again",
         )
-    if verify and manifest["content"] != sha256_folder(folder):
+    if verify and manifest.get("content") != sha256_folder(folder):
         raise ArtefactError.of("artefact altered since it was written", where=str(folder), do="run its step again")
     return manifest
 
 
 def read_flow(folder: Path) -> dict[str, int]:
     """The cohort flow (step -> count) that an events or visits artefact keeps in `flow.json`, in order."""
-    flow: dict[str, int] = json.loads((folder / "flow.json").read_text(encoding="utf-8"))
+    flow: dict[str, int] = plain_json.read(folder / "flow.json")
     return flow
 
 

@@ -6,7 +6,6 @@ Never: a reply that belongs to no request; a name that a site claims for itself 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from flwr.serverapp import Grid
 
 from fairsynth.errors import FairSynthError, ProtocolError
 from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
-from fairsynth.federation.messages import Envelope
+from fairsynth.federation.messages import Envelope, named_site
 from fairsynth.schemas import SiteId
 
 ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
@@ -70,7 +69,7 @@ class GridTransport:
         messages = {node: Message(content, dst_node_id=node, message_type=kind, ttl=timeout) for node in nodes}
         replies: dict[SiteId, Envelope] = {}
         for node, envelope in sorted(self._exchange(messages, timeout=timeout).items()):
-            site = SiteId(str(json.loads(envelope.fields).get("site")))
+            site = named_site(envelope)
             if site not in self._nodes:
                 self._nodes[site] = node
                 replies[site] = envelope

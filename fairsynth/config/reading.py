@@ -1,13 +1,13 @@
 """YAML files -> configuration models, each read once.
 
 In:  a path and the model it should fit.   Out: the model, or a ConfigError that names file, line, key, value and mend.
-Never: a YAML tag, an alias, a duplicate key, a file of more than 64 KiB.
+Never: a YAML tag, an anchor or alias, a duplicate key, a file of more than 64 KiB, nesting without end.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from fairsynth.config.study import StudyConfig
 from fairsynth.errors import ConfigError, Problem
 
 MAXIMUM_YAML_BYTES = 65_536
+MAXIMUM_YAML_DEPTH = 32
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it: ten times faster
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -68,11 +69,7 @@ def _compose(path: Path) -> yaml.Node | None:
         raise ConfigError.of("file too large", where=str(path), expected=f"at most {MAXIMUM_YAML_BYTES} bytes")
     try:
         text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=_LOADER):
-            if isinstance(event, yaml.AliasEvent):
-                raise ConfigError.of(
-                    "YAML alias", where=f"{path}", expected="no aliases", do=f"write *{event.anchor} out"
-                )
+        _check_events(yaml.parse(text, Loader=_LOADER), path=path)
         return yaml.compose(text, Loader=_LOADER)
     except UnicodeDecodeError:
         raise ConfigError.of("not UTF-8", where=str(path), do="save the file as UTF-8") from None
@@ -80,6 +77,20 @@ def _compose(path: Path) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError.of("not valid YAML", where=where, expected=str(getattr(error, "problem", ""))) from None
+
+
+def _check_events(events: Iterable[yaml.Event], *, path: Path) -> None:
+    """Raise ConfigError on an alias, an anchor, or nesting that no file of ours has."""
+    depth = 0
+    for event in events:
+        where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
+        if name := getattr(event, "anchor", None):
+            raise ConfigError.of(
+                "YAML alias or anchor", where=where, expected="neither", do=f"write &{name} out where *{name} is"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAXIMUM_YAML_DEPTH:
+            raise ConfigError.of("YAML nested too deeply", where=where, expected=f"{MAXIMUM_YAML_DEPTH} levels")
 
 
 def _key_lines(

@@ -6,7 +6,7 @@ Never: a value of the reply in a problem's text; a repair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from fairsynth.errors import Problem, ProtocolError
 from fairsynth.federation.messages import SiteReply
 from fairsynth.federation.plans import POOLED, plan_sha256
 from fairsynth.federation.wire import widen
-from fairsynth.schemas import Arrays, IntArray, SiteId
+from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 
 MAXIMUM_COUNT = 1 << 40  # of any one count: sums over a site and over 2^10 sites stay exact in int64 and float64
+
+_SLACK = 1e-5  # relative, of sums of float32 probabilities
 
 Spec = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # array name -> dtype, shape
 
@@ -49,10 +51,10 @@ def fits(arrays: Arrays, spec: Spec) -> Iterator[Problem]:
             yield Problem(what="array with a value that is not a finite number", where=name)
 
 
-def rules(held: Mapping[str, bool | np.bool_]) -> list[Problem]:
-    """A problem for every rule, `key: what is expected`, that does not hold."""
+def rules(held: Mapping[str, bool | np.bool_], *, what: str = "reply breaks a rule") -> list[Problem]:
+    """A problem `what` for every rule, `key: what is expected`, that does not hold."""
     broken = [rule.partition(": ") for rule, holds in held.items() if not holds]
-    return [Problem(what="reply breaks a rule", where=key, expected=expected) for key, _, expected in broken]
+    return [Problem(what=what, where=key, expected=expected) for key, _, expected in broken]
 
 
 def refuse(problems: list[Problem]) -> None:
@@ -69,3 +71,33 @@ def are_counts(array: IntArray) -> bool:
 def are_losses(*values: float) -> bool:
     """Whether all are finite numbers from 0."""
     return all(np.isfinite(value) and value >= 0 for value in values)
+
+
+def are_names(names: Iterable[str], *, longest: int) -> bool:
+    """Whether each is of 1 to `longest` printable characters: no control codes, no line ends."""
+    return all(0 < len(name) <= longest and name.isprintable() for name in names)
+
+
+def rules_of_counts(
+    name: str, counts: FloatArray, *, cells: int, members: IntArray, plan: StudyPlan
+) -> dict[str, bool | np.bool_]:
+    """0 <= TP <= P and TP <= S, N as enrolled, and P and S within what they count (visits x codes, or patients).
+
+    `counts` (G, 4) are N_g, P_g, S_g and TP_g; `members` (G, 2) the training patients by label; `cells` visits x codes.
+    """
+    number, positives, predicted, true_positives = counts.T
+    slack = 1 + _SLACK
+    held: dict[str, bool | np.bool_] = {
+        f"{name}: counts from 0": bool((counts >= 0).all()),
+        f"{name}: N as enrolled": np.array_equal(number, members.sum(axis=1)),
+        f"{name}: P whole numbers": np.array_equal(positives, np.rint(positives)),
+        f"{name}: TP at most P": bool((true_positives <= positives * slack).all()),
+        f"{name}: TP at most S": bool((true_positives <= predicted * slack).all()),
+    }
+    if plan.objective.target == "label":
+        held[f"{name}: P as enrolled"] = np.array_equal(positives, members[:, 1])
+        held[f"{name}: S at most N"] = bool((predicted <= number * slack).all())
+    else:
+        held[f"{name}: P at most visits x codes"] = bool(positives.sum() <= cells)
+        held[f"{name}: S at most visits x codes"] = bool(predicted.sum() <= cells * slack)
+    return held

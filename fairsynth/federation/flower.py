@@ -4,8 +4,9 @@ In:  an `Envelope` or the content of a Flower message.   Out: the other.
 Never: pickle; an array whose bytes do not fit its header; more bytes than the caps below.
 
 A record holds one ArrayRecord, `arrays`, whose one Array is a safetensors file with all arrays of the message, and one
-ConfigRecord, `body`, with `kind` and `fields`. One, because Flower stores and sends every Array as objects of its own,
-each with requests of its own: 219 for a training message, which took 2.4 times as long (docs/decisions/006).
+ConfigRecord, `body`, with `protocol`, `kind` and `fields`. One, because Flower stores and sends every Array as objects
+of its own, each with requests of its own: 219 for a training message, which took 2.4 times as long
+(docs/decisions/006).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fairsynth import plain_json
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.messages import Envelope
 from fairsynth.schemas import Arrays
@@ -29,14 +31,21 @@ MESSAGE_TYPES = {
     "audit": "query.audit",
 }
 
+PROTOCOL = 1  # raised with every change of a message; both sides must run the same
+
 MAXIMUM_ARRAYS = 4096
 MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
 MAXIMUM_FIELDS = 16 << 20  # characters of JSON
+MAXIMUM_KIND = 64  # characters
+MAXIMUM_NAME = 200  # characters of an array's name
+MAXIMUM_HEADER = 1 << 20  # bytes of a safetensors header; its reader would take 100 MB
+MAXIMUM_RANK = 8
 DTYPES = frozenset({"float32", "float64", "int64", "uint16", "uint64"})  # uint16: bfloat16, see `wire`; uint64: masked
 
 _ARRAYS = "arrays"
 _BODY = "body"
 _FILE = "safetensors"
+_PREFIX = 8  # bytes of the header's length, before the header
 _HEADER_BYTES = 256  # of a safetensors header, for each array
 
 
@@ -46,7 +55,8 @@ def encode(envelope: Envelope) -> RecordDict:
     # C order, as safetensors wants it; 0-dimensional arrays stay so
     file = save({name: np.asarray(array, order="C") for name, array in envelope.arrays.items()})
     arrays = ArrayRecord({_FILE: Array("uint8", (len(file),), _FILE, file)})
-    return RecordDict({_ARRAYS: arrays, _BODY: ConfigRecord({"kind": envelope.kind, "fields": envelope.fields})})
+    body = ConfigRecord({"protocol": PROTOCOL, "kind": envelope.kind, "fields": envelope.fields})
+    return RecordDict({_ARRAYS: arrays, _BODY: body})
 
 
 def decode(content: RecordDict) -> Envelope:
@@ -54,9 +64,18 @@ def decode(content: RecordDict) -> Envelope:
     arrays, body = content.get(_ARRAYS), content.get(_BODY)
     if set(content) != {_ARRAYS, _BODY} or not isinstance(arrays, ArrayRecord) or not isinstance(body, ConfigRecord):
         raise _unfit("records", f"one ArrayRecord {_ARRAYS!r} and one ConfigRecord {_BODY!r}")
-    kind, fields = body.get("kind"), body.get("fields")
-    if set(body) != {"kind", "fields"} or not isinstance(kind, str) or not isinstance(fields, str):
-        raise _unfit("body", "two strings, `kind` and `fields`")
+    kind, fields, protocol = (body.get(name) for name in ("kind", "fields", "protocol"))
+    if set(body) != {"protocol", "kind", "fields"} or not isinstance(kind, str) or not isinstance(fields, str):
+        raise _unfit("body", "a number, `protocol`, and two strings, `kind` and `fields`")
+    if isinstance(protocol, bool) or protocol != PROTOCOL:
+        raise ProtocolError.of(
+            "message of another version of FairSynth",
+            where="body -> protocol",
+            expected=f"protocol {PROTOCOL}",
+            do="install the same version at the server and at every site",
+        )
+    if len(kind) > MAXIMUM_KIND:
+        raise _unfit("body", f"a kind of at most {MAXIMUM_KIND} characters")
     if set(arrays) != {_FILE} or arrays[_FILE].stype != _FILE:
         raise _unfit("arrays", f"one Array of type {_FILE!r}")
     file = arrays[_FILE].data
@@ -73,13 +92,29 @@ def check_size(envelope: Envelope) -> None:
 
 def _load(file: bytes) -> Arrays:
     """Copies of the arrays of a safetensors file, sorted by name; its reader checks that header and bytes agree."""
+    if len(file) < _PREFIX or int.from_bytes(file[:_PREFIX], "little") > min(MAXIMUM_HEADER, len(file) - _PREFIX):
+        raise _unfit("arrays", "a header that is within the file, and not too large")
+    header = _header(file)
+    if header.count("{") > MAXIMUM_ARRAYS + 2:  # itself, its metadata, and one for each array
+        raise _unfit("arrays", f"at most {MAXIMUM_ARRAYS} arrays")
+    plain_json.parse(header, where="arrays -> header", error=ProtocolError)
     try:
         arrays: Arrays = load(file)
     except (SafetensorError, KeyError, TypeError, ValueError):  # KeyError: a type that numpy does not have
         raise _unfit("arrays", "a sound safetensors file") from None
     if not {str(array.dtype) for array in arrays.values()} <= DTYPES:
         raise _unfit("array type", f"one of {', '.join(sorted(DTYPES))}")
+    if any(len(name) > MAXIMUM_NAME or array.ndim > MAXIMUM_RANK for name, array in arrays.items()):
+        raise _unfit("arrays", f"names of at most {MAXIMUM_NAME} characters, at most {MAXIMUM_RANK} axes")
     return {name: arrays[name].copy() for name in sorted(arrays)}  # the reader's own order differs from call to call
+
+
+def _header(file: bytes) -> str:
+    """The JSON before the arrays. Raises ProtocolError when it is not text."""
+    try:
+        return file[_PREFIX : _PREFIX + int.from_bytes(file[:_PREFIX], "little")].decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unfit("arrays", "a header in UTF-8") from None
 
 
 def _check_size(number: int, size: int, characters: int) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fairsynth import plain_json
+
 NAME = "journal.jsonl"
 
 Event = dict[str, Any]
@@ -41,7 +43,7 @@ def read(path: Path) -> list[Event]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [plain_json.parse(line, where=str(path)) for line in lines if line.endswith("\n")]
 
 
 def size(root: Path) -> int:

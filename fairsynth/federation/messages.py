@@ -9,12 +9,14 @@ and feedback come before the audit, each with several requests.
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic import ValidationError as PydanticError
 
+from fairsynth import plain_json
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import Problem, ProtocolError
 from fairsynth.fairness.verdict import SiteChange
@@ -49,12 +51,29 @@ class Body(Strict):
         """The body of `envelope`. Raises ProtocolError when it is of another kind or does not fit."""
         if envelope.kind != cls.kind:
             raise ProtocolError(Problem(what="message of another kind", where=cls.kind, expected=cls.kind))
+        plain_json.parse(envelope.fields, where=f"{cls.kind} -> fields", error=ProtocolError)
         try:
-            return cls.model_validate_json(envelope.fields)
+            return cls._read(envelope.fields)
         except PydanticError as error:
-            keys = {".".join(map(str, detail["loc"])) for detail in error.errors()}
+            keys = {_known(cls, detail["loc"]) for detail in error.errors()}
             what = Problem(what="message does not fit its schema", where=cls.kind, expected=f"valid {sorted(keys)}")
             raise ProtocolError(what) from None
+
+    @classmethod
+    def _read(cls, fields: str) -> Self:
+        """Strictly: a truth value is no number, a text no list. Raises pydantic's ValidationError."""
+        return cls.model_validate_json(fields, strict=True)
+
+
+def _plain(text: str) -> str:
+    """JSON in one form: two texts of it are equal when all their keys, values and types are."""
+    return json.dumps(json.loads(text), sort_keys=True)
+
+
+def _known(model: type[Body], location: tuple[int | str, ...]) -> str:
+    """The field that does not fit, as the schema names it: the other side chose every further key, and unknown ones."""
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    return str(location[0]) if location and location[0] in names else "fields, no unknown ones"
 
 
 class SiteReply(Body):
@@ -64,11 +83,26 @@ class SiteReply(Body):
     plan_sha256: str
 
 
-class JoinRequest(Body):
+class PlanRequest(Body):
+    """A request that brings the plan."""
+
+    plan: StudyPlan
+
+    @classmethod
+    def _read(cls, fields: str) -> Self:
+        """As strictly, another way: a plan's own checks rebuild parts of it, so its text must be the one it writes."""
+        found = cls.model_validate_json(fields)
+        if _plain(fields) != _plain(found.model_dump_json(by_alias=True)):
+            raise ProtocolError.of(
+                "plan in another form", where=f"{cls.kind} -> plan", expected="as FairSynth writes it"
+            )
+        return found
+
+
+class JoinRequest(PlanRequest):
     """Server -> site: make a key for this run; masked studies only (docs/masking.md)."""
 
     kind: ClassVar[str] = "join"
-    plan: StudyPlan
     run: Hex32  # names the run; random
     epoch: NonNegativeInt
 
@@ -80,11 +114,10 @@ class JoinReply(SiteReply):
     key: Announcement
 
 
-class EnrolRequest(Body):
+class EnrolRequest(PlanRequest):
     """Server -> site: extract, build the cohort, and propose codes. `keys` of all sites in masked studies."""
 
     kind: ClassVar[str] = "enrol"
-    plan: StudyPlan
     keys: tuple[Announcement, ...] = ()
 
 
@@ -275,6 +308,15 @@ class Failed(Body):
     kind: ClassVar[str] = "failed"
     site: SiteId
     code: str
+
+
+def named_site(envelope: Envelope) -> SiteId:
+    """The site that a reply says it is of, whatever its kind; empty where it says nothing that can be read."""
+    try:
+        fields = plain_json.parse(envelope.fields, where=envelope.kind, error=ProtocolError)
+    except ProtocolError:
+        return SiteId("")
+    return SiteId(str(fields.get("site", ""))) if isinstance(fields, dict) else SiteId("")
 
 
 WEIGHT = "weight/"

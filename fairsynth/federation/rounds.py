@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from fairsynth.federation.messages import (
     TrainRequest,
     weights_as,
 )
+from fairsynth.federation.norms import Norms
 from fairsynth.federation.planning import plan_guide
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, plan_sha256, reference_mask
 from fairsynth.federation.teaching import teach
@@ -90,10 +91,11 @@ class _Server:
     plan: StudyPlan
     root: Path
     journal: Journal
+    norms: Norms = field(default_factory=Norms)
 
     @property
     def door(self) -> Door:
-        return Door(plan=self.plan)
+        return Door(plan=self.plan, norms=self.norms)
 
     def run(self) -> None:
         """All phases, in order."""

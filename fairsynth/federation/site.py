@@ -21,10 +21,12 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic import ValidationError as PydanticError
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
+from fairsynth.federation import incoming as door
+from fairsynth.federation.bounds import reach
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -41,6 +43,7 @@ from fairsynth.federation.messages import (
     TrainRequest,
     weights_of,
 )
+from fairsynth.federation.own_update import clipped_update, self_check, self_check_counts
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, learning_rate, plan_sha256
 from fairsynth.federation.terms import Guide, Terms
 from fairsynth.federation.wire import answer, incoming, outgoing
@@ -49,9 +52,10 @@ from fairsynth.generator.priming import Shown
 from fairsynth.generator.train import Moments, Study, Totals
 from fairsynth.generator.train import measure as measure_model
 from fairsynth.generator.train import train as train_model
-from fairsynth.schemas import Arrays, FloatArray, SiteId
+from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared_vocabulary
+from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
 LOG = "site.log"
@@ -92,12 +96,14 @@ class Shared(Strict):
 def enrol(root: Path, request: Envelope) -> Envelope:
     """Extract, build the cohort, propose codes. Raises ConfigError, ExtractionError or CohortError."""
     plan = EnrolRequest.unpack(request).plan
+    door.check_plan(plan)
     here = read_site_folder(root)
     if here.site not in plan.roster:
         raise ProtocolError.of("this site is not in the plan's roster", where=here.site)
     events = extract(here.data, config=here.config, root=root)
     proposal = prepare(root, config=here.config, plan=plan)
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
+    door.forget(root)
     least = plan.vocabulary.minimum_patients
     reply = EnrolReply(
         site=here.site,
@@ -114,6 +120,7 @@ def agree(root: Path, request: Envelope) -> Envelope:
     """Encode the cohort with the shared vocabulary. Raises CohortError, ProtocolError."""
     body = AgreeRequest.unpack(request)
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
+    door.check_agree(body, request.arrays, plan=plan)
     vocabulary = shared_vocabulary(body.codes, plan=plan)
     encoded = encode(root, vocabulary=vocabulary, plan=plan)
     shared = Shared(
@@ -143,6 +150,8 @@ def train(root: Path, request: Envelope) -> Envelope:
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
     shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     cohort = load_cohort(root)
+    requests_of(plan, shared, cohort.vocabulary).train(body, request.arrays, root=root)
+    door.remember(root, body, request.arrays, plan=plan)
     rate = learning_rate(plan, round_number=body.round)
     study = replace(
         _study(cohort, plan, shared),
@@ -166,8 +175,17 @@ def train(root: Path, request: Envelope) -> Envelope:
             epochs=body.epochs,
             seed=stream(plan.seed, "train", here.site, body.round),  # the same in both arms
         )
+        limit = reach(
+            plan,
+            round_number=body.round,
+            epochs=body.epochs,
+            patients=len(cohort.train),
+            visits=cohort.train.visits,
+        )
+        moved = to_share(trained.weights, rates)
+        self_check(received, moved, moments=trained.moments, limit=limit)  # masked, nobody else could
         after = {
-            **answer(to_share(trained.weights, rates), received=received, wire=wire),
+            **answer(clipped_update(moved, received, clip=limit.norm(received)).weights, received=received, wire=wire),
             **outgoing(trained.moments.first, FIRST, wire=wire),
             **outgoing(trained.moments.second, SECOND, wire=wire),
         }
@@ -185,6 +203,8 @@ def train(root: Path, request: Envelope) -> Envelope:
         bounded=bounded,
     )
     counts = {name: np.asarray(getattr(before, name), dtype=np.float64) for name in ("soft", "hard")}
+    cells = int(before.cells) * len(cohort.vocabulary.codes)
+    self_check_counts(counts, cells=cells, members=_members(cohort.train, groups=len(plan.groups.names)), plan=plan)
     return reply.pack({**after, **counts})
 
 
@@ -192,9 +212,11 @@ def audit(root: Path, request: Envelope, *, evaluate: Evaluate) -> Envelope:
     """Generate at home, train the predictors, evaluate on real held-out patients; counts leave."""
     body = AuditRequest.unpack(request)
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
-    read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    vocabulary = load_cohort(root).vocabulary
+    requests_of(plan, shared, vocabulary).audit(body, request.arrays)
     weights = {arm: weights_of(request.arrays, f"{arm}/weight/") for arm in ARMS}
-    guide = Guide.read(request.arrays, vocabulary=load_cohort(root).vocabulary) if is_taught(plan) else None
+    guide = Guide.read(request.arrays, vocabulary=vocabulary) if is_taught(plan) else None
     terms = Terms(exclusive=body.exclusive, guide=guide)
     reply, arrays = evaluate(root, site=here.site, plan=plan, weights=weights, terms=terms)
     return reply.model_copy(update={"plan_sha256": body.plan_sha256}).pack(arrays)
@@ -254,7 +276,9 @@ def _read(path: Path, model: type[Model]) -> Model:
     if not path.is_file():
         raise ArtefactError.of("missing file of a site folder", where=str(path), do="run the earlier phase first")
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        text = plain_json.read_text(path)
+        plain_json.parse(text, where=str(path))
+        return model.model_validate_json(text)
     except PydanticError as error:
         keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
         raise ArtefactError(
@@ -286,6 +310,18 @@ def read_shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Share
     if (shared.plan_sha256, shared.vocabulary_sha256) != (plan_sha256(plan), vocabulary_sha256):
         raise ProtocolError.of("request of another study", where="vocabulary_sha256", expected="the agreed one")
     return shared
+
+
+def requests_of(plan: StudyPlan, shared: Shared, vocabulary: Vocabulary) -> door.Requests:
+    """The site's door for requests after the cohort was encoded."""
+    return door.Requests(plan=plan, vocabulary=vocabulary, patients=shared.patients, visits=shared.visits)
+
+
+def _members(records: Records, *, groups: int) -> IntArray:
+    """(G, 2) patients by group and label."""
+    found = np.zeros((groups, 2), dtype=np.int64)
+    np.add.at(found, (records.group, records.label), 1)
+    return found
 
 
 def _study(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:

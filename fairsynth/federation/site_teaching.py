@@ -25,7 +25,7 @@ from fairsynth.federation.messages import (
 )
 from fairsynth.federation.newton import log_loss, sums_of, triangle
 from fairsynth.federation.plans import is_taught
-from fairsynth.federation.site import SiteFolder, agreed_plan, read_shared, read_site_folder
+from fairsynth.federation.site import Shared, SiteFolder, agreed_plan, read_shared, read_site_folder, requests_of
 from fairsynth.federation.terms import Guide, Terms, columns, vector
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.visits.cohort import load_cohort
@@ -52,8 +52,9 @@ class Attempt(Protocol):
 def teach(root: Path, request: Envelope, *, bag: Bag) -> Envelope:
     """Add up the loss and its derivatives over the site's patients. Raises ProtocolError."""
     body = TeachRequest.unpack(request)
-    here, plan = _in_study(root, body)
+    here, plan, shared = _in_study(root, body)
     cohort = load_cohort(root)
+    requests_of(plan, shared, cohort.vocabulary).teach(body, request.arrays)
     weights = vector(request.arrays, "weights", size=columns(cohort.vocabulary) + 1)
     train, validation = (
         bag(records, vocabulary=cohort.vocabulary).toarray() for records in (cohort.train, cohort.validation)
@@ -68,8 +69,10 @@ def teach(root: Path, request: Envelope, *, bag: Bag) -> Envelope:
 def feedback(root: Path, request: Envelope, *, attempt: Attempt) -> Envelope:
     """Add patients by the guide, train, and count real training and validation patients. Raises ProtocolError."""
     body = FeedbackRequest.unpack(request)
-    here, plan = _in_study(root, body)
-    guide = Guide.read(request.arrays, vocabulary=load_cohort(root).vocabulary)
+    here, plan, shared = _in_study(root, body)
+    vocabulary = load_cohort(root).vocabulary
+    requests_of(plan, shared, vocabulary).feedback(body, request.arrays)
+    guide = Guide.read(request.arrays, vocabulary=vocabulary)
     counts = attempt(
         root,
         site=here.site,
@@ -81,10 +84,10 @@ def feedback(root: Path, request: Envelope, *, attempt: Attempt) -> Envelope:
     return reply.pack({name: np.asarray(counts[name], dtype=np.int64) for name in ("validation", "seen")})
 
 
-def _in_study(root: Path, body: TeachRequest | FeedbackRequest) -> tuple[SiteFolder, StudyPlan]:
-    """Who the site is, and the plan, which must be the one that was agreed and must have a teacher."""
+def _in_study(root: Path, body: TeachRequest | FeedbackRequest) -> tuple[SiteFolder, StudyPlan, Shared]:
+    """Who the site is, the plan, which must be the one that was agreed and must have a teacher, and what was agreed."""
     here, plan = read_site_folder(root), agreed_plan(root, body.plan_sha256)
-    read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
+    shared = read_shared(root, plan, vocabulary_sha256=body.vocabulary_sha256)
     if not is_taught(plan):
         raise ProtocolError.of("no teacher in this study", where=body.kind, expected="augmentation.candidates: taught")
-    return here, plan
+    return here, plan, shared

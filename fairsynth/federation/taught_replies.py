@@ -24,6 +24,7 @@ from fairsynth.federation.validation import Agreed
 from fairsynth.schemas import FloatArray, IntArray
 
 SLACK = 1e-9  # relative, of sums of float64
+_CALM = np.errstate(over="ignore", invalid="ignore")  # numbers of a reply may overflow in a rule, which then fails
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +35,7 @@ class FedBack:
     seen: IntArray
 
 
+@_CALM
 def taught(envelope: Envelope, *, plan: StudyPlan, site: Agreed, asked: FloatArray) -> Sums:
     """A site's answer to a teach request with the weights `asked` (F + 1,). Raises ProtocolError."""
     reply, size = TeachReply.unpack(envelope), len(asked)
@@ -65,6 +67,7 @@ def taught(envelope: Envelope, *, plan: StudyPlan, site: Agreed, asked: FloatArr
     return Sums(loss=reply.loss, gradient=gradient, hessian=hessian, validation=reply.validation)
 
 
+@_CALM
 def fed_back(envelope: Envelope, *, plan: StudyPlan, site: Agreed) -> FedBack:
     """A site's answer to a feedback request. Raises ProtocolError."""
     reply, shape = FeedbackReply.unpack(envelope), (len(plan.groups.names), 4)

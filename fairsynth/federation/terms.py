@@ -6,7 +6,6 @@ Never: a patient; a count of one site alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,7 +13,7 @@ from typing import Self
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.plans import is_taught, plan_sha256
@@ -105,7 +104,7 @@ def load_terms(root: Path, *, plan: StudyPlan) -> Terms:
         return NOTHING
     folder = root / KIND
     artefacts.read_manifest(folder, kind=KIND, verify=True)
-    exclusive = tuple(int(run) for run in json.loads((folder / RUNS).read_text(encoding="utf-8")))
+    exclusive = tuple(int(run) for run in plain_json.read(folder / RUNS))
     if not (folder / GUIDE).is_file():
         return Terms(exclusive=exclusive)
     arrays = {name: np.asarray(array, dtype=np.float64) for name, array in load_file(folder / GUIDE).items()}

@@ -4,8 +4,9 @@ In:  a reply, what was asked, what the site said at enrolment.   Out: the checke
 its problems.
 Never: a value of the reply in a problem's text; a repair.
 
-What the checks can and cannot do: they catch damage and plain poison (NaN, huge or negative numbers, counts that
-contradict each other or the enrolment). A site that lies within these bounds is not caught.
+What the checks can and cannot do: they catch damage and plain poison (NaN, huge or negative numbers, weights farther
+than training can come, counts that contradict each other or the enrolment). A site that lies within these bounds is
+not caught; what it can do to the average is bounded (docs/validation.md).
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ import numpy as np
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import Problem
-from fairsynth.federation.checks import are_counts, are_losses, fits, identity, refuse, rules
+from fairsynth.federation.bounds import Reach, are_moments, reach
+from fairsynth.federation.checks import (
+    MAXIMUM_COUNT,
+    are_counts,
+    are_losses,
+    are_names,
+    fits,
+    identity,
+    refuse,
+    rules,
+    rules_of_counts,
+)
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -29,16 +41,20 @@ from fairsynth.federation.messages import (
     TrainReply,
     TrainRequest,
 )
-from fairsynth.federation.plans import APPROACHES, POOLED, SCORE_BINS, THRESHOLDS
+from fairsynth.federation.norms import Norms
+from fairsynth.federation.plans import APPROACHES, PLAIN, POOLED, SCORE_BINS, THRESHOLDS
 from fairsynth.federation.told_changes import rules_of_changes, rules_of_means
 from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming
+from fairsynth.generator.base_rates import BIAS
 from fairsynth.generator.priming import Shown, runs
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.visits.layout import TokenLayout, Vocabulary
 
-MAXIMUM_UPDATE = 100.0  # |w_reply - w_sent| <= this * (1 + |w_sent|), L2: no honest round comes near; not a DP bound
-_SLACK = 1e-5  # relative, of sums of float32 probabilities
+MAXIMUM_CODES = 100_000  # that a site may propose
+MAXIMUM_STEPS = 64  # of a cohort flow
+MAXIMUM_NATS = 1000.0  # of one token: log-odds of so much are no model's
+_CALM = np.errstate(over="ignore", invalid="ignore")  # numbers of a reply may overflow in a rule, which then fails
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +72,7 @@ class Enrolled:
     @property
     def patients(self) -> int:
         """n_i; of all sites together, patients of groups that are left out are among them."""
-        return int(self.members.sum()) + sum(self.unused)
+        return sum(map(int, self.members.ravel())) + sum(self.unused)  # of any numbers: int64 would wrap
 
     @property
     def positives(self) -> int:
@@ -105,15 +121,20 @@ class AuditedReply:
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """Checks the replies of one study. Every method raises ProtocolError with all problems of the reply."""
+    """Checks the replies of one study. Every method raises ProtocolError with all problems of the reply.
+
+    `norms` remembers how far the updates of earlier rounds went; without it each update is judged by itself.
+    """
 
     plan: StudyPlan
+    norms: Norms | None = None
 
     @property
     def groups(self) -> int:
         """G."""
         return len(self.plan.groups.names)
 
+    @_CALM
     def enrolled(self, envelope: Envelope, *, site: SiteId) -> Enrolled:
         """A site's answer to the enrol request."""
         reply = (PooledEnrolReply if site == POOLED else EnrolReply).unpack(envelope)
@@ -129,8 +150,14 @@ class Door:
                 "members: counts from 0 to 2^40": are_counts(members),
                 "members: at least one patient": bool(members.any()),
                 "visits: at least one a patient": reply.visits >= enrolled.patients,
+                "visits: at most `maximum_visits` a patient": reply.visits
+                <= enrolled.patients * self.plan.generator.maximum_visits,
                 "codes: at least one": len(reply.codes) > 0,
-                "codes: names of 1 to 200 characters": all(1 <= len(code) <= 200 for code in reply.codes),
+                "codes: at most 100,000": len(reply.codes) <= MAXIMUM_CODES,
+                "codes: names of 1 to 200 printable characters": are_names(reply.codes, longest=200),
+                "flow: at most 64 steps, named in 1 to 200 printable characters": len(reply.flow) <= MAXIMUM_STEPS
+                and are_names(reply.flow, longest=200),
+                "flow: counts up to 2^40": all(left <= MAXIMUM_COUNT for left in reply.flow.values()),
                 "codes: carried by at least `minimum_patients`, at most all patients": all(
                     self.plan.vocabulary.minimum_patients <= count <= enrolled.patients
                     for count in reply.codes.values()
@@ -141,6 +168,7 @@ class Door:
         refuse(problems)
         return enrolled
 
+    @_CALM
     def agreed(self, envelope: Envelope, *, enrolled: Enrolled, vocabulary: Vocabulary) -> Agreed:
         """A site's answer to the agree request."""
         kind, primed = PooledAgreeReply if enrolled.reply.site == POOLED else AgreeReply, self.plan.training.primed
@@ -168,6 +196,7 @@ class Door:
         refuse(problems)
         return Agreed(enrolled=enrolled, reply=reply, cohort=cohort, shown=shown)
 
+    @_CALM
     def trained(
         self, envelope: Envelope, *, asked: TrainRequest, sent: Arrays, site: Agreed, codes: int
     ) -> TrainedReply:
@@ -189,26 +218,41 @@ class Door:
         weights = answered(envelope.arrays, sent=sent, wire=wire)
         first, second = (incoming(envelope.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
         moments = Moments(first=first, second=second)
+        validation, nats = int(site.cohort[1].sum()), MAXIMUM_NATS * sent[BIAS].size
         problems += rules(
             {
                 "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
                 "patients: as enrolled": reply.patients == site.enrolled.patients,
                 "nll_train, nll_validation: finite, from 0": are_losses(reply.nll_train, reply.nll_validation),
+                "nll_train: at most 1000 nats a token": reply.nll_train <= reply.cells_train * nats,
+                "nll_validation: at most 1000 nats a token": reply.nll_validation <= reply.cells_validation * nats,
                 "cells_train: one or more a patient, at most as enrolled": site.enrolled.patients
                 <= reply.cells_train
                 <= site.enrolled.patients + site.enrolled.reply.visits,
+                "cells_validation: two to `maximum_visits` + 1 a patient": 2 * validation
+                <= reply.cells_validation
+                <= validation * (self.plan.generator.maximum_visits + 1),
+                "bounded: in the fairsynth arm, where it trains": not reply.bounded
+                or (asked.arm != PLAIN and asked.epochs > 0),
                 "soft and hard: the same N and P": np.array_equal(soft[:, :2], hard[:, :2]),
                 "hard: whole numbers": np.array_equal(hard, np.rint(hard)),
-                "second moments: from 0": _is_from_zero(moments.second),
-                "weights: a plausible step": not weights or _step(weights, sent) <= MAXIMUM_UPDATE,
             }
         )
+        if asked.epochs:
+            problems += self._update(weights, moments, asked=asked, sent=sent, site=site)
         for name, values in (("soft", soft), ("hard", hard)):
-            problems += self._counts(name, values, cells=reply.cells_train * codes, members=site.enrolled.members)
+            problems += rules(
+                rules_of_counts(
+                    name, values, cells=reply.cells_train * codes, members=site.enrolled.members, plan=self.plan
+                )
+            )
         refuse(problems)
+        if asked.epochs and self.norms is not None:
+            self.norms.remember(sent, weights, limit=self._reach(asked, site))
         kept = moments if asked.epochs else None
         return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard)
 
+    @_CALM
     def audited(self, envelope: Envelope, *, site: Agreed, codes: int) -> AuditedReply:
         """A site's answer to the audit request."""
         reply = AuditReply.unpack(envelope)
@@ -244,6 +288,13 @@ class Door:
                 "confusion: the negatives of the held-out patients": bool((negatives == held_out[:, 0]).all()),
                 "scores: the held-out patients": bool((arrays["scores"].sum(axis=-1) == held_out).all()),
                 "alone: the held-out patients": bool((arrays["alone"].sum(axis=-1) == held_out).all()),
+                "synthetic: none beside real patients alone": not arrays["synthetic"][
+                    APPROACHES.index("real_only")
+                ].any(),
+                "code_totals: training visits as enrolled": int(arrays["code_totals"][0]) == site.enrolled.reply.visits,
+                "code_totals: one to `maximum_visits` a held-out patient": held_out.sum()
+                <= arrays["code_totals"][1]
+                <= held_out.sum() * self.plan.generator.maximum_visits,
                 "code_visits: at most all visits": bool(
                     (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
                 ),
@@ -259,24 +310,35 @@ class Door:
             return {"changes: of no site": not reply.changes}
         return rules_of_changes(reply.changes, plan=self.plan)
 
-    def _counts(self, name: str, counts: FloatArray, *, cells: int, members: IntArray) -> list[Problem]:
-        """0 <= TP <= P and TP <= S, N as enrolled, and P and S within what they count (visits x codes, or patients)."""
-        number, positives, predicted, true_positives = counts.T
-        slack = 1 + _SLACK
-        held = {
-            f"{name}: counts from 0": bool((counts >= 0).all()),
-            f"{name}: N as enrolled": np.array_equal(number, members.sum(axis=1)),
-            f"{name}: P whole numbers": np.array_equal(positives, np.rint(positives)),
-            f"{name}: TP at most P": bool((true_positives <= positives * slack).all()),
-            f"{name}: TP at most S": bool((true_positives <= predicted * slack).all()),
-        }
-        if self.plan.objective.target == "label":
-            held[f"{name}: P as enrolled"] = np.array_equal(positives, members[:, 1])
-            held[f"{name}: S at most N"] = bool((predicted <= number * slack).all())
-        else:
-            held[f"{name}: P at most visits x codes"] = bool(positives.sum() <= cells)
-            held[f"{name}: S at most visits x codes"] = bool(predicted.sum() <= cells * slack)
-        return rules(held)
+    def _reach(self, asked: TrainRequest, site: Agreed) -> Reach:
+        return reach(
+            self.plan,
+            round_number=asked.round,
+            epochs=asked.epochs,
+            patients=site.enrolled.patients,
+            visits=site.enrolled.reply.visits,
+        )
+
+    def _update(
+        self, weights: Arrays, moments: Moments, *, asked: TrainRequest, sent: Arrays, site: Agreed
+    ) -> list[Problem]:
+        """Weights that training can have come to from those `sent`, and moments that it can have left."""
+        limit = self._reach(asked, site)
+        norms = self.norms or Norms()
+        return rules(
+            {
+                **{f"{name}: within what training can move": False for name in limit.exceeded(sent, weights)},
+                **{
+                    f"{name}: a norm like that of other updates": False
+                    for name in norms.exceeded(sent, weights, limit=limit)
+                },
+                "weights: moved by training": any(
+                    not np.array_equal(weights[name], sent[name]) for name in sent if name != BIAS
+                ),
+                "weights: not all zero": any(weights[name].any() for name in weights),
+                **are_moments(moments.first, moments.second),
+            }
+        )
 
 
 def _shown(arrays: Arrays, enrolled: Enrolled) -> Shown:
@@ -314,18 +376,5 @@ def _are_members(groups: IntArray, enrolled: Enrolled) -> bool:
     return np.array_equal(groups[kept], members[kept]) and int(groups.sum()) == enrolled.patients
 
 
-def _is_from_zero(arrays: Arrays) -> bool:
-    return all(float(array.astype(np.float64).min(initial=0.0)) >= 0 for array in arrays.values())
-
-
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _step(weights: Arrays, sent: Arrays) -> float:
-    """|w_reply - w_sent| / (1 + |w_sent|), L2 over all weights; infinity when it overflows."""
-    moved = sum(
-        float(np.square(weights[name].astype(np.float64) - sent[name].astype(np.float64)).sum()) for name in sent
-    )
-    before = sum(float(np.square(array.astype(np.float64)).sum()) for array in sent.values())
-    return float(np.sqrt(moved) / (1 + np.sqrt(before)))

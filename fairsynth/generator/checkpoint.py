@@ -6,7 +6,6 @@ Never: pickle; weights that do not fit their own vocabulary and size.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import GeneratorConfig
 from fairsynth.errors import ArtefactError, ProtocolError
 from fairsynth.generator.model import build
@@ -59,7 +58,7 @@ def load(folder: Path, *, kind: str) -> Generator:
     """The generator in `folder`. Raises ArtefactError when it is missing, altered, or does not fit together."""
     artefacts.read_manifest(folder, kind=kind, verify=True)
     try:
-        names = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+        names = plain_json.read(folder / VOCABULARY)
         vocabulary = Vocabulary(**{field: tuple(values) for field, values in names.items()})
         config = GeneratorConfig.model_validate_json((folder / CONFIG).read_bytes())
         weights: Arrays = load_file(folder / WEIGHTS)

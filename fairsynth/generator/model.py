@@ -202,6 +202,12 @@ def shapes_of(model: Halo) -> dict[str, tuple[int, ...]]:
     }
 
 
+def expected_shapes(vocabulary: Vocabulary, config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
+    """The shape in which each weight of a model of this size travels; nothing is allocated."""
+    with torch.device("meta"):
+        return shapes_of(Halo(vocabulary=vocabulary, config=config))
+
+
 def check_weights(weights: Mapping[str, np.ndarray], *, model: Halo) -> None:
     """Raise ProtocolError with every way in which `weights` are not those of `model`."""
     shapes = shapes_of(model)

@@ -12,7 +12,6 @@ vocabulary, decoder).   Never: a code in a proposal that fewer than `minimum_pat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.schemas import SPLITS, IntArray
@@ -119,7 +118,7 @@ def load_cohort(root: Path) -> Cohort:
     """The cohort at `root/cohort`. Raises ArtefactError when it is missing, altered, or does not fit its vocabulary."""
     folder = root / COHORT
     manifest = artefacts.read_manifest(folder, kind=COHORT, verify=True)
-    stored = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    stored = plain_json.read(folder / "vocabulary.json")
     vocabulary = Vocabulary(**{key: tuple(stored[key]) for key in _VOCABULARY_FIELDS})
     splits = {name: Records.load(_file(folder, name)) for name in SPLITS}
     if vocabulary.sha256 != manifest["facts"].get("vocabulary_sha256"):

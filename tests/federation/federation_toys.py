@@ -44,7 +44,7 @@ from fairsynth.federation.messages import (
     TrainRequest,
 )
 from fairsynth.federation.newton import log_loss, sums_of, triangle
-from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, plan_sha256
+from fairsynth.federation.plans import APPROACHES, SCORE_BINS, THRESHOLDS, learning_rate, plan_sha256
 from fairsynth.federation.wire import answer, incoming, outgoing
 from fairsynth.generator.priming import runs
 from fairsynth.seeds import numpy_stream
@@ -140,13 +140,14 @@ class ToySite:
         after = {}
         if body.epochs:
             draw = numpy_stream(1, self.name, body.round)
-            pull = float(np.abs(request.arrays["coefficients"]).sum()) * 1e-3
-            moved = {name: array + draw.normal(scale=1e-2, size=array.shape) + pull for name, array in weights.items()}
-            second = {name: np.abs(draw.normal(size=array.shape)) for name, array in weights.items()}
+            rate = learning_rate(self.plan, round_number=body.round)  # as far as a step of training moves a weight
+            pull = min(float(np.abs(request.arrays["coefficients"]).sum()), 1.0) * rate
+            moved = {name: array + rate * draw.normal(size=array.shape) + pull for name, array in weights.items()}
+            first = {name: 1e-4 * draw.uniform(-1, 1, size=array.shape) for name, array in weights.items()}
             after = {
                 **answer(moved, received=weights, wire=wire),
-                **outgoing(weights, FIRST, wire=wire),
-                **outgoing(second, SECOND, wire=wire),
+                **outgoing(first, FIRST, wire=wire),
+                **outgoing({name: np.square(array) for name, array in first.items()}, SECOND, wire=wire),
             }
         level = 1 / (1 + np.exp(-float(np.mean([array.mean() for array in weights.values()]))))
         number = self.cohort[0].sum(axis=1).astype(float)
@@ -211,7 +212,7 @@ class ToySite:
             "scores": scores,
             "synthetic": np.zeros((len(APPROACHES), groups, 2), dtype=np.int64),
             "code_visits": np.ones((3, codes), dtype=np.int64),
-            "code_totals": np.full(3, 50, dtype=np.int64),
+            "code_totals": np.array([self.visits, 30, 50], dtype=np.int64),
             "alone": scores[:2, 0, 0],
         }
         reply = AuditReply(

@@ -52,7 +52,7 @@ HEADER = json.dumps({"x": {"dtype": "F64", "shape": [6], "data_offsets": [0, 48]
 
 
 def record(file=FILE, body=None, *, stype="safetensors", name="safetensors", **more):
-    body = ConfigRecord({"kind": "k", "fields": "{}"}) if body is None else body
+    body = ConfigRecord({"protocol": 1, "kind": "k", "fields": "{}"}) if body is None else body
     array = Array("uint8", (len(file),), stype, file)
     return RecordDict({"arrays": ArrayRecord({name: array}), "body": body, **more})
 
@@ -111,15 +111,24 @@ def test_a_damaged_array_is_refused(name):
         RecordDict({"arrays": ArrayRecord()}),
         RecordDict({"arrays": ArrayRecord(), "body": ConfigRecord({"kind": "k", "fields": "{}"})}),
         record(extra=MetricRecord({"leak": 2.0})),
-        record(body=ConfigRecord({"kind": "k"})),
-        record(body=ConfigRecord({"kind": "k", "fields": b"bytes"})),
-        record(body=ConfigRecord({"kind": "k", "fields": "{}", "more": "text"})),
+        record(body=ConfigRecord({"protocol": 1, "kind": "k"})),
+        record(body=ConfigRecord({"protocol": 1, "kind": "k", "fields": b"bytes"})),
+        record(body=ConfigRecord({"protocol": 1, "kind": "k", "fields": "{}", "more": "text"})),
+        record(body=ConfigRecord({"kind": "k", "fields": "{}"})),
+        record(body=ConfigRecord({"protocol": 1, "kind": "k" * 65, "fields": "{}"})),
         RecordDict({"arrays": ConfigRecord(), "body": ConfigRecord({"kind": "k", "fields": "{}"})}),
     ],
 )
 def test_records_that_are_not_of_fairsynth_are_refused(content):
     with pytest.raises(ProtocolError, match="damaged or not of FairSynth"):
         decode(content)
+
+
+@pytest.mark.parametrize("version", [0, 2, True, 1.5, "1"])
+def test_a_message_of_another_version_is_refused_with_what_to_do(version):
+    with pytest.raises(ProtocolError, match="another version of FairSynth") as caught:
+        decode(record(body=ConfigRecord({"protocol": version, "kind": "k", "fields": "{}"})))
+    assert "same version" in caught.value.problems[0].do
 
 
 def test_messages_over_a_cap_are_refused_in_both_directions(monkeypatch):

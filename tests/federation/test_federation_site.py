@@ -10,13 +10,14 @@ from federation_real import Local, make_sites, real_plan
 
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError, ProtocolError
-from fairsynth.federation import site
+from fairsynth.federation import incoming, site
 from fairsynth.federation.journal import read
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Failed, TrainRequest, weights_as
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
 from fairsynth.generator.base_rates import BIAS, base_rates
 from fairsynth.generator.checkpoint import load
+from fairsynth.generator.model import initial_weights
 from fairsynth.visits.cohort import load_cohort
 
 
@@ -80,7 +81,7 @@ def test_the_same_request_gets_the_same_bytes_again_whatever_happened_between(st
     root, plan, _ = study
     request = train_request(root, plan)
     first = site.train(root / "site-a", request)
-    site.train(root / "site-a", train_request(root, plan, round=1))
+    site.train(root / "site-a", train_request(root, plan, round=1, epochs=0))
     again = site.train(root / "site-a", request)
     assert first.fields == again.fields
     assert all(first.arrays[name].tobytes() == again.arrays[name].tobytes() for name in first.arrays)
@@ -88,7 +89,7 @@ def test_the_same_request_gets_the_same_bytes_again_whatever_happened_between(st
 
 def test_without_epochs_a_site_sends_counts_and_no_weights(study):
     root, plan, _ = study
-    reply = site.train(root / "site-b", train_request(root, plan, epochs=0))
+    reply = site.train(root / "site-b", train_request(root, plan, round=1, epochs=0))
     assert set(reply.arrays) == {"soft", "hard"}
 
 
@@ -105,10 +106,15 @@ def test_a_sites_base_rates_do_not_travel_in_its_weights(study):
 
 
 def train_request(root, plan, **changes):
+    """A request of a study that begins, to sites that have forgotten the one before; or of a later round."""
+    if not changes.get("round"):
+        for name in plan.roster:
+            incoming.forget(root / name)
     generator = load(root / "server" / "generator-plain", kind="generator-plain")
     fields = {"arm": "plain", "round": 0, "epochs": 1, "plan_sha256": plan_sha256(plan), **changes}
     fields = {"vocabulary_sha256": generator.vocabulary.sha256, **fields}
-    arrays = {**weights_as(generator.weights), "coefficients": np.zeros((5, 2))}
+    begun = initial_weights(generator.vocabulary, plan.generator, seed=1)
+    arrays = {**weights_as(begun), "coefficients": np.zeros((5, 2))}
     return TrainRequest(**fields).pack(arrays)
 
 

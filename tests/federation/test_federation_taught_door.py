@@ -82,7 +82,7 @@ DOOR = {
         array("agree", "shared", put(91, 0)),
         "shared at most the enrolled visits",
     ),
-    "a loss that is not a number": ("teach", field("teach", loss=float("nan")), "finite, from 0"),
+    "a loss that is not a number": ("teach", field("teach", loss=float("nan")), "not plain JSON"),
     "a loss below 0": ("teach", field("teach", validation=-1.0), "finite, from 0"),
     "a loss of more patients": ("teach", field("teach", loss=lambda old: old * 1000), "patients with every token"),
     "a validation loss of more patients": ("teach", field("teach", validation=1e9), "patients with every token"),

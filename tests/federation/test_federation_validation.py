@@ -94,7 +94,7 @@ FIELDS = {
     "more patients than enrolled": (field("train", patients=10**6), "patients"),
     "negative patients": (field("train", patients=-50), "valid"),
     "patients as a fraction": (field("train", patients=42.5), "valid"),
-    "a loss that is not a number": (field("train", nll_train=float("nan")), "nll_train"),
+    "a loss that is not a number": (field("train", nll_train=float("nan")), "not plain JSON"),
     "a negative loss": (field("train", nll_validation=-1.0), "nll_train"),
     "more visits than enrolled": (field("train", cells_train=10**9), "cells_train"),
     "an unknown field": (field("train", extra=1), "valid"),
@@ -126,15 +126,15 @@ FIELDS = {
         changed("f1", to={"mean": None, "low": None, "high": None, "seeds": 0}),
         "means as the counts have them",
     ),
-    "a change that is not a number": (changed("gain", "mean", to=float("nan")), "valid"),
-    "a limit without end": (changed("gain", "high", to=float("inf")), "valid"),
+    "a change that is not a number": (changed("gain", "mean", to=float("nan")), "not plain JSON"),
+    "a limit without end": (changed("gain", "high", to=float("inf")), "not plain JSON"),
 }
 
 ARRAYS = {
     "a weight that is not a number": (array("train", "weight/", put(np.nan)), "not a finite number"),
     "an infinite weight": (array("train", "weight/", put(np.inf)), "not a finite number"),
-    "a weight of 1e15": (array("train", "weight/", put(1e15)), "a plausible step"),
-    "a weight of 1e38": (array("train", "weight/", put(1e38)), "a plausible step"),
+    "a weight of 1e15": (array("train", "weight/", put(1e15)), "within what training can move"),
+    "a weight of 1e38": (array("train", "weight/", put(1e38)), "within what training can move"),
     "a scalar for a matrix": (array("train", "weight/", lambda _: np.array(1, dtype=np.float32)), "another shape"),
     "weights as float64": (array("train", "weight/", lambda old: old.astype(np.float64)), "another shape or dtype"),
     "weights as integers": (array("train", "weight/", lambda old: old.astype(np.int64)), "another shape or dtype"),
@@ -154,7 +154,7 @@ ARRAYS = {
     "audited patients that are not held out": (array("audit", "confusion", put(77)), "held-out patients"),
     "scores of too few patients": (array("audit", "scores", put(1)), "held-out patients"),
     "scores of other patients alone": (array("audit", "alone", put(1)), "held-out patients"),
-    "more visits with a code than visits": (array("audit", "code_visits", put(51)), "at most all visits"),
+    "more visits with a code than visits": (array("audit", "code_visits", put(91)), "at most all visits"),
     "negative synthetic patients": (array("audit", "synthetic", put(-1)), "counts from 0"),
     "audit counts as floats": (
         array("audit", "synthetic", lambda old: old.astype(np.float64)),
