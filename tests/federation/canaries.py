@@ -12,7 +12,11 @@ import numpy as np
 def encodings(value: float) -> dict[str, bytes]:
     """The ways in which a number could lie in a file, a message or memory."""
     whole = int(value)
-    found = {"float32": struct.pack("<f", value), "float64": struct.pack("<d", value)}
+    found = {
+        "text of a real number": repr(float(value)).encode(),
+        "float32": struct.pack("<f", value),
+        "float64": struct.pack("<d", value),
+    }
     found |= {"float32 big-endian": struct.pack(">f", value), "float64 big-endian": struct.pack(">d", value)}
     if whole == value:
         text = str(whole)

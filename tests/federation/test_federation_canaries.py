@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from canaries import hits, patterns
+from code_presence import masked_update, site_update
 from federation_toys import PLAIN, InProcess, toy_plan, toy_sites
 from masked_toys import masked_plan, masked_sites
 from sklearn.metrics import roc_auc_score
@@ -16,14 +17,15 @@ from fairsynth.federation.rounds import run_study
 # unlike any number that the other sites, sums or hashes would hold by chance
 MEMBERS = [[7_777_771, 3_141_593], [2_718_281, 1_618_033]]
 CODES = {"DX//CCS//1": 5_550_551, "DX//CCS//2": 6_660_667, "RX//aspirin": 4_440_443}
-VISITS = 98_765_431
+VISITS = 31_415_927
 NLL = 123_456.789_012
 
 
 class Tapped(InProcess):
     """Keeps the bytes of every message, as Flower would carry them."""
 
-    def __post_init__(self):
+    def __init__(self, sites):
+        super().__init__(sites)
         self.seen = []
 
     def ask(self, requests, *, timeout):
@@ -112,19 +114,17 @@ def presence_scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def update():
     """A site's real weights before and after training, and which codes occur at it."""
-    from code_presence import site_update
-
     return site_update()
 
 
 def test_the_codes_of_a_site_can_be_read_off_its_plain_update(update):
     before, after, occurs = update
-    assert roc_auc_score(occurs, presence_scores(before, after)) > 0.99
+    scores = presence_scores(before, after)
+    assert roc_auc_score(occurs, scores) == 1.0  # the ten codes of one visit among them
+    assert np.array_equal(scores > 0, occurs)
 
 
-def test_what_the_server_of_a_masked_study_sees_tells_no_code(update, tmp_path):
-    from code_presence import masked_update
-
+def test_what_the_server_of_a_masked_study_sees_tells_no_code(update):
     before, after, occurs = update
     aurocs = [roc_auc_score(occurs, masked_update(before, after)) for _ in range(30)]
     spread = np.std(aurocs) / np.sqrt(len(aurocs))
