@@ -23,6 +23,7 @@ from fairsynth.cli import (
     policy,
     release,
     report,
+    roster,
     simulate,
     study,
     train,
@@ -59,7 +60,7 @@ VERBS = (
 )
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
-for group in (policy, ledger, release):
+for group in (policy, roster, ledger, release):
     app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 

@@ -43,7 +43,7 @@ def run(
         return
     if plan is None or not officer:
         raise ConfigError.of("missing option", where="fairsynth approve", expected="--plan and --officer, or --list")
-    study = _read(plan)
+    study = read_plan(plan)
     place = boundary.place_of(site)
     policy = read_policy(place.config)
     if not as_json:
@@ -61,7 +61,8 @@ def run(
     output.print(f"public key of the site: {(site / PUBLIC).read_text(encoding='ascii').strip()}", highlight=False)
 
 
-def _read(path: Path) -> StudyPlan:
+def read_plan(path: Path) -> StudyPlan:
+    """The plan at `path`. Raises ConfigError."""
     try:
         return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -78,6 +79,10 @@ def _shown(plan: StudyPlan) -> Table:
     rows = {
         "hash of the plan": plan_sha256(plan),
         "sites": f"{', '.join(plan.roster)}; goes on with {plan.quorum}",
+        "what the server sees": "sums over all sites, masked"
+        if plan.privacy.masked
+        else "this site's own counts and weights, unmasked",
+        "agreement": plan.privacy.agreement or "none named",
         "groups": ", ".join(plan.groups.names),
         "outcome": plan.task.name,
         "codes that are named": f"those of at least {plan.vocabulary.minimum_patients} training patients of this site",

@@ -10,9 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from fairsynth.audit.site import kept_changes
 from fairsynth.cli import main
 from fairsynth.experiments.results import results
 from fairsynth.experiments.study import Run
+from fairsynth.federation.plans import POOLED
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator.checkpoint import load
 from fairsynth.governance import ledger
@@ -35,6 +37,7 @@ sites:
 groups:
   names: [white, black, hispanic, asian, other, han, yi, buyei, miao, tujia, hui]
   reference: [white, han]
+privacy: {{agreement: simulated patients, minimum_contributing: 1, minimum_group: 1}}
 split: {{train: 0.5, validation: 0.2, held_out: 0.3}}
 generator: {{embedding: 32, layers: 1, heads: 2}}
 training: {{rounds: 2, local_epochs: 1, primed: true}}
@@ -91,7 +94,22 @@ def test_a_study_ends_with_a_report_that_needs_no_network(run):
 def test_no_artefact_of_a_site_is_in_the_servers_folder(run):
     names = {path.name for path in (run / "server").iterdir()}
     arms = {"generator-plain", "generator-fairsynth"}
-    assert names == {"plan.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit"}
+    assert names == {"plan.json", "roster.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit"}
+
+
+def test_the_server_of_the_study_knows_sums_over_all_sites_alone(run):
+    enrolment = json.loads((run / "server/enrolment.json").read_text(encoding="utf-8"))
+    assert list(enrolment["sites"]) == [POOLED]
+    assert [path.stem for path in (run / "server/audit").glob("*.safetensors")] == [POOLED]
+    for site in ("boston", "zhejiang"):
+        kinds = [entry.kind for entry in ledger.read(Run(root=run).site(site)) if entry.event == "released"]
+        assert kinds[0] == "joined"
+        assert {kind.partition("_")[0] for kind in kinds[1:]} == {"sealed"}
+
+
+def test_each_site_knows_by_itself_whether_to_augment(run):
+    for site in ("boston", "zhejiang"):
+        assert {change.predictor for change in kept_changes(Run(root=run).site(site))} == {"logistic_regression"}
 
 
 def test_each_site_settled_the_generator_at_home_and_kept_its_candidates_there(run):
@@ -105,7 +123,7 @@ def test_each_site_settled_the_generator_at_home_and_kept_its_candidates_there(r
 def test_all_sites_together_chose_who_of_the_candidates_has_the_outcome(run):
     lines = [json.loads(line) for line in (run / "server/journal.jsonl").read_text(encoding="utf-8").splitlines()]
     (planned,) = (line for line in lines if line["event"] == "planned")
-    assert planned["sites"] == ["boston", "zhejiang"]
+    assert planned["sites"] == [POOLED]
     assert load_terms(run / "server", plan=Run(root=run).plan).guide.selected.tolist() == planned["selected"]
     assert not [line for line in lines if line["event"] == "refused"]
 
@@ -128,10 +146,9 @@ def test_every_approach_is_judged_on_the_same_real_held_out_patients(run):
     axes = json.loads((run / "server/audit/axes.json").read_text(encoding="utf-8"))
     from safetensors.numpy import load_file
 
-    for site, number in held_out.items():
-        confusion = load_file(run / f"server/audit/{site}.safetensors")["confusion"]
-        assert (confusion.sum(axis=(-1, -2)) == number).all()
-        assert confusion.shape[0] == len(axes["approaches"])
+    confusion = load_file(run / f"server/audit/{POOLED}.safetensors")["confusion"]
+    assert (confusion.sum(axis=(-1, -2)) == sum(held_out.values())).all()
+    assert confusion.shape[0] == len(axes["approaches"])
 
 
 def test_synthetic_patients_can_be_generated_for_one_cell(run, tmp_path, capsys):

@@ -119,7 +119,11 @@ class SignedRoster(Strict):
 
 def read_roster(folder: Path) -> SignedRoster:
     """`folder/roster.json`. Raises ProtocolError when it is missing or not a roster."""
-    path = folder / NAME
+    return read_roster_file(folder / NAME)
+
+
+def read_roster_file(path: Path) -> SignedRoster:
+    """The roster in the file `path`. Raises ProtocolError when it is missing or not a roster."""
     if not path.is_file() or path.stat().st_size > MAXIMUM_BYTES:
         raise ProtocolError.of(
             "no roster", where=str(path), expected="the roster that every site signed", do="docs/masking.md says how"
@@ -133,4 +137,9 @@ def read_roster(folder: Path) -> SignedRoster:
 
 def write_roster(folder: Path, roster: SignedRoster) -> None:
     """Write `folder/roster.json`, atomically."""
-    write_text(folder / NAME, roster.model_dump_json(by_alias=True, indent=2) + "\n")
+    write_roster_file(folder / NAME, roster)
+
+
+def write_roster_file(path: Path, roster: SignedRoster) -> None:
+    """Write the file `path`, atomically."""
+    write_text(path, roster.model_dump_json(by_alias=True, indent=2) + "\n")

@@ -1,0 +1,121 @@
+"""`fairsynth roster`: who takes part in a masked study, by public key; each site signs it, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from fairsynth.cli.approve import read_plan
+from fairsynth.cli.console import output
+from fairsynth.errors import ConfigError
+from fairsynth.federation import boundary
+from fairsynth.federation.masking.roster import (
+    NAME,
+    Member,
+    Roster,
+    SignedRoster,
+    read_roster_file,
+    write_roster,
+    write_roster_file,
+)
+from fairsynth.federation.plans import plan_sha256
+from fairsynth.governance.identity import load_identity
+from fairsynth.schemas import SiteId
+
+app = typer.Typer(
+    help="Who takes part in a masked study: write the list, sign it, check it (docs/masking.md).", no_args_is_help=True
+)
+
+PlanOption = Annotated[Path, typer.Option(help="The study plan (JSON).")]
+RosterArgument = Annotated[Path, typer.Argument(metavar="ROSTER", help="The roster (JSON).")]
+
+
+@app.command()
+def new(
+    keys: Annotated[
+        list[str], typer.Argument(metavar="SITE=KEY...", help="Each site's identity.pub: a file, or its 64 digits.")
+    ],
+    plan: PlanOption,
+    out: Annotated[Path, typer.Option(help="Where to write it.")],
+    epoch: Annotated[int, typer.Option(min=0, help="One more than the last, when a site has left for good.")] = 0,
+) -> None:
+    """Write a roster that nobody has signed yet.
+
+    The keys must have come from the sites by a way that the server's operator cannot change: in person, by telephone.
+
+    Example: `fairsynth roster new boston=boston.pub lyon=lyon.pub graz=graz.pub --plan plan.json --out roster.json`
+    """
+    members = dict(_member(key) for key in keys)
+    study = read_plan(plan)
+    if len(members) < len(keys) or not set(members) <= set(study.roster):
+        raise ConfigError.of(
+            "sites are not the plan's", where=", ".join(sorted(members)), expected=f"of {', '.join(study.roster)}, once"
+        )
+    roster = Roster(
+        plan_sha256=plan_sha256(study),
+        epoch=epoch,
+        minimum_sites=len(members),
+        members=tuple(Member(site=site, public_key=members[site]) for site in sorted(members)),
+    )
+    write_roster_file(out, SignedRoster(roster=roster))
+    output.print(f"roster: [bold]{out}[/bold], signed by none of {len(members)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sign(
+    site: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder, with site.json.")],
+    roster: RosterArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show the sites and their keys, then add this site's signature to the file.
+
+    Example: `fairsynth roster sign site roster.json`
+    """
+    place, identity, signed = boundary.place_of(site), load_identity(site), read_roster_file(roster)
+    output.print(_shown(signed))
+    if not yes and not typer.confirm(f"Are these the keys that the sites gave you? Sign as {place.site}?"):
+        output.print("nothing was signed")
+        raise typer.Exit(1)
+    signed = signed.signed(place.site, identity)
+    write_roster_file(roster, signed)
+    left = [one for one in signed.roster.sites if one not in signed.signatures]
+    output.print(f"signed; still to sign: {', '.join(left) or 'nobody'}", highlight=False)
+
+
+@app.command()
+def check(
+    roster: RosterArgument,
+    plan: PlanOption,
+    put: Annotated[
+        list[Path] | None, typer.Option(help=f"Also write it to this folder, a site's or the server's, as {NAME}.")
+    ] = None,
+) -> None:
+    """Check that every site signed the roster, for this plan.
+
+    Example: `fairsynth roster check roster.json --plan plan.json --put site`
+    """
+    signed = read_roster_file(roster)
+    found = signed.verified(plan_sha256=plan_sha256(read_plan(plan)))
+    for folder in put or []:
+        write_roster(folder, signed)
+    output.print(f"signed by all {len(found.sites)}: {', '.join(found.sites)}; epoch {found.epoch}", highlight=False)
+
+
+def _member(text: str) -> tuple[SiteId, str]:
+    site, separator, key = text.partition("=")
+    if not separator:
+        raise ConfigError.of("bad argument", where=text, expected="SITE=KEY")
+    path = Path(key)
+    return SiteId(site), (path.read_text(encoding="ascii").strip() if path.is_file() else key)
+
+
+def _shown(signed: SignedRoster) -> Table:
+    roster = signed.roster
+    table = Table("site", "public key", "signed", title=f"study {roster.plan_sha256[:12]}, epoch {roster.epoch}")
+    for member in roster.members:
+        table.add_row(Text(member.site), member.public_key, "yes" if member.site in signed.signatures else "no")
+    return table
