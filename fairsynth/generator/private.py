@@ -36,7 +36,9 @@ from fairsynth.governance.keystream import Keystream
 from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.visits.records import Records
 
-CHUNK = 16  # patients whose gradients are held at once: this many times the model's size
+HELD = 1 << 25  # numbers of patients' gradients that are held at once: 128 MiB
+MOST_AT_ONCE = 128  # patients
+ROUNDING = 1e-5  # the clip is kept this much under its bound, for sums in float32
 _LENGTHS = (2, 3, 5, 9, 17, 33, 65)  # rows; patients of similar length are computed together
 
 Loss = Callable[[Dense, Patients], Tensor]
@@ -167,20 +169,22 @@ class PrivateDescent:
         """The sum of the clipped gradients of the patients `rows`, which may be nobody."""
         weights = self.plain.dense(self.model)
         total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
-        for patients in chunks(self.sequences, rows, slopes=self.slopes):
+        size = sum(weight.numel() for weight in weights.values())
+        at_once = min(max(1, HELD // size), MOST_AT_ONCE)
+        for patients in chunks(self.sequences, rows, slopes=self.slopes, at_once=at_once):
             gradients = patient_gradients(self.plain.loss, weights, patients)
             for name, part in clipped_sum(gradients, clip=self.private.clip).items():
                 total[name] += part
         return total
 
 
-def chunks(sequences: Sequences, rows: IntArray, *, slopes: Tensor) -> Iterator[Patients]:
-    """The patients `rows`, few at once and those of similar length together."""
+def chunks(sequences: Sequences, rows: IntArray, *, slopes: Tensor, at_once: int) -> Iterator[Patients]:
+    """The patients `rows`, at most `at_once` together, those of similar length."""
     ceiling = np.searchsorted(_LENGTHS, sequences.steps[rows])
     for length in np.unique(ceiling):
         alike = rows[ceiling == length]
-        for start in range(0, len(alike), CHUNK):
-            yield patients_of(sequences, alike[start : start + CHUNK], slopes=slopes)
+        for start in range(0, len(alike), at_once):
+            yield patients_of(sequences, alike[start : start + at_once], slopes=slopes)
 
 
 def patient_gradients(loss: Loss, weights: Dense, patients: Patients) -> Dense:
@@ -205,16 +209,18 @@ def patient_gradients(loss: Loss, weights: Dense, patients: Patients) -> Dense:
 
 
 def clipped_sum(gradients: Dense, *, clip: float) -> Dense:
-    """The sum over patients, in float64, of (B, ...) gradients that are scaled down to an L2 norm of at most `clip`.
+    """The sum over patients of (B, ...) gradients that are scaled down to an L2 norm of at most `clip`.
 
     The norm is over all weights. A gradient that is not finite counts as zero, so that it moves nothing.
     """
-    wide = {name: values.double() for name, values in gradients.items()}
-    squares = sum((values.flatten(1).square().sum(dim=1) for values in wide.values()), start=torch.zeros(()))
-    norms = torch.sqrt(squares)  # (B,)
+    flat = {name: values.flatten(1) for name, values in gradients.items()}
+    each = [torch.linalg.vector_norm(values, dim=1, dtype=torch.float64) for values in flat.values()]
+    norms = torch.linalg.vector_norm(torch.stack(each), dim=0)  # (B,)
     finite = torch.isfinite(norms)
-    factors = torch.where(finite, torch.clamp(clip / norms.clamp(min=1e-12), max=1.0), 0.0)
+    factors = torch.clamp(clip / norms[finite].clamp(min=1e-12) * (1 - ROUNDING), max=1.0)
+    if not bool(finite.all()):
+        flat = {name: values[finite] for name, values in flat.items()}
     return {
-        name: torch.einsum("b,b...->...", factors, values.where(finite.view(-1, *[1] * (values.dim() - 1)), 0.0))
-        for name, values in wide.items()
+        name: (factors.to(values.dtype) @ values).double().view(gradients[name].shape[1:])
+        for name, values in flat.items()
     }

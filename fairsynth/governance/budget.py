@@ -24,6 +24,7 @@ from fairsynth.governance.chained import Chained, Entry
 
 NAME = "budget.jsonl"
 ACCOUNTANTS_AGREE = 1.05  # the tight accountant may be this much above the loose one, for its grid
+ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512)  # of Renyi divergences; whole ones are summed without a series
 BEYOND_REASON = 500.0  # an epsilon above it is not made exact, which would take terabytes
 
 
@@ -155,7 +156,7 @@ def epsilon_of(mechanisms: Iterable[Mechanism], *, delta: float) -> Epsilon:
     if ratio := _pooled_ratio(counted):
         events.append(dp_accounting.GaussianDpEvent(ratio))
     whole = dp_accounting.ComposedDpEvent(events)
-    renyi = float(rdp.RdpAccountant().compose(whole).get_epsilon(delta))
+    renyi = float(rdp.RdpAccountant(ORDERS).compose(whole).get_epsilon(delta))
     if renyi > BEYOND_REASON:
         return Epsilon(tight=renyi, renyi=renyi)
     found = Epsilon(tight=float(pld.PLDAccountant().compose(whole).get_epsilon(delta)), renyi=renyi)

