@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from fairsynth.schemas import FloatArray
 
-_BITS = 53
+_BITS = 52  # so that half a step below 1 is a float64 too
 
 
 class Keystream:
