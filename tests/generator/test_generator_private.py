@@ -89,7 +89,7 @@ def test_each_patients_gradient_is_that_of_the_package_for_the_patient_alone(sit
     objective = objective_of(site.study, slopes=site.raw)
     rows = np.arange(40)
     found = site.gradients(rows)
-    for i in rows:
+    for i in rows[::3]:
         site.model.zero_grad()
         objective.of(site.model, site.sequences.batch(rows[i : i + 1])).backward()
         for name, parameter in site.model.named_parameters():
