@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from fairsynth.errors import PolicyRefusal
 from fairsynth.governance.budget import DpSgd, Gaussian, Limit, Mechanism, epsilon_of
 
-_PRECISION = 5e-3  # relative
+_PRECISION = 1e-2  # relative
 
 
 def noise_multiplier(limit: Limit, *, steps: int, rate: float, beside: Sequence[Mechanism] = ()) -> float:

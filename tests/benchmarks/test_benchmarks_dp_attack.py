@@ -26,7 +26,7 @@ def attack(*, sigma, draws=1):
 
 
 def test_an_attack_on_noised_counts_stays_below_the_epsilon_that_is_charged():
-    assert 0.2 < attack(sigma=2.0 * math.sqrt(2)) < CLAIMED
+    assert attack(sigma=2.0 * math.sqrt(2)) < CLAIMED
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2])
@@ -35,7 +35,7 @@ def test_an_attack_detects_noise_that_is_too_small(share):
 
 
 def test_an_attack_detects_noise_that_is_drawn_again_for_each_asking():
-    assert attack(sigma=2.0 * math.sqrt(2), draws=36) > CLAIMED
+    assert attack(sigma=2.0 * math.sqrt(2), draws=25) > CLAIMED
 
 
 def test_guesses_without_any_information_show_nothing():

@@ -206,10 +206,10 @@ def test_the_order_and_the_size_of_chunks_change_nothing(site):
     assert max(sizes) == 7 and sum(sizes) == 40
     whole = site.descent().clipped(rows)
     turned = site.descent().clipped(rows[::-1])
-    alone = [site.descent().clipped(rows[i : i + 1]) for i in rows]
+    parts = [site.descent().clipped(part) for part in (rows[:1], rows[1:2], rows[2:9], rows[9:])]
     for name, values in whole.items():
         assert torch.allclose(values, turned[name], atol=1e-7)
-        assert torch.allclose(values, sum(one[name] for one in alone), atol=1e-7)
+        assert torch.allclose(values, sum(part[name] for part in parts), atol=1e-7)
 
 
 def test_a_step_that_draws_nobody_is_noise_of_the_stated_size():
