@@ -94,13 +94,10 @@ def train(
     """
     plan = study.plan
     model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
-    sequences = _sequences(records, study)
-    slopes, bounded = _slopes(coefficients, objective=plan.objective, patients=study.totals.patients)
+    sequences = sequences_of(records, study)
+    slopes, bounded = slopes_of(coefficients, objective=plan.objective, patients=study.totals.patients)
     predictor = coefficients.predictor if isinstance(coefficients, Feedback) else None
-    rate = plan.training.learning_rate if study.learning_rate is None else study.learning_rate
-    optimiser = adam(model, learning_rate=rate, weight_decay=plan.training.weight_decay)
-    if study.moments is not None:
-        _continue(optimiser, model, study.moments)
+    optimiser = adam_of(model, study)
     objective = objective_of(study, slopes=slopes, predictor=predictor)
     descent = Descent(model=model, optimiser=optimiser, sequences=sequences, objective=objective)
     order = numpy_stream(seed, "train", "order")
@@ -109,7 +106,7 @@ def train(
             for rows in shuffled(len(sequences), size=plan.training.batch_size, order=order):
                 descent.step(rows)
         descent.report()
-    return Trained(weights=weights_of(model), bounded=bounded, moments=_moments(optimiser, model))
+    return Trained(weights=weights_of(model), bounded=bounded, moments=moments_of(optimiser, model))
 
 
 def objective_of(study: Study, *, slopes: Tensor | None, predictor: Downstream | None = None) -> Objective:
@@ -132,7 +129,7 @@ def measure(weights: Arrays, *, records: Records, study: Study) -> Measured:
     """The additive statistics of the model `weights` on `records`, summed in float64."""
     plan, layout = study.plan, study.vocabulary.layout
     model = build(weights, vocabulary=study.vocabulary, config=plan.generator)
-    sequences = _sequences(records, study)
+    sequences = sequences_of(records, study)
     counts = np.zeros((2, len(plan.groups.names), 4))
     nll = 0.0
     with threads(plan.training.threads):
@@ -159,6 +156,15 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def adam_of(model: Halo, study: Study) -> torch.optim.Adam:
+    """The study's optimiser of `model`, begun from its moments. Raises ProtocolError when these do not fit."""
+    rate = study.plan.training.learning_rate if study.learning_rate is None else study.learning_rate
+    optimiser = adam(model, learning_rate=rate, weight_decay=study.plan.training.weight_decay)
+    if study.moments is not None:
+        _continue(optimiser, model, study.moments)
+    return optimiser
+
+
 def _continue(optimiser: torch.optim.Adam, model: Halo, moments: Moments) -> None:
     """Let the optimiser begin where the sites' averaged moments are.
 
@@ -177,7 +183,7 @@ def _continue(optimiser: torch.optim.Adam, model: Halo, moments: Moments) -> Non
         }
 
 
-def _moments(optimiser: torch.optim.Adam, model: Halo) -> Moments:
+def moments_of(optimiser: torch.optim.Adam, model: Halo) -> Moments:
     """The optimiser's bias-corrected moments; zero where it never stepped."""
     found: tuple[Arrays, Arrays] = ({}, {})
     for name, parameter in model.named_parameters():
@@ -188,7 +194,8 @@ def _moments(optimiser: torch.optim.Adam, model: Halo) -> Moments:
     return Moments(first=found[0], second=found[1])
 
 
-def _sequences(records: Records, study: Study) -> Sequences:
+def sequences_of(records: Records, study: Study) -> Sequences:
+    """The rows of `records`. Raises CohortError when a patient has too many visits."""
     maximum = study.plan.generator.maximum_visits
     return Sequences.of(records, vocabulary=study.vocabulary, maximum_visits=maximum)
 
@@ -200,7 +207,7 @@ def shuffled(patients: int, *, size: int, order: np.random.Generator) -> Iterato
         yield rows[start : start + size]
 
 
-def _slopes(
+def slopes_of(
     coefficients: FloatArray | Feedback | None, *, objective: ObjectiveConfig, patients: int
 ) -> tuple[Tensor | None, bool]:
     """n * c within the objective's bound, and whether the bound was hit; None when there is no fairness term.
