@@ -14,7 +14,7 @@ from fairsynth.config import AugmentationConfig, PrivacyConfig, TrainingConfig
 from fairsynth.errors import CohortError, PolicyRefusal, ProtocolError
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.journal import read
-from fairsynth.federation.masking.masks import summed
+from fairsynth.federation.masking.masks import summed, vector_sha256
 from fairsynth.federation.masking.outbox import Outbox, Payload
 from fairsynth.federation.masking.roster import write_roster
 from fairsynth.federation.messages import (
@@ -452,7 +452,8 @@ def test_weights_out_of_their_bounds_never_leave_the_site(value, tmp_path):
 
 
 def payload_of(text="one"):
-    return Payload(fields=text, vector=np.arange(3, dtype=np.uint64))
+    vector = np.arange(3, dtype=np.uint64)
+    return Payload(fields=text, vector=vector, vector_sha256=vector_sha256(vector))
 
 
 def kept(root, label="a", text="one", asked="1" * 64):

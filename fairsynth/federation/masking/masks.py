@@ -29,7 +29,7 @@ Masked = npt.NDArray[np.uint64]
 
 _NONCE = bytes(16)  # counter and nonce
 _WORD = np.dtype("<u8")
-_BLOCK = 1 << 20  # words at a time
+_BLOCK = 1 << 15  # words at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,14 @@ class Label:
 
 def masked(values: IntArray, keys: PairKeys, *, label: Label) -> Masked:
     """`values` (L,) as they may leave the site. Raises ProtocolError when the label is of another length."""
+    return mask_in_place(np.array(values, dtype=np.int64), keys, label=label)
+
+
+def mask_in_place(values: IntArray, keys: PairKeys, *, label: Label) -> Masked:
+    """As `masked`, without a copy: `values` is the masked vector afterwards, and what is returned is a view of it."""
     if values.shape != (label.length,):
         raise ProtocolError.of("vector of another length", where="mask", expected=f"{label.length} numbers")
-    total = np.ascontiguousarray(values, dtype=np.int64).view(np.uint64).copy()
+    total = values.view(np.uint64)
     for peer in sorted(keys.keys):
         _fold(total, keys.keys[peer], label=label, add=peer > keys.site)
     return total

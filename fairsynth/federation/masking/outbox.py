@@ -41,10 +41,11 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Payload:
-    """What is sent: JSON, and a masked vector."""
+    """What is sent: JSON, and a masked vector with its SHA-256."""
 
     fields: str
     vector: Masked
+    vector_sha256: str
 
 
 class Outbox:
@@ -66,7 +67,7 @@ class Outbox:
                 "a second request under one label", where="outbox", expected="the same request, asked again"
             )
         payload = self._read(label)
-        if payload is None or (_sha256(payload.fields), vector_sha256(payload.vector)) != (
+        if payload is None or (_sha256(payload.fields), payload.vector_sha256) != (
             sent.fields_sha256,
             sent.vector_sha256,
         ):
@@ -85,7 +86,7 @@ class Outbox:
             label=label,
             request_sha256=request_sha256,
             fields_sha256=_sha256(payload.fields),
-            vector_sha256=vector_sha256(payload.vector),
+            vector_sha256=payload.vector_sha256,
         )
         self._append(line)
         for path in earlier:
@@ -99,7 +100,8 @@ class Outbox:
         fields, _, words = path.read_bytes().partition(b"\n")
         if len(words) % _WORD.itemsize:
             return None
-        return Payload(fields=fields.decode(errors="replace"), vector=np.frombuffer(words, dtype=_WORD))
+        vector = np.frombuffer(words, dtype=_WORD)
+        return Payload(fields=fields.decode(errors="replace"), vector=vector, vector_sha256=vector_sha256(vector))
 
     def _append(self, line: Sent) -> None:
         """One line, on disk when this returns; a line that a crash cut short is taken away first: nothing was sent."""

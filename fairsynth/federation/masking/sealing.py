@@ -18,7 +18,7 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking.forms import Form, Known, form_of, taken_apart
 from fairsynth.federation.masking.keys import PairKeys
-from fairsynth.federation.masking.masks import Label, masked, vector_sha256
+from fairsynth.federation.masking.masks import Label, mask_in_place, vector_sha256
 from fairsynth.federation.masking.outbox import Outbox, Payload
 from fairsynth.federation.masking.roster import PROTOCOL, read_roster
 from fairsynth.federation.masking.session import FOLDER, Here, Session, join, meet, met
@@ -69,8 +69,9 @@ def _payload(
     said, arrays = parts
     patients = int(arrays["patients"]) if form.schema.is_weighted else 1
     label = label_of(form, run=session.run, epoch=session.epoch)
-    hidden = masked(form.schema.vector(arrays, patients=patients), keys, label=label)
-    text = reply_text(label, site=here.site, said=said, vector=vector_sha256(hidden))
+    hidden = mask_in_place(form.schema.vector(arrays, patients=patients), keys, label=label)
+    digest = vector_sha256(hidden)
+    text = reply_text(label, site=here.site, said=said, vector=digest)
     reply = SealedReply(
         site=here.site,
         plan_sha256=here.roster.plan_sha256,
@@ -82,7 +83,7 @@ def _payload(
         said=said,
         signature=here.identity.sign(text).hex(),
     )
-    return Payload(fields=reply.model_dump_json(), vector=hidden)
+    return Payload(fields=reply.model_dump_json(), vector=hidden, vector_sha256=digest)
 
 
 def label_of(form: Form, *, run: str, epoch: int) -> Label:
