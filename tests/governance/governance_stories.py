@@ -118,9 +118,19 @@ class Desk:
 
     def masked(self, **changes) -> Outgoing:
         """The same round, masked: only what is public is in clear."""
-        fields = {"site": "site-a", "plan_sha256": self.study}
+        fields = {
+            "site": "site-a",
+            "plan_sha256": self.study,
+            "of": "fed_back",
+            "run": "0" * 64,
+            "epoch": 0,
+            "purpose": "feedback|1",
+            "schema_sha256": "0" * 64,
+            "said": {},
+            "signature": "0" * 128,
+        }
         values = np.random.default_rng(1).integers(0, 2**64, size=50, dtype=np.uint64)
-        return self.message("fed_back", fields, {"masked": values}, masked=frozenset({"masked"}), **changes)
+        return self.message("sealed_fed_back", fields, {"masked": values}, masked=frozenset({"masked"}), **changes)
 
     def message(self, kind, fields, arrays, **changes) -> Outgoing:
         values = {

@@ -184,7 +184,7 @@ def test_two_different_masked_answers_to_one_request_do_not_both_leave(desk):
     other = dataclasses.replace(first, arrays={"masked": first.arrays["masked"] + np.uint64(1)})
     with pytest.raises(EgressRefused, match="the same bytes under the same label"):
         desk.release(other)
-    desk.release(dataclasses.replace(other, label="fed_back/1"))
+    desk.release(dataclasses.replace(other, label="sealed_fed_back/1"))
 
 
 @pytest.mark.parametrize("size", [4, 5, 50])
