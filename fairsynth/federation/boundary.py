@@ -54,7 +54,7 @@ class Gate:
             arrays=envelope.arrays,
             site=self.place.site,
             study=self.study,
-            label=f"{kind}/{self.label}",
+            label=f"{kind}/{run_of(envelope)}{self.label}",
             cohort=events_sha256(self.place.root) if self.approved else "",
             masked=frozenset(name for name in envelope.arrays if is_masked(name)),
             epsilon=epsilon_of(envelope),
@@ -125,6 +125,12 @@ def policy_kind(envelope: Envelope) -> str:
     """The name under which a policy speaks of a message: of a masked reply, `sealed_` and what is masked."""
     of = _fields(envelope).get("of") if envelope.kind == SealedReply.kind else None
     return f"{SealedReply.kind}_{of}" if isinstance(of, str) else envelope.kind
+
+
+def run_of(envelope: Envelope) -> str:
+    """Of a masked reply, its run: in another run the same request has another answer, under other masks."""
+    run = _fields(envelope).get("run") if envelope.kind == SealedReply.kind else None
+    return f"{run}/" if isinstance(run, str) else ""
 
 
 def epsilon_of(envelope: Envelope) -> float | None:

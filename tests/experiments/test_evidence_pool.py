@@ -30,6 +30,7 @@ name: toy
 seed: 3
 sites:
 {sites}
+privacy: {{agreement: toys}}
 groups:
   names: [white, black, hispanic, asian, other, han, yi, buyei, miao, tujia, hui]
   reference: [white, han]

@@ -17,7 +17,15 @@ from fairsynth.audit.predictors import LogisticRegression
 from fairsynth.audit.teacher import Teacher
 from fairsynth.augmentation.guided import Guidance, guided
 from fairsynth.augmentation.plan import equal_cells, equal_rates, members_of
-from fairsynth.config import AuditConfig, GeneratorConfig, GroupsConfig, SiteEntry, StudyConfig, TrainingConfig
+from fairsynth.config import (
+    AuditConfig,
+    GeneratorConfig,
+    GroupsConfig,
+    PrivacyConfig,
+    SiteEntry,
+    StudyConfig,
+    TrainingConfig,
+)
 from fairsynth.experiments.evidence import steering, table2, training
 from fairsynth.experiments.evidence.ablation import CUT, MANY, Ablation
 from fairsynth.experiments.evidence.bench import Bench
@@ -90,6 +98,7 @@ def toy(*, cells=CELLS) -> Bench:
         name="toy",
         seed=1,
         sites=tuple(SiteEntry(site=name, config="none", data="none") for name in CELLS),
+        privacy=PrivacyConfig(agreement="toys"),
         groups=GroupsConfig(names=WORDS.groups, reference=("x",)),
         generator=GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=3),
         training=TrainingConfig(rounds=2, batch_size=16, learning_rate=0.01),

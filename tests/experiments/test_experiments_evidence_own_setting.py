@@ -25,6 +25,7 @@ sites:
   - site: boston
     config: {ROOT}/site_configs/mimic3
     simulate: {{source: mimic3, patients: 450, seed: 1, mix: study, detail: 0.02}}
+privacy: {{agreement: toys}}
 groups:
   names: [white, black, hispanic, asian, other]
   reference: ["white:male"]

@@ -30,6 +30,7 @@ seed: 3
 sites:
   - {{site: boston, config: {ROOT}/site_configs/mimic3, data: raw/boston}}
   - {{site: zhejiang, config: {ROOT}/site_configs/pic, data: raw/zhejiang}}
+privacy: {{agreement: toys}}
 groups:
   names: [han, yi, buyei, miao, tujia, hui, other]
   reference: [han]

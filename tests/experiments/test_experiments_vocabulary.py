@@ -20,6 +20,7 @@ seed: 3
 sites:
   - {{site: boston, config: {ROOT}/site_configs/mimic3, simulate: {{source: mimic3, patients: 300, detail: 0.02}}}}
   - {{site: zhejiang, config: {ROOT}/site_configs/pic, simulate: {{source: pic, patients: 300, detail: 0.02}}}}
+privacy: {{agreement: toys}}
 groups:
   names: [white, black, hispanic, asian, other, han, yi, buyei, miao, tujia, hui]
   reference: [white, han]

@@ -52,7 +52,10 @@ class Watch:
 
     def processes(self):
         for pid in processes_of(self.home):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # it has ended
+                continue
             named = next((name for name in SERVERS if name in command), None)
             if named and "--insecure" not in command:  # a site's processes speak to its SuperNode without TLS
                 yield pid, named

@@ -40,6 +40,7 @@ def make_plan(**changes: object) -> StudyPlan:
         "generator": {},
         "training": {"rounds": 2},
         "augmentation": {"synthetic_patients": 500},
+        "privacy": {"profile": "plain", "agreement": "toys"},
         "audit": {"seeds": SEEDS, "bootstrap_replicates": 20, "minimum_positives": 10, "minimum_cell": 11},
     }
     return StudyPlan.model_validate({**values, **changes})

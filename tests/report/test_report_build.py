@@ -123,7 +123,7 @@ def test_every_figure_has_a_text_alternative_with_numbers(report: str) -> None:
         "R2 ceiling",
         "AUROC, synthetic",
         "What leaves a site",
-        "They are not masked",
+        "what leaves a site was not masked",
         "no differential privacy",
         "How to read it",
         "Glossary",

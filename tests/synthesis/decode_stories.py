@@ -68,6 +68,7 @@ def make_plan(source: Source, *, task: str = "in_hospital_mortality") -> StudyPl
             "training": {},
             "augmentation": {},
             "audit": {},
+            "privacy": {},
         }
     )
 

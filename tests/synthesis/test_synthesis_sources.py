@@ -85,6 +85,7 @@ def plan_of(groups: tuple[str, ...], *, task: str) -> StudyPlan:
             "split": split,
             "groups": {"names": groups, "reference": groups[:1]},
             "vocabulary": {"minimum_patients": 1},
+            "privacy": {},
         }
     )
 
