@@ -82,6 +82,8 @@ def _shown(plan: StudyPlan) -> Table:
         "what the server sees": "sums over all sites, masked"
         if plan.privacy.masked
         else "this site's own counts and weights, unmasked",
+        "groups that are used": f"of {plan.privacy.minimum_group} training patients or more, at "
+        f"{plan.privacy.minimum_contributing} sites or more",
         "agreement": plan.privacy.agreement or "none named",
         "groups": ", ".join(plan.groups.names),
         "outcome": plan.task.name,

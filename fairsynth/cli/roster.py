@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +24,7 @@ from fairsynth.federation.masking.roster import (
     write_roster_file,
 )
 from fairsynth.federation.plans import plan_sha256
+from fairsynth.governance.approval import path_of, read_approval
 from fairsynth.governance.identity import load_identity
 from fairsynth.schemas import SiteId
 
@@ -41,7 +43,7 @@ def new(
     ],
     plan: PlanOption,
     out: Annotated[Path, typer.Option(help="Where to write it.")],
-    epoch: Annotated[int, typer.Option(min=0, help="One more than the last, when a site has left for good.")] = 0,
+    epoch: Annotated[int, typer.Option(min=0, help="One more than the last, when keys are exchanged.")] = 0,
 ) -> None:
     """Write a roster that nobody has signed yet.
 
@@ -51,16 +53,24 @@ def new(
     """
     members = dict(_member(key) for key in keys)
     study = read_plan(plan)
-    if len(members) < len(keys) or not set(members) <= set(study.roster):
+    if len(members) < len(keys) or set(members) != set(study.roster):
         raise ConfigError.of(
-            "sites are not the plan's", where=", ".join(sorted(members)), expected=f"of {', '.join(study.roster)}, once"
+            "sites are not the plan's",
+            where=", ".join(sorted(members)),
+            expected=f"{', '.join(study.roster)}, each once",
         )
-    roster = Roster(
-        plan_sha256=plan_sha256(study),
-        epoch=epoch,
-        minimum_sites=len(members),
-        members=tuple(Member(site=site, public_key=members[site]) for site in sorted(members)),
-    )
+    if out.exists():
+        raise ConfigError.of("a roster is here", where=str(out), expected="a new file", do="another --out")
+    try:
+        roster = Roster(
+            plan_sha256=plan_sha256(study),
+            epoch=epoch,
+            minimum_sites=len(members),
+            members=tuple(Member(site=site, public_key=members[site]) for site in sorted(members)),
+        )
+    except ValidationError:
+        expected = "two sites or more, each with 64 hexadecimal digits of its own"
+        raise ConfigError.of("keys that make no roster", where="SITE=KEY", expected=expected) from None
     write_roster_file(out, SignedRoster(roster=roster))
     output.print(f"roster: [bold]{out}[/bold], signed by none of {len(members)}", highlight=False, soft_wrap=True)
 
@@ -76,6 +86,7 @@ def sign(
     Example: `fairsynth roster sign site roster.json`
     """
     place, identity, signed = boundary.place_of(site), load_identity(site), read_roster_file(roster)
+    read_approval(path_of(site, signed.roster.plan_sha256))  # a site signs for no study that it has not approved
     output.print(_shown(signed))
     if not yes and not typer.confirm(f"Are these the keys that the sites gave you? Sign as {place.site}?"):
         output.print("nothing was signed")
@@ -99,7 +110,8 @@ def check(
     Example: `fairsynth roster check roster.json --plan plan.json --put site`
     """
     signed = read_roster_file(roster)
-    found = signed.verified(plan_sha256=plan_sha256(read_plan(plan)))
+    study = read_plan(plan)
+    found = signed.verified(plan_sha256=plan_sha256(study), sites=study.roster)
     for folder in put or []:
         write_roster(folder, signed)
     output.print(f"signed by all {len(found.sites)}: {', '.join(found.sites)}; epoch {found.epoch}", highlight=False)

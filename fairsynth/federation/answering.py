@@ -13,6 +13,7 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking.forms import Known
 from fairsynth.federation.masking.sealing import joined, sealed
+from fairsynth.federation.masking.session import alone
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope, JoinRequest
 from fairsynth.federation.site import read_plan, read_site_folder, shared_by
 
@@ -32,14 +33,16 @@ def join(root: Path, request: Envelope) -> Envelope:
 def answered(root: Path, request: Envelope, work: Work) -> Envelope:
     """The reply to `request`, of the one that `work` makes. Raises what `work` and `masking` raise."""
     if request.kind == JoinRequest.kind:
-        return work(root, request)
+        with alone(root):
+            return work(root, request)
     plan = _plan(root, request)
     if not plan.privacy.masked:
         return work(root, request)
     early = request.kind in (EnrolRequest.kind, AgreeRequest.kind)
     shared = None if early else shared_by(root)
     known = Known(patients=shared.patients, codes=shared.codes) if shared else None
-    return sealed(root, request, work, site=read_site_folder(root).site, plan=plan, known=known)
+    with alone(root):
+        return sealed(root, request, work, site=read_site_folder(root).site, plan=plan, known=known)
 
 
 def _plan(root: Path, request: Envelope) -> StudyPlan:

@@ -54,7 +54,7 @@ class Gate:
             arrays=envelope.arrays,
             site=self.place.site,
             study=self.study,
-            label=f"{kind}/{run_of(envelope)}{self.label}",
+            label=f"{kind}/{label_of(envelope, asked=self.label)}",
             cohort=events_sha256(self.place.root) if self.approved else "",
             masked=frozenset(name for name in envelope.arrays if is_masked(name)),
             epsilon=epsilon_of(envelope),
@@ -127,10 +127,12 @@ def policy_kind(envelope: Envelope) -> str:
     return f"{SealedReply.kind}_{of}" if isinstance(of, str) else envelope.kind
 
 
-def run_of(envelope: Envelope) -> str:
-    """Of a masked reply, its run: in another run the same request has another answer, under other masks."""
-    run = _fields(envelope).get("run") if envelope.kind == SealedReply.kind else None
-    return f"{run}/" if isinstance(run, str) else ""
+def label_of(envelope: Envelope, *, asked: str) -> str:
+    """Which message this is: of a masked reply, what its mask is for, so that the ledger too knows of one alone."""
+    if envelope.kind != SealedReply.kind:
+        return asked
+    fields = _fields(envelope)
+    return "/".join(str(fields.get(name)) for name in ("run", "epoch", "purpose"))
 
 
 def epsilon_of(envelope: Envelope) -> float | None:

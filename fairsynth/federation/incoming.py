@@ -129,7 +129,8 @@ def check_agree(body: AgreeRequest, arrays: Arrays, *, plan: StudyPlan) -> None:
                 "codes: sorted, none twice": list(body.codes) == sorted(set(body.codes)),
                 "codes: names of 1 to 200 printable characters": are_names(body.codes, longest=200),
                 "members: counts from 0 to 2^40": are_counts(arrays["members"].astype(np.int64)),
-                "members: as many as patients": members == body.patients,
+                "members: as many as patients, or fewer where groups are left out": members == body.patients
+                or (plan.privacy.masked and members < body.patients),
                 "visits: one to `maximum_visits` a patient": body.patients
                 <= body.visits
                 <= body.patients * plan.generator.maximum_visits,

@@ -238,7 +238,7 @@ def _conversation(transport: Transport, *, plan: StudyPlan, root: Path, journal:
     """With every site, or with all as one. Raises ProtocolError without the signed roster of a masked study."""
     if not plan.privacy.masked:
         return Conversation(transport=transport, plan=plan, journal=journal)
-    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan))
+    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan), sites=plan.roster)
     return PooledConversation(transport=transport, plan=plan, journal=journal, roster=roster)
 
 

@@ -218,7 +218,7 @@ class Door:
         weights = answered(envelope.arrays, sent=sent, wire=wire)
         first, second = (incoming(envelope.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
         moments = Moments(first=first, second=second)
-        validation, nats = int(site.cohort[1].sum()), MAXIMUM_NATS * sent[BIAS].size
+        validation, nats = site.validation_patients, MAXIMUM_NATS * sent[BIAS].size
         problems += rules(
             {
                 "arm and round: as asked": (reply.arm, reply.round) == (asked.arm, asked.round),
@@ -280,6 +280,7 @@ class Door:
         refuse(problems)
         arrays: dict[str, IntArray] = {name: envelope.arrays[name].astype(np.int64) for name in shapes}
         confusion, held_out = arrays["confusion"], site.cohort[2]
+        judged = int(held_out.sum()) + site.unused[2]
         positives, negatives = confusion[..., 0] + confusion[..., 2], confusion[..., 1] + confusion[..., 3]
         problems += rules(
             {
@@ -292,9 +293,9 @@ class Door:
                     APPROACHES.index("real_only")
                 ].any(),
                 "code_totals: training visits as enrolled": int(arrays["code_totals"][0]) == site.enrolled.reply.visits,
-                "code_totals: one to `maximum_visits` a held-out patient": held_out.sum()
+                "code_totals: one to `maximum_visits` a held-out patient": judged
                 <= arrays["code_totals"][1]
-                <= held_out.sum() * self.plan.generator.maximum_visits,
+                <= judged * self.plan.generator.maximum_visits,
                 "code_visits: at most all visits": bool(
                     (arrays["code_visits"] <= arrays["code_totals"][:, None]).all()
                 ),
@@ -370,10 +371,9 @@ def _rules_of_shown(shown: Shown, *, enrolled: Enrolled, layout: TokenLayout) ->
 
 
 def _are_members(groups: IntArray, enrolled: Enrolled) -> bool:
-    """Whether (G,) patients are those enrolled; of groups left out, together."""
+    """Whether (G,) patients are those enrolled."""
     members = enrolled.members.sum(axis=1)
-    kept = members > 0
-    return np.array_equal(groups[kept], members[kept]) and int(groups.sum()) == enrolled.patients
+    return np.array_equal(groups, members)
 
 
 def _is_sha256(text: str) -> bool:

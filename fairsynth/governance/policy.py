@@ -46,6 +46,8 @@ class SitePolicy(Strict):
     schema_: Literal["fairsynth.policy/1"] = Field(alias="schema")
     minimum_sites: PositiveInt = 3
     two_site_studies: Switch = "refused"
+    minimum_contributing: PositiveInt = 3
+    minimum_group: PositiveInt = 11
     unmasked_records: Switch = "refused"
     teacher: Switch = "refused"
     minimum_cell: PositiveInt = 11
@@ -68,6 +70,13 @@ class SitePolicy(Strict):
             yield _problem(f"a study of {sites} sites", "plan  roster", f"at least {least} sites")
         elif plan.quorum < least:
             yield _problem(f"a study that goes on with {plan.quorum} sites", "plan  quorum", f"at least {least}")
+        privacy = plan.privacy
+        if privacy.masked and privacy.minimum_contributing < self.minimum_contributing:
+            expected = f"at least {self.minimum_contributing}"
+            yield _problem("sums over groups of too few sites", "plan  privacy.minimum_contributing", expected)
+        if privacy.masked and privacy.minimum_group < self.minimum_group:
+            expected = f"at least {self.minimum_group}"
+            yield _problem("sums over groups of too few patients", "plan  privacy.minimum_group", expected)
         if not plan.privacy.masked and self.unmasked_records == "refused":
             yield _problem("a study that shows the server each site's own numbers", "plan  privacy.profile", "exact")
         if plan.augmentation.candidates == "taught" and self.teacher == "refused":

@@ -9,6 +9,7 @@ from governance_stories import a_place, a_plan
 
 from fairsynth.cli import main
 from fairsynth.config import PrivacyConfig
+from fairsynth.federation import boundary
 from fairsynth.federation.masking.roster import read_roster
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance.identity import create_identity
@@ -31,7 +32,7 @@ def study(tmp_path):
     path.write_text(plan.model_dump_json(by_alias=True), encoding="utf-8")
     for site in SITES:
         a_place(tmp_path / site, name=site)
-        create_identity(tmp_path / site)
+        boundary.approve(tmp_path / site, plan, officer="Dr. A. Lee")
     return plan, path, tmp_path
 
 
@@ -53,7 +54,7 @@ def test_a_roster_goes_from_site_to_site_and_is_whole_when_all_have_signed(study
     folders = [option for site in SITES for option in ("--put", root / site)]
     code, out, _ = typed(capsys, "roster", "check", roster, "--plan", path, *folders)
     assert (code, "signed by all 3" in out) == (0, True)
-    assert read_roster(root / "site-c").verified(plan_sha256=plan_sha256(plan)).sites == SITES
+    assert read_roster(root / "site-c").verified(plan_sha256=plan_sha256(plan), sites=SITES).sites == SITES
 
 
 def test_without_a_yes_a_site_signs_nothing(study, capsys, monkeypatch):
@@ -71,6 +72,21 @@ def test_a_roster_of_other_sites_or_without_a_key_is_a_clear_error(study, capsys
     assert (code, "sites are not the plan's" in err) == (2, True)
     code, _, err = typed(capsys, "roster", "new", "site-a", "--plan", path, "--out", root / "r.json")
     assert (code, "SITE=KEY" in err) == (2, True)
+    for keys in (["site-a=nowhere.pub", *keys_of(root)[1:]], keys_of(root)[:2]):
+        code, _, err = typed(capsys, "roster", "new", *keys, "--plan", path, "--out", root / "r.json")
+        assert (code, "FS-100" in err) == (2, True)
+    typed(capsys, "roster", "new", *keys_of(root), "--plan", path, "--out", root / "r.json")
+    code, _, err = typed(capsys, "roster", "new", *keys_of(root), "--plan", path, "--out", root / "r.json")
+    assert (code, "a roster is here" in err) == (2, True)
+
+
+def test_a_site_signs_no_roster_of_a_study_that_it_has_not_approved(study, capsys):
+    plan, path, root = study
+    roster = root / "roster.json"
+    typed(capsys, "roster", "new", *keys_of(root), "--plan", path, "--out", roster)
+    (root / "site-b" / "approvals" / f"{plan_sha256(plan)}.json").unlink()
+    code, _, err = typed(capsys, "roster", "sign", root / "site-b", roster, "--yes")
+    assert (code, "study not approved" in err) == (2, True)
 
 
 def test_a_key_exchanged_on_the_way_is_not_signed_by_its_site(study, capsys):

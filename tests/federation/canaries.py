@@ -41,6 +41,15 @@ def patterns(values: Mapping[str, float], arrays: Mapping[str, np.ndarray] = {})
     return found
 
 
-def hits(wanted: Mapping[str, bytes], places: Iterable[tuple[str, bytes]]) -> list[str]:
-    """`pattern in place`, for each that is found."""
-    return [f"{name} in {place}" for place, content in places for name, code in wanted.items() if code in content]
+def hits(wanted: Mapping[str, bytes], places: Iterable[tuple[str, bytes] | tuple[str, bytes, bool]]) -> list[str]:
+    """`pattern in place`, for each that is found.
+
+    A place that is said to be of masked numbers is searched for patterns of more than four bytes alone: shorter ones
+    lie in some megabytes of noise by chance, and its numbers have eight.
+    """
+    return [
+        f"{name} in {place}"
+        for place, content, *is_masked in places
+        for name, code in wanted.items()
+        if code in content and not (is_masked == [True] and len(code) <= 4)
+    ]

@@ -61,4 +61,4 @@ def masked_update(before, after) -> np.ndarray:
     keys = pair_keys(private["a"], announced, site="a", roster=roster, run=run)
     seen = masked(schema.vector({"w": after}, patients=PATIENTS), keys, label=label)
     moved = (seen - schema.vector({"w": before}, patients=PATIENTS).view(np.uint64)).view(np.int64)
-    return np.abs(moved.reshape(CODES, -1).astype(float)).sum(axis=1)
+    return np.abs(moved[:-1].reshape(CODES, -1).astype(float)).sum(axis=1)

@@ -345,7 +345,7 @@ def test_a_folder_that_is_none_and_a_request_that_is_none_are_answered_with_code
 
 def test_refusals_end_in_the_ledger_after_which_a_site_gives_no_name(tmp_path):
     before, failed, after = OPEN.rpartition("  failed:")
-    policy = before + failed + after.replace("at_most: 1000", "at_most: 3")
+    policy = before + failed + after.replace("at_most: 200", "at_most: 3")
     site = site_of(tmp_path, toy_plan(), policy=policy)
     site.approve()
     other = enrolment(toy_plan(name="other"))

@@ -15,9 +15,9 @@ from fairsynth.federation.messages import Envelope
 from fairsynth.federation.rounds import run_study
 
 # unlike any number that the other sites, sums or hashes would hold by chance
-MEMBERS = [[7_777_771, 3_141_593], [2_718_281, 1_618_033]]
-CODES = {"DX//CCS//1": 5_550_551, "DX//CCS//2": 6_660_667, "RX//aspirin": 4_440_443}
-VISITS = 31_415_927
+MEMBERS = [[413_131, 141_593], [171_828, 61_803]]
+CODES = {"DX//CCS//1": 555_051, "DX//CCS//2": 666_067, "RX//aspirin": 444_443}
+VISITS = 1_618_033
 NLL = 123_456.789_012
 
 
@@ -32,7 +32,7 @@ class Tapped(InProcess):
         replies = super().ask(requests, timeout=timeout)
         for direction, envelopes in (("request", requests), ("reply", replies)):
             for site, envelope in envelopes.items():
-                self.seen.append((f"{direction} {envelope.kind} {site}", wire(envelope)))
+                self.seen.append((f"{direction} {envelope.kind} {site}", wire(envelope), envelope.kind == "sealed"))
         return replies
 
 
@@ -85,7 +85,7 @@ def study(folder, *, masked):
     disk = [
         (str(path.relative_to(folder)), path.read_bytes()) for path in (folder / "server").rglob("*") if path.is_file()
     ]
-    return said, [*transport.seen, *disk]
+    return said, [*transport.seen, *((name, content, False) for name, content in disk)]
 
 
 def test_the_search_finds_every_kind_of_secret_in_a_plain_study(tmp_path):

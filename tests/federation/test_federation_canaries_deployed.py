@@ -18,7 +18,7 @@ from fairsynth.config import PrivacyConfig
 from fairsynth.federation.engine import Site, run_deployment
 from fairsynth.federation.engine.processes import Workshop, processes_of
 from fairsynth.federation.masking.local import sign_here
-from fairsynth.visits.cohort import load_cohort, prepare
+from fairsynth.visits.cohort import prepare
 
 pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
@@ -84,18 +84,15 @@ def secrets_of(folders, plan) -> dict[str, bytes]:
     wanted: dict[str, bytes] = {}
     proposed: dict[str, dict[str, int]] = {}
     for name, folder in folders.items():
-        cells = np.zeros((len(plan.groups.names), 2), dtype=np.int64)
-        train = load_cohort(folder).train
-        np.add.at(cells, (train.group, train.label), 1)
-        arrays = {f"{name}: members": cells}
+        config = Path(json.loads((folder / "site.json").read_text())["config"])
+        proposal = prepare(folder, config=config, plan=plan)
+        arrays = {f"{name}: members": np.asarray(proposal.members, dtype=np.int64)}
         counts = load_file(folder / "audit" / "counts.safetensors")
         arrays |= {f"{name}: {key}": counts[key] for key in ("confusion", "code_visits")}
         wanted |= patterns({}, arrays)
         wanted[f"{name}: hash of its data"] = json.loads((folder / "events" / "manifest.json").read_text())[
             "content"
         ].encode()
-        config = Path(json.loads((folder / "site.json").read_text())["config"])
-        proposal = prepare(folder, config=config, plan=plan)
         proposed[name] = {c: n for c, n in proposal.codes.items() if n >= plan.vocabulary.minimum_patients}
     for name, codes in proposed.items():  # of a code of one site alone the sum is open, without the site's name
         shared = {code: n for code, n in codes.items() if sum(code in other for other in proposed.values()) > 1}

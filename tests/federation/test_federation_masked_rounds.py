@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -176,8 +178,8 @@ def test_a_plan_that_leaves_numbers_open_must_name_who_agreed(changes, match):
 class Play:
     """A malicious server: speaks to one site by hand, up to the agree request."""
 
-    def __init__(self, folder: Path) -> None:
-        self.plan = masked_plan()
+    def __init__(self, folder: Path, *, patients: int = 136) -> None:
+        self.plan, self.patients = masked_plan(), patients
         self.members = masked_sites(folder, self.plan, toy_sites(self.plan))
         self.run = "12" * 32
         join = JoinRequest(plan=self.plan, run=self.run, epoch=0).pack()
@@ -188,7 +190,7 @@ class Play:
     def through_agree(self):
         self.one(self.enrol)
         self.agree = AgreeRequest(
-            plan_sha256=plan_sha256(self.plan), codes=tuple(self.one.toy.codes), patients=136, visits=270
+            plan_sha256=plan_sha256(self.plan), codes=tuple(self.one.toy.codes), patients=self.patients, visits=270
         ).pack({"members": np.zeros((2, 2), dtype=np.int64)})
         reply = self.one(self.agree)
         self.vocabulary = SealedReply.unpack(reply).said["vocabulary_sha256"]
@@ -432,7 +434,7 @@ def test_a_sum_that_contradicts_itself_is_refused_whole(field, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2000.0])
-def test_weights_out_of_their_bounds_never_leave_the_site(value, tmp_path):
+def test_a_weight_out_of_its_bounds_spoils_the_sum_and_tells_not_whose_it_was(value, tmp_path):
     def change(kind, envelope):
         if kind != "train":
             return envelope
@@ -443,9 +445,48 @@ def test_weights_out_of_their_bounds_never_leave_the_site(value, tmp_path):
 
     plan = masked_plan()
     members = masked_sites(tmp_path, plan, toy_sites(plan, b=change))
-    with pytest.raises(ProtocolError, match="out of its bounds"):
+    with pytest.raises(ProtocolError, match="out of their bounds"):
         run_study(InProcess(members), plan=plan, root=tmp_path / "server")
-    assert [reply.kind for reply in members["site-b"].sent] == ["joined", "sealed", "sealed"]
+    told = read(tmp_path / "server" / "journal.jsonl")
+    assert [event["site"] for event in told if event["event"] == "refused"] == [POOLED]
+    assert [reply.kind for reply in members["site-b"].sent] == ["joined"] + ["sealed"] * 3
+
+
+@pytest.mark.parametrize("patients", [1, 30, 136, 10**6])
+def test_what_a_server_says_of_the_pooled_patients_moves_no_sites_answer(patients, tmp_path):
+    play = Play(tmp_path, patients=patients).through_agree()
+    assert SealedReply.unpack(play.one(play.train())).of == "trained"
+
+
+def test_two_requests_at_once_are_answered_one_after_the_other(tmp_path):
+    play = Play(tmp_path).through_agree()
+    inside, most = [], []
+    train = play.one.toy.train
+
+    def slow(request):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.pop()
+        return train(request)
+
+    play.one.toy.train = slow
+    requests = [play.train(), play.train(change=0.25)]
+    answers = []
+
+    def ask(request):
+        try:
+            answers.append(play.one(request))
+        except PolicyRefusal as refusal:
+            answers.append(refusal)
+
+    threads = [threading.Thread(target=ask, args=(request,)) for request in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert sorted(type(answer).__name__ for answer in answers) == ["Envelope", "PolicyRefusal"]
 
 
 # --- the outbox ------------------------------------------------------------------------------------------------------

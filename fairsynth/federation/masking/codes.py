@@ -72,9 +72,15 @@ def union(total: IntArray) -> dict[str, tuple[int, int]]:
     return dict(sorted(found.items()))
 
 
+def fits(code: str) -> bool:
+    """Whether the table can hold a code of this name; a site leaves others out, for a failure would tell of it."""
+    text = code.encode()
+    return 1 <= len(text) <= NAME_BYTES and b"\0" not in text
+
+
 def _entry(code: str, patients: int) -> IntArray:
     text = code.encode()
-    if not 1 <= len(text) <= NAME_BYTES or b"\0" in text:
+    if not fits(code):
         raise ProtocolError.of("code with a name that does not fit", where="codes", expected=f"{NAME_BYTES} bytes")
     words = np.frombuffer(text.ljust(NAME_BYTES, b"\0"), dtype=_CHARACTER).astype(np.int64)
     return np.concatenate([[1, patients, _digest(code)[THIRDS]], words]).astype(np.int64)

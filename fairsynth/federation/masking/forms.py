@@ -19,7 +19,7 @@ import numpy as np
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking import codes as sketch
-from fairsynth.federation.masking.records import SUM_LIMIT, Record, Schema, bits_for
+from fairsynth.federation.masking.records import MAXIMUM_PATIENTS, Record, Schema, bits_for
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -37,6 +37,7 @@ from fairsynth.federation.messages import (
     TrainRequest,
     weights_of,
 )
+from fairsynth.federation.newton import symmetric, triangle
 from fairsynth.federation.plans import APPROACHES, POOLED, SCORE_BINS, THRESHOLDS, plan_sha256
 from fairsynth.generator.priming import runs
 from fairsynth.schemas import Arrays
@@ -44,13 +45,13 @@ from fairsynth.visits.cohort import shared_vocabulary
 
 CONTRIBUTING = "contributing"  # (G,) sites with a training patient of the group
 
-MAXIMUM_PATIENTS = 1 << 26  # n: beyond it weights could wrap
 WEIGHT_BITS, WEIGHT_BOUND = 24, 1 << 10
-_MOMENT_BOUND = 1 << 6
+_MOMENT_BOUND = 2  # of moments of gradients of norm 1 at most
 _LOSS_BITS, _LOSS_BOUND = 20, float(1 << 35)  # nats of a site; expected counts of a group
 _NATS = 128.0  # of one patient, under the teacher
 
 Fields = dict[str, Any]
+Used = np.ndarray[Any, np.dtype[np.bool_]]  # (G,) groups that are not left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Form:
     to_fields: Callable[[Arrays, int], Fields] = lambda _, __: {}
     of_arrays: Callable[[Arrays], Arrays] = lambda arrays: arrays
     to_arrays: Callable[[Arrays], Arrays] = lambda arrays: arrays
+    cut: Callable[[Arrays, Used], Arrays] = lambda arrays, _: arrays  # what `axis` cannot say
 
 
 def form_of(request: Envelope, *, plan: StudyPlan, known: Known | None) -> Form:
@@ -109,14 +111,14 @@ def put_together(form: Form, said: Fields, arrays: Arrays, *, plan: StudyPlan, s
     return Envelope(kind=form.kind, fields=json.dumps(fields, allow_nan=False), arrays=form.to_arrays(arrays))
 
 
-def without(arrays: Arrays, form: Form, *, used: np.ndarray[Any, np.dtype[np.bool_]]) -> Arrays:
+def without(arrays: Arrays, form: Form, *, used: Used) -> Arrays:
     """`arrays` with zeros for the groups that are not used."""
     kept = dict(arrays)
     for name, axis in form.axis.items():
         shape = [1] * kept[name].ndim
         shape[axis] = len(used)
         kept[name] = np.where(used.reshape(shape), kept[name], np.zeros((), dtype=kept[name].dtype))
-    return kept
+    return form.cut(kept, used)
 
 
 def _counts(name: str, *shape: int) -> Record:
@@ -138,7 +140,8 @@ def _enrolled(request: Envelope, plan: StudyPlan, _: Known | None) -> Form:
     )
 
     def of_fields(fields: Fields) -> Arrays:
-        most = sorted(fields["codes"], key=lambda code: (-fields["codes"][code], code))[: plan.vocabulary.maximum_codes]
+        named = [code for code in fields["codes"] if sketch.fits(code)]
+        most = sorted(named, key=lambda code: (-fields["codes"][code], code))[: plan.vocabulary.maximum_codes]
         return {
             "visits": np.array(fields["visits"], dtype=np.int64),
             "codes": sketch.table({code: fields["codes"][code] for code in most}, capacity=capacity),
@@ -178,6 +181,15 @@ def _agreed(request: Envelope, plan: StudyPlan, _: Known | None) -> Form:
         else ()
     )
     names = ("cohort", *(record.name for record in primed))
+
+    def cut(arrays: Arrays, used: Used) -> Arrays:
+        """Without the tokens of groups that are left out."""
+        if not primed:
+            return arrays
+        occurs = np.array(arrays["occurs"], dtype=np.int64)
+        occurs[vocabulary.layout.groups][~used] = 0
+        return {**arrays, "occurs": occurs}
+
     share = Record(name="mapped_share", shape=(), bits=40, bound=1.0)
     return Form(
         kind=AgreeReply.kind,
@@ -185,6 +197,7 @@ def _agreed(request: Envelope, plan: StudyPlan, _: Known | None) -> Form:
         schema=Schema(records=(_counts("cohort", 3, groups, 2), share, *primed)),
         said=("vocabulary_sha256",),
         axis={"cohort": 1},
+        cut=cut,
         of_fields=lambda fields: {"mapped_share": np.array(fields["mapped_share"], dtype=np.float64)},
         to_fields=lambda arrays, sites: {"mapped_share": min(float(arrays["mapped_share"]) / sites, 1.0)},
         to_arrays=lambda arrays: {name: arrays[name] for name in names},
@@ -194,7 +207,7 @@ def _agreed(request: Envelope, plan: StudyPlan, _: Known | None) -> Form:
 def _trained(request: Envelope, plan: StudyPlan, known: Known | None) -> Form:
     body, patients, groups = TrainRequest.unpack(request), _patients(known), len(plan.groups.names)
     shapes = {name: array.shape for name, array in weights_of(request.arrays).items()} if body.epochs else {}
-    moment_bits = bits_for(_MOMENT_BOUND * patients, limit=SUM_LIMIT)
+    moment_bits = bits_for(_MOMENT_BOUND * MAXIMUM_PATIENTS)
     weights = [
         Record(
             name=f"{WEIGHT}{name}",
@@ -253,17 +266,32 @@ def _trained(request: Envelope, plan: StudyPlan, known: Known | None) -> Form:
 
 
 def _taught(request: Envelope, plan: StudyPlan, known: Known | None) -> Form:
-    body, patients = TeachRequest.unpack(request), _patients(known)
+    body = TeachRequest.unpack(request)
+    if known is None:
+        raise _too_early()
     size = len(request.arrays["weights"])
     losses = ("loss", "validation")
-    bound, whole = _NATS * patients, float(patients)
+    bound, whole = _NATS * MAXIMUM_PATIENTS, float(MAXIMUM_PATIENTS)
     records = (
         *(Record(name=name, shape=(), bits=bits_for(bound), bound=bound) for name in losses),
         Record(name="gradient", shape=(size,), bits=bits_for(whole), bound=whole, lower=-whole),
         Record(name="hessian", shape=(size * (size + 1) // 2,), bits=bits_for(whole), bound=whole, lower=-whole),
     )
+
+    def cut(arrays: Arrays, used: Used) -> Arrays:
+        """Without the tokens of groups that are left out: they follow the codes (`TokenLayout`)."""
+        if used.all():
+            return arrays
+        places = known.codes + np.flatnonzero(~used)
+        gradient = np.array(arrays["gradient"], dtype=np.float64)
+        hessian = symmetric(np.asarray(arrays["hessian"], dtype=np.float64), size=size)
+        gradient[places] = 0
+        hessian[places, :] = hessian[:, places] = 0
+        return {**arrays, "gradient": gradient, "hessian": triangle(hessian)}
+
     return Form(
         kind=TeachReply.kind,
+        cut=cut,
         purpose=f"teach|{body.number}",
         schema=Schema(records=records),
         of_fields=lambda fields: {name: np.array(fields[name], dtype=np.float64) for name in losses},
@@ -308,8 +336,6 @@ def _audited(request: Envelope, plan: StudyPlan, known: Known | None) -> Form:
 def _patients(known: Known | None) -> int:
     if known is None:
         raise _too_early()
-    if known.patients > MAXIMUM_PATIENTS:
-        raise ProtocolError.of("more patients than a sum holds", where="agree", expected=f"{MAXIMUM_PATIENTS:,}")
     return known.patients
 
 

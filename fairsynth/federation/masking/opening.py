@@ -96,12 +96,11 @@ class PooledConversation(Conversation):
         replies = self._gather(
             request, phase=phase, check=lambda site, envelope: self._sealed(site, envelope, form=form, label=label)
         )
-        pooled = self._opened(form, replies)
         if request.kind == AgreeRequest.kind:
             body = AgreeRequest.unpack(request)
             self.settled.known = Known(patients=body.patients, codes=len(body.codes))
         try:
-            return {POOLED: check(POOLED, pooled)}
+            return {POOLED: check(POOLED, self._opened(form, replies))}
         except ProtocolError as error:
             self.journal.append(
                 "refused", phase=phase, site=POOLED, code=REFUSED, problems=[str(one) for one in error.problems]
@@ -197,6 +196,7 @@ class PooledConversation(Conversation):
         kept = without(arrays, form, used=self._used)
         pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
         left = {name: arrays[name].astype(np.int64) - kept[name].astype(np.int64) for name in form.axis}
+        refuse(rules({"counts of groups that are left out: from 0": all((part >= 0).all() for part in left.values())}))
         if form.kind == EnrolReply.kind:
             unused = left["members"].sum(axis=0).tolist()
             return PooledEnrolReply(**EnrolReply.unpack(pooled).model_dump(), unused=unused).pack(pooled.arrays)

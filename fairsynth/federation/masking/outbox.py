@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairsynth.artefacts import write_bytes
+from fairsynth.artefacts import sync_folder, write_bytes
 from fairsynth.errors import PolicyRefusal, ProtocolError
 from fairsynth.federation.masking.masks import Masked, vector_sha256
 
@@ -105,6 +105,7 @@ class Outbox:
 
     def _append(self, line: Sent) -> None:
         """One line, on disk when this returns; a line that a crash cut short is taken away first: nothing was sent."""
+        begun = not self._path.exists()
         with self._path.open("ab+") as handle:
             handle.seek(0)
             whole = handle.read().rfind(b"\n") + 1
@@ -113,6 +114,8 @@ class Outbox:
             handle.write(json.dumps(vars(line), sort_keys=True).encode() + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
+        if begun:
+            sync_folder(self._path.parent)
 
     def _find(self, label: str) -> Sent | None:
         if not self._path.is_file():

@@ -3,11 +3,12 @@
 In:  `roster.json`.   Out: `SignedRoster`, verified.
 Never: a key that the server introduced; a roster of which one signature is missing.
 
-A site that leaves for good needs a new roster with the next epoch number, signed by all who stay.
+A new epoch of the same sites has new keys in nothing but its number; a site that leaves for good needs a new plan.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -96,8 +97,11 @@ class SignedRoster(Strict):
         signature = identity.sign(self.roster.signed_text).hex()
         return self.model_copy(update={"signatures": {**self.signatures, site: signature}})
 
-    def verified(self, *, plan_sha256: str) -> Roster:
-        """The roster. Raises ProtocolError unless all members, and they alone, signed it for this plan."""
+    def verified(self, *, plan_sha256: str, sites: Collection[SiteId]) -> Roster:
+        """The roster. Raises ProtocolError unless it is of this plan and its `sites`, and all of them signed it.
+
+        Of all sites of the plan: sums over some of them, taken from sums over all, would be the numbers of the others.
+        """
         roster = self.roster
         problems = [
             Problem(what="roster without a valid signature", where=f"roster, {site}", expected="signed by every member")
@@ -106,6 +110,8 @@ class SignedRoster(Strict):
         ]
         if set(self.signatures) - set(roster.sites):
             problems.append(Problem(what="signature of no member", where="roster", expected="members only"))
+        if roster.sites != tuple(sorted(sites)):
+            problems.append(Problem(what="roster of other sites", where="roster", expected="all sites of the plan"))
         if roster.plan_sha256 != plan_sha256:
             problems.append(Problem(what="roster of another plan", where="roster", expected="this study's plan"))
         if problems:

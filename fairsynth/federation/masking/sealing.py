@@ -103,7 +103,7 @@ def reply_text(label: Label, *, site: SiteId, said: dict[str, Any], vector: str)
 
 
 def _here(root: Path, plan: StudyPlan, *, site: SiteId) -> Here:
-    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan))
+    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan), sites=plan.roster)
     identity = load_identity(root)
     if roster.key_of(site) != identity.public:
         raise ProtocolError.of("the roster has another key for this site", where="roster", expected="the site's own")

@@ -6,7 +6,10 @@ Never: a key of an earlier run; a run that is joined a second time; a private ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from fairsynth.governance.identity import Identity
 from fairsynth.schemas import SiteId
 
 FOLDER = "masking"
-_SESSION, _KEY = "session.json", "epoch.key"
+_SESSION, _KEY, _LOCK = "session.json", "epoch.key", "lock"
 
 
 class Session(Strict):
@@ -50,6 +53,19 @@ class Here:
     def folder(self) -> Path:
         """Where the session is kept."""
         return self.root / FOLDER
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """One request of a site at a time: two at once could find the same label unused, and mask two vectors alike."""
+    folder = root / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def join(here: Here, *, run: str, epoch: int) -> Announcement:
