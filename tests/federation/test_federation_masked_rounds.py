@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_toys import GROUPS, PLAIN, InProcess, toy_plan, toy_sites
+from federation_toys import GROUPS, PLAIN, InProcess, ToySite, toy_plan, toy_sites
 from masked_toys import masked_plan, masked_sites, signed_roster
 
 from fairsynth.config import AugmentationConfig, PrivacyConfig, TrainingConfig
@@ -549,3 +549,17 @@ def test_masked_messages_pass_through_flowers_records_whole(tmp_path):
     reply = play.one(play.train())
     assert same(decode(encode(reply)), reply)
     assert summed([reply.arrays["masked"]]).dtype == np.int64
+
+
+@pytest.mark.slow
+def test_fifty_sites_end_with_the_results_of_a_plain_study(tmp_path):
+    roster = tuple(f"site-{number:02d}" for number in range(50))
+    results = {}
+    for name, privacy in (("masked", PrivacyConfig()), ("plain", PLAIN)):
+        plan = toy_plan(roster=roster, quorum=50, privacy=privacy)
+        toys = {site: ToySite(site, [[20 + i, 4], [10, 2 + i % 5]], plan) for i, site in enumerate(roster)}
+        server = tmp_path / name / "server"
+        members = masked_sites(tmp_path / name, plan, toys) if privacy.masked else toys
+        run_study(InProcess(members), plan=plan, root=server)
+        results[name] = weights(server, "fairsynth")
+    assert all(np.allclose(results["masked"][n], results["plain"][n], rtol=0, atol=1e-6) for n in results["plain"])

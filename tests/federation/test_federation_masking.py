@@ -401,3 +401,18 @@ def test_schemas_that_differ_in_anything_have_other_labels():
     ]
     assert len({base.sha256, *(other.sha256 for other in others)}) == 3
     assert Schema(records=(MEAN,), patients=11).sha256 == base.sha256  # n is the server's word: it moves no label
+
+
+@pytest.mark.slow
+def test_10_000_sums_of_2_to_50_sites_are_the_plain_sums():
+    draw = np.random.default_rng(8)
+    circles = {number: Circle(number) for number in range(2, 51)}
+    keys = {number: {site: circle.keys(site) for site in circle.sites} for number, circle in circles.items()}
+    for trial in range(10_000):
+        number, length = int(draw.integers(2, 51)), int(draw.integers(0, 40))
+        sites = circles[number].sites
+        label = label_of(length, purpose=f"train|plain|{trial}")
+        values = draw.integers(-LIMIT, LIMIT, size=(number, length), endpoint=True)
+        vectors = [masked(own, keys[number][site], label=label) for own, site in zip(values, sites, strict=True)]
+        draw.shuffle(vectors)
+        assert np.array_equal(summed(vectors), values.sum(axis=0))
