@@ -17,6 +17,7 @@ from fairsynth.config import (
     GeneratorConfig,
     GroupsConfig,
     ObjectiveConfig,
+    PrivacyConfig,
     SiteEntry,
     StudyConfig,
     StudyPlan,
@@ -96,6 +97,7 @@ def federations(number: int, *, seed: int) -> Iterator[StudyPlan]:
             seed=index,
             sites=tuple(SiteEntry(site=f"site-{i}", config="a", data="a") for i in range(int(draw.integers(2, 4)))),
             groups=GroupsConfig(names=GROUPS, reference=GROUPS[:1]),
+            privacy=PrivacyConfig(profile="plain", agreement="simulated patients"),
             generator=GeneratorConfig(embedding=8, layers=1, heads=2, maximum_visits=MAXIMUM_VISITS),
             objective=ObjectiveConfig(
                 target=str(draw.choice(["codes", "label"])), weight=float(draw.choice([0.0, 1.2, 5.0]))
