@@ -42,7 +42,7 @@ class Watch:
         if event["event"] == "finished":
             files = [path for folder in (self.home, self.workdir) for path in folder.rglob("*") if path.is_file()]
             for path in files:
-                if not path.name.startswith("site-"):  # a SuperNode's log and key are its site's
+                if path.is_relative_to(self.workdir) or not path.name.startswith("site-"):  # SuperNodes' logs and keys
                     self.look(path.name, [(f"file {path.name}", path.read_bytes())])
 
     def look(self, name: str, places) -> None:
