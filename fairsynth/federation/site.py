@@ -26,7 +26,7 @@ from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
 from fairsynth.extraction import extract
 from fairsynth.federation import incoming as door
-from fairsynth.federation.bounds import reach
+from fairsynth.federation.bounds import Reach, reach
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -182,13 +182,7 @@ def train(root: Path, request: Envelope) -> Envelope:
             patients=len(cohort.train),
             visits=cohort.train.visits,
         )
-        moved = to_share(trained.weights, rates)
-        self_check(received, moved, moments=trained.moments, limit=limit)  # masked, nobody else could
-        after = {
-            **answer(clipped_update(moved, received, clip=limit.norm(received)).weights, received=received, wire=wire),
-            **outgoing(trained.moments.first, FIRST, wire=wire),
-            **outgoing(trained.moments.second, SECOND, wire=wire),
-        }
+        after = _update(received, to_share(trained.weights, rates), trained.moments, limit=limit, wire=wire)
         bounded = bool(trained.bounded)
     reply = TrainReply(
         site=here.site,
@@ -315,6 +309,20 @@ def read_shared(root: Path, plan: StudyPlan, *, vocabulary_sha256: str) -> Share
 def requests_of(plan: StudyPlan, shared: Shared, vocabulary: Vocabulary) -> door.Requests:
     """The site's door for requests after the cohort was encoded."""
     return door.Requests(plan=plan, vocabulary=vocabulary, patients=shared.patients, visits=shared.visits)
+
+
+def _update(received: Arrays, moved: Arrays, moments: Moments, *, limit: Reach, wire: Wire) -> Arrays:
+    """Weights and moments as they travel, once the site has checked them itself: masked, nobody else could.
+
+    Raises ProtocolError when they are not what training can have come to.
+    """
+    self_check(received, moved, moments=moments, limit=limit)
+    kept = clipped_update(moved, received, clip=limit.norm(received)).weights
+    return {
+        **answer(kept, received=received, wire=wire),
+        **outgoing(moments.first, FIRST, wire=wire),
+        **outgoing(moments.second, SECOND, wire=wire),
+    }
 
 
 def _members(records: Records, *, groups: int) -> IntArray:

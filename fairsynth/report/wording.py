@@ -162,8 +162,8 @@ UNPROTECTED_PLAIN = (
     " patients as confidential."
 )
 UNPROTECTED_MASKED = (
-    "This study was masked: the server saw sums over all sites alone, and cannot take them apart as long as two other"
-    " sites are honest. The sums themselves are open: to every site, which can subtract its own part, and to the"
+    "This study was masked: the server saw sums over all sites alone, and cannot take them apart unless all sites but"
+    " one help it. The sums themselves are open: to every site, which can subtract its own part, and to the"
     " server. No differential privacy is applied, so the sum of the weights may hold traces of single patients;"
     " synthetic patients should be treated as confidential."
 )

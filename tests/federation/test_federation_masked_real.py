@@ -50,6 +50,7 @@ def test_it_ends_and_names_the_groups_that_it_left_out(study):
     build(root / "server", out=root / "report.html")
     page = (root / "report.html").read_text(encoding="utf-8")
     assert "Left out:" in page
+    assert "arrived at its cohort" not in page  # nobody but a site knows its flow
     assert all(name in page for name in groups["left_out"])
     summary = read_finished(root / "server").summary
     assert [scope.scope for scope in summary.scopes] == ["all sites"]
