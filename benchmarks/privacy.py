@@ -30,7 +30,8 @@ from safetensors.numpy import save
 from fairsynth.audit.site import audit_site
 from fairsynth.config import PrivacyConfig, StudyPlan, read_study
 from fairsynth.federation import answering, site
-from fairsynth.federation.masking.forms import Form, Known, form_of, taken_apart
+from fairsynth.federation.masking.form import Form, Known, taken_apart
+from fairsynth.federation.masking.forms import form_of
 from fairsynth.federation.masking.keys import PairKeys, announce, pair_keys
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.masking.masks import masked

@@ -72,6 +72,30 @@ def read_plan(path: Path) -> StudyPlan:
         raise ConfigError.of("not a study plan", where=str(path), expected=f"valid {', '.join(keys)}") from None
 
 
+_SEEN = {
+    "exact": "sums over all sites, masked",
+    "noise": "sums over all sites, masked, to which each site adds noise",
+    "plain": "this site's own counts and weights, unmasked",
+}
+
+
+def _loss(plan: StudyPlan) -> str:
+    """What one patient is charged."""
+    privacy = plan.privacy
+    if not privacy.noised:
+        return "not bounded: no noise"
+    return f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, over the whole study"
+
+
+def _used(plan: StudyPlan) -> str:
+    """Which groups are not left out."""
+    privacy = plan.privacy
+    patients = f"of {privacy.minimum_group} training patients or more"
+    if privacy.noised:
+        return f"{patients}, that stand out of the noise"
+    return f"{patients}, at {privacy.minimum_contributing} sites or more"
+
+
 def _shown(plan: StudyPlan) -> Table:
     """What of a plan matters to privacy."""
     training, teacher = plan.training, plan.augmentation.candidates == "taught"
@@ -79,21 +103,21 @@ def _shown(plan: StudyPlan) -> Table:
     rows = {
         "hash of the plan": plan_sha256(plan),
         "sites": f"{', '.join(plan.roster)}; goes on with {plan.quorum}",
-        "what the server sees": "sums over all sites, masked"
-        if plan.privacy.masked
-        else "this site's own counts and weights, unmasked",
-        "groups that are used": f"of {plan.privacy.minimum_group} training patients or more, at "
-        f"{plan.privacy.minimum_contributing} sites or more",
+        "what the server sees": _SEEN[plan.privacy.profile],
+        "privacy loss of a patient": _loss(plan),
+        "groups that are used": _used(plan),
         "agreement": plan.privacy.agreement or "none named",
         "groups": ", ".join(plan.groups.names),
         "outcome": plan.task.name,
         "codes that are named": f"those of at least {plan.vocabulary.minimum_patients} training patients of this site",
-        "rounds": f"{training.rounds}, twice: weights, the optimiser's moments and counts by group leave in each",
+        "rounds": f"{training.rounds}, twice: weights and the optimiser's moments leave in each, "
+        + ("counts by group with noise in some" if plan.privacy.noised else "and counts by group"),
         "begun primed": "yes: visits with each code, and with two of a run of codes, leave"
         if training.primed
         else "no",
         "common teacher": "yes: sums over patients of pairs of codes leave" if teacher else "no",
-        "audit": f"{plan.audit.seeds} seeds of {', '.join(plan.audit.predictors)}: counts of held-out patients leave",
+        "audit": f"{plan.audit.seeds} seeds of {', '.join(plan.audit.predictors)}: "
+        + ("results stay at this site" if plan.privacy.noised else "counts of held-out patients leave"),
         "printed counts": f"none below {plan.audit.minimum_cell}",
     }
     for what, said in rows.items():

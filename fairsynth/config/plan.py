@@ -6,7 +6,7 @@ In:  the shared part of a study file.   Out: frozen models.   Never: a path, or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -195,40 +195,78 @@ class AuditConfig(Strict):
     confidence: Fraction = 0.95
 
 
+class NoiseConfig(Strict):
+    """How a study with `profile: noise` uses its privacy budget (docs/differential_privacy.md).
+
+    Norms bound what one patient may change, and are part of the plan: they must not be chosen by looking at patients.
+    """
+
+    batch_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # chance of each patient to be in a step
+    steps: PositiveInt = 3  # of a site in a round
+    learning_rate: PositiveFloat = 0.02  # in the first round, instead of `training.learning_rate`
+    clip: PositiveFloat = 0.02  # L2 norm of a patient's gradient
+    counts_share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of epsilon, that counts alone would cost
+    counted_every: PositiveInt = 8  # rounds of the fairsynth arm between two counts of what the model predicts
+    codes_norm: PositiveFloat = 4.0  # of a patient's codes, one each, as the site proposes codes
+    tokens_norm: PositiveFloat = 8.0  # of how often each token occurs in a patient, for base rates at home
+    counts_norm: PositiveFloat = 40.0  # of a patient's P, S and TP, where the objective's target is codes
+
+
 class PrivacyConfig(Strict):
-    """What the server may see of one site (docs/masking.md).
+    """What the server may see of one site (docs/masking.md, docs/differential_privacy.md).
 
     exact   sums of all sites, masked so that nobody can take them apart; they are the plain sums, bit for bit
+    noise   such sums too, in which each site's share has noise: (epsilon, delta) for one patient, against everyone
     plain   every site's numbers, as they are
 
     Where that leaves a site's numbers open to someone, `agreement` must name the document that allows it: with `plain`;
-    with two sites, of which each can subtract its own numbers from the sum; where `minimum_contributing` is below 3.
+    with `exact` and two sites, of which each can subtract its own numbers from the sum; with `exact` where
+    `minimum_contributing` is below 3. Two sites that name no profile and no agreement get `noise`.
     """
 
-    profile: Literal["exact", "plain"] = "exact"
+    profile: Literal["exact", "noise", "plain"] = "exact"
     agreement: str = Field(default="", max_length=200)
     minimum_group: PositiveInt = 11  # a group with fewer training patients at all sites together is left out
-    minimum_contributing: PositiveInt = 3  # and one that fewer sites have patients of
+    minimum_contributing: PositiveInt = 3  # and one that fewer sites have patients of; of no use under noise
+    epsilon: PositiveFloat = 3.0  # of one patient of a site, over all that the study releases; under noise
+    delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-6
+    noise: NoiseConfig = NoiseConfig()
 
     @property
     def masked(self) -> bool:
         """Whether sums alone leave the sites."""
         return self.profile != "plain"
 
+    @property
+    def noised(self) -> bool:
+        """Whether these sums have noise."""
+        return self.profile == "noise"
+
     def problem(self, sites: int) -> str:
         """What is wrong with this among so many sites; empty where nothing is."""
+        if self.noised:
+            return "" if sites > 1 else "`profile: noise` is for studies of two sites or more"
         if self.agreement or sites == 1:  # of one site there is no study that others could see
             return ""
         if not self.masked:
             return "`profile: plain` shows every site's counts and weights to the server: name the `agreement`"
         if sites < MINIMUM_SITES:
             return (
-                f"a sum of {sites} sites hides nothing from a site that subtracts its own numbers: name the "
-                "`agreement` under which these sites may know each other's sums, or find a third site"
+                f"a sum of {sites} sites hides nothing from a site that subtracts its own numbers: use "
+                "`profile: noise`, name the `agreement` under which these sites may know each other's sums, or find a "
+                "third site"
             )
         if self.minimum_contributing < MINIMUM_SITES:
             return "`minimum_contributing` below 3 shows sites each other's groups: name the `agreement`"
         return ""
+
+    @classmethod
+    def for_sites(cls, given: Any, sites: int) -> Any:
+        """`given`, as a study file has it, with the profile that two sites have where they name none."""
+        named = dict(given) if isinstance(given, Mapping) else {}
+        if sites == 2 and isinstance(given, Mapping | None) and not {"profile", "agreement"} & set(named):
+            return {**named, "profile": "noise"}
+        return given
 
 
 MINIMUM_SITES = 3  # below it a sum hides nothing from its own sites
@@ -261,4 +299,15 @@ class StudyPlan(Strict):
             raise ValueError("privacy: masked weights travel in 64 bits: `training.wire` must be float32")
         if self.privacy.masked and self.quorum < len(self.roster):
             raise ValueError("privacy: a masked sum is of all sites or of none: `quorum` must be their number")
+        if self.privacy.noised and (unbounded := self._unbounded()):
+            raise ValueError(f"privacy: under `profile: noise` nothing bounds what one patient changes by {unbounded}")
         return self
+
+    def _unbounded(self) -> str:
+        """What the plan asks for that would leave the sites without noise; empty where there is nothing."""
+        asked = {
+            "`training.primed`": self.training.primed,
+            "`augmentation.candidates: taught`": self.augmentation.candidates == "taught",
+            "`augmentation.home_rounds`": self.augmentation.home_rounds > 0,
+        }
+        return ", ".join(name for name, is_asked in asked.items() if is_asked)

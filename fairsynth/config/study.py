@@ -5,7 +5,8 @@ In:  YAML.   Out: `StudyConfig`, and the `StudyPlan` in it.   Never: what a depl
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -86,6 +87,15 @@ class StudyConfig(Strict):
     audit: AuditConfig = AuditConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     fit: FitConfig = FitConfig()  # of `fairsynth train`, which trains one site alone; no part of the plan
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_sites(cls, given: Any) -> Any:
+        """Two sites that say nothing of privacy get noise: of a sum of two, each can subtract its own part."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("sites"), list | tuple):
+            return given
+        privacy = PrivacyConfig.for_sites(given.get("privacy"), len(given["sites"]))
+        return given if privacy is None else {**given, "privacy": privacy}
 
     @model_validator(mode="after")
     def _roster(self) -> Self:

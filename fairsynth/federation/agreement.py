@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
 from fairsynth.errors import CohortError, Problem
@@ -54,14 +56,14 @@ class Members:
         return primed_weights(self.shown, vocabulary=self.vocabulary, config=plan.generator, seed=seed)
 
 
-def enrol(conversation: Conversation) -> dict[SiteId, Enrolled]:
+def enrol(conversation: Conversation, *, door: Door) -> dict[SiteId, Enrolled]:
     """Every site of the roster proposes codes and tells its training cells; the pooled cells are checked."""
     plan = conversation.plan
     request = EnrolRequest(plan=plan, keys=conversation.meet()).pack()
     enrolled = conversation.ask(
         dict.fromkeys(conversation.sites, request),
         phase="enrol",
-        check=lambda site, envelope: Door(plan=plan).enrolled(envelope, site=site),
+        check=lambda site, envelope: door.enrolled(envelope, site=site),
     )
     check_pooled(plan, {site: one.members for site, one in enrolled.items()}, left_out=conversation.left_out)
     conversation.journal.append(
@@ -74,21 +76,23 @@ def enrol(conversation: Conversation) -> dict[SiteId, Enrolled]:
     return enrolled
 
 
-def agree(conversation: Conversation, enrolled: dict[SiteId, Enrolled], *, root: Path) -> Members:
+def agree(conversation: Conversation, enrolled: dict[SiteId, Enrolled], *, door: Door, root: Path) -> Members:
     """The sites encode their cohorts with one vocabulary; when one drops out, the others are asked again."""
     plan = conversation.plan
     while True:
         vocabulary = shared_vocabulary(_pooled_codes(plan, enrolled), plan=plan)
+        patients = sum(one.patients for one in enrolled.values())
+        visits = sum(one.reply.visits for one in enrolled.values())
         request = AgreeRequest(
             plan_sha256=plan_sha256(plan),
             codes=vocabulary.codes,
-            patients=sum(one.patients for one in enrolled.values()),
-            visits=sum(one.reply.visits for one in enrolled.values()),
-        ).pack({"members": pool({site: one.members for site, one in enrolled.items()})})
+            patients=patients,
+            visits=min(max(visits, patients), patients * plan.generator.maximum_visits),  # noise may have moved it out
+        ).pack({"members": np.maximum(pool({site: one.members for site, one in enrolled.items()}), 0)})
         agreed = conversation.ask(
             dict.fromkeys(enrolled, request),
             phase="agree",
-            check=lambda site, envelope, now=enrolled, words=vocabulary: Door(plan=plan).agreed(  # type: ignore[misc]
+            check=lambda site, envelope, now=enrolled, words=vocabulary: door.agreed(  # type: ignore[misc]
                 envelope, enrolled=now[site], vocabulary=words
             ),
         )
@@ -151,7 +155,7 @@ def _enrolment(members: Members, *, left_out: Collection[Group]) -> dict[str, ob
                 "codes": len(one.enrolled.reply.codes),
                 "visits": one.enrolled.reply.visits,
                 "mapped_share": one.reply.mapped_share,
-                "cohort": one.cohort.tolist(),
+                "cohort": np.maximum(one.cohort, 0).tolist(),  # below 0 by noise alone
             }
             for site, one in members.sites.items()
         },

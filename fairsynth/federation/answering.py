@@ -1,4 +1,4 @@
-"""How a site answers: plainly where the study is plain, else with a masked vector.
+"""How a site answers: plainly where the study is plain, else with a masked vector, under noise of noised numbers.
 
 In:  the site's folder, a request, the work for its kind.   Out: the reply that may leave.
 Never: a plain reply in a masked study.
@@ -7,14 +7,16 @@ Never: a plain reply in a masked study.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
-from fairsynth.federation.masking.forms import Known
+from fairsynth.federation.masking.form import Known
 from fairsynth.federation.masking.sealing import joined, sealed
 from fairsynth.federation.masking.session import alone
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope, JoinRequest
+from fairsynth.federation.noised.site import noised
 from fairsynth.federation.site import read_plan, read_site_folder, shared_by
 
 Work = Callable[[Path, Envelope], Envelope]
@@ -40,9 +42,10 @@ def answered(root: Path, request: Envelope, work: Work) -> Envelope:
         return work(root, request)
     early = request.kind in (EnrolRequest.kind, AgreeRequest.kind)
     shared = None if early else shared_by(root)
+    given = partial(noised, work=work) if plan.privacy.noised else work
     known = Known(patients=shared.patients, codes=shared.codes) if shared else None
     with alone(root):
-        return sealed(root, request, work, site=read_site_folder(root).site, plan=plan, known=known)
+        return sealed(root, request, given, site=read_site_folder(root).site, plan=plan, known=known)
 
 
 def _plan(root: Path, request: Envelope) -> StudyPlan:

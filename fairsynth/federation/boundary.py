@@ -16,14 +16,18 @@ from typing import Any
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
-from fairsynth.errors import FairSynthError
+from fairsynth.errors import FairSynthError, PolicyRefusal
 from fairsynth.federation.messages import EnrolRequest, Envelope, Failed, JoinRequest, SealedReply
+from fairsynth.federation.noised.household import limit_of
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.site import guarded, read_site_folder
 from fairsynth.governance import approval, ledger
 from fairsynth.governance.approval import Approved, Place
+from fairsynth.governance.budget import NAME as BUDGET
+from fairsynth.governance.budget import Budget
 from fairsynth.governance.egress import Outgoing, release
 from fairsynth.governance.identity import Identity, ensure_identity, load_identity
+from fairsynth.governance.ledger import Ledger
 from fairsynth.governance.policy import SitePolicy, read_policy
 from fairsynth.schemas import SiteId
 
@@ -31,6 +35,7 @@ UNKNOWN = SiteId("unknown")  # a site that cannot keep a ledger does not say its
 
 Work = Callable[[Path, Envelope], Envelope]
 
+SLACK = 1e-6  # of an epsilon: sums of differences round
 MASKED = "masked"  # the name, and the first part of names, of arrays that are masked
 
 
@@ -48,7 +53,14 @@ class Gate:
     def leave(self, envelope: Envelope) -> Envelope:
         """`envelope`, once it is checked and in the ledger. Raises PolicyRefusal."""
         kind = policy_kind(envelope)
-        outgoing = Outgoing(
+        now = _now()
+        with ledger.opened(self.place.root, identity=self.identity) as book:
+            outgoing = self._outgoing(envelope, kind=kind, epsilon=self._epsilon(envelope, book, now=now))
+            release(outgoing, policy=self.policy, ledger=book, approval=self.approved, now=now)
+        return envelope
+
+    def _outgoing(self, envelope: Envelope, *, kind: str, epsilon: float | None) -> Outgoing:
+        return Outgoing(
             kind=kind,
             text=envelope.fields,
             arrays=envelope.arrays,
@@ -57,11 +69,26 @@ class Gate:
             label=f"{kind}/{label_of(envelope, asked=self.label)}",
             cohort=events_sha256(self.place.root) if self.approved else "",
             masked=frozenset(name for name in envelope.arrays if is_masked(name)),
-            epsilon=epsilon_of(envelope),
+            epsilon=epsilon,
         )
-        with ledger.opened(self.place.root, identity=self.identity) as book:
-            release(outgoing, policy=self.policy, ledger=book, approval=self.approved, now=_now())
-        return envelope
+
+    def _epsilon(self, envelope: Envelope, book: Ledger, *, now: datetime.datetime) -> float | None:
+        """The privacy loss that this message adds: what the site's budget was charged since the last one.
+
+        None where the study has no noise. Raises PolicyRefusal where the budget knows of less than the ledger.
+        """
+        if self.approved is None or not self.approved.plan.privacy.noised or envelope.kind == Failed.kind:
+            return None
+        told = sum(entry.epsilon or 0.0 for entry in book.entries(now=now))
+        charged = Budget(self.place.root, limit=limit_of(self.policy)).told() if has_budget(self.place.root) else 0.0
+        if charged < told - SLACK:
+            raise PolicyRefusal.of(
+                "the privacy budget knows of less than the ledger",
+                where=f"{BUDGET}, {ledger.NAME}",
+                expected="every charge since the site joined",
+                do="restore the budget from the backup: nothing leaves until then",
+            )
+        return max(charged - told, 0.0)
 
 
 def answer(folder: Callable[[], Path], request: Callable[[], Envelope], work: Work, *, phase: str) -> Envelope:
@@ -135,10 +162,9 @@ def label_of(envelope: Envelope, *, asked: str) -> str:
     return "/".join(str(fields.get(name)) for name in ("run", "epoch", "purpose"))
 
 
-def epsilon_of(envelope: Envelope) -> float | None:
-    """The privacy loss that a reply says it adds, in its field `epsilon`; None where it says none."""
-    epsilon = _fields(envelope).get("epsilon")
-    return float(epsilon) if isinstance(epsilon, int | float) else None
+def has_budget(root: Path) -> bool:
+    """Whether the site has begun a privacy budget."""
+    return (root / BUDGET).exists()
 
 
 def is_masked(name: str) -> bool:

@@ -73,6 +73,8 @@ class Reach:
 def reach(plan: StudyPlan, *, round_number: int, epochs: int, patients: int, visits: int) -> Reach:
     """How far a site of `patients` training patients with `visits` visits can come in `epochs` of a round."""
     steps = epochs * math.ceil(patients / plan.training.batch_size)
+    if plan.privacy.noised and epochs:
+        steps = plan.privacy.noise.steps
     unit = steps * learning_rate(plan, round_number=round_number)
     home = 2 * math.log(2 * max(patients, visits) + 2)  # `generator.base_rates`: log-odds of at most so many
     return Reach(unit=unit, decay=min(unit * plan.training.weight_decay, 1.0), home=home)

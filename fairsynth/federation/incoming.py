@@ -65,6 +65,7 @@ CAPS = {
     "audit.seeds": 1000,
     "audit.epochs": 1000,
     "audit.bootstrap_replicates": 1_000_000,
+    "privacy.noise.steps": 100_000,
 }
 BEGUN = 1.0  # no weight of a model that begins is larger: GPT-2's initialisation, LayerNorm's ones
 TEACHER = 1000.0  # no weight of a logistic regression of the teacher is larger: log-odds
@@ -130,7 +131,8 @@ def check_agree(body: AgreeRequest, arrays: Arrays, *, plan: StudyPlan) -> None:
                 "codes: names of 1 to 200 printable characters": are_names(body.codes, longest=200),
                 "members: counts from 0 to 2^40": are_counts(arrays["members"].astype(np.int64)),
                 "members: as many as patients, or fewer where groups are left out": members == body.patients
-                or (plan.privacy.masked and members < body.patients),
+                or (plan.privacy.masked and members < body.patients)
+                or plan.privacy.noised,
                 "visits: one to `maximum_visits` a patient": body.patients
                 <= body.visits
                 <= body.patients * plan.generator.maximum_visits,

@@ -151,7 +151,7 @@ class EnrolReply(SiteReply):
 class PooledEnrolReply(EnrolReply):
     """The sum of all sites' in masked studies, made at the server. `unused`: by label, patients of groups left out."""
 
-    unused: tuple[NonNegativeInt, NonNegativeInt]
+    unused: tuple[int, int]  # below 0 only by noise
 
 
 class AgreeRequest(Body):
@@ -177,13 +177,13 @@ class AgreeReply(SiteReply):
 
     kind: ClassVar[str] = "agreed"
     vocabulary_sha256: str
-    mapped_share: float  # of the site's code occurrences in training visits
+    mapped_share: float | None = None  # of the site's code occurrences in training visits; not told under noise
 
 
 class PooledAgreeReply(AgreeReply):
     """The sum of all sites' in masked studies, made at the server. `unused`: by split, patients of groups left out."""
 
-    unused: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    unused: tuple[int, int, int]
 
 
 class TrainRequest(Body):
@@ -221,6 +221,26 @@ class TrainReply(SiteReply):
     cells_train: NonNegativeInt  # visits (label visits included) that `nll_train` sums over
     cells_validation: NonNegativeInt
     bounded: bool  # whether a coefficient hit its bound
+
+
+class NoisedTrainReply(SiteReply):
+    """Site -> server, studies with noise: weights from DP-SGD; no loss and no count without noise.
+
+    Arrays: where there is training, `weight/<name>`, `first/<name>` and `second/<name>` float32; in the rounds of
+    `plans.counted_rounds`, `counts` int64 (G, 3): P_g, S_g and TP_g of the received model, fixed point
+    (`noise.UNIT` is 1), with noise.
+    """
+
+    kind: ClassVar[str] = "trained"
+    arm: str
+    round: NonNegativeInt
+    patients: PositiveInt  # with noise, as enrolled
+
+
+class NoisedAuditReply(SiteReply):
+    """Site -> server, studies with noise: the audit is done, and its results stay at the site."""
+
+    kind: ClassVar[str] = "audited_at_home"
 
 
 class TeachRequest(Body):

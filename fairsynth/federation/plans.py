@@ -37,7 +37,16 @@ def learning_rate(plan: StudyPlan, *, round_number: int) -> float:
     training = plan.training
     done = min(round_number / max(training.rounds - 1, 1), 1.0)
     least = training.final_learning_rate_share
-    return training.learning_rate * (least + (1 - least) * (1 + math.cos(math.pi * done)) / 2)
+    first = plan.privacy.noise.learning_rate if plan.privacy.noised else training.learning_rate
+    return first * (least + (1 - least) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def counted_rounds(plan: StudyPlan) -> tuple[int, ...]:
+    """The rounds of the fairsynth arm in which noised counts of the received model are released; the last is of the
+    final model.
+    """
+    every, rounds = plan.privacy.noise.counted_every, plan.training.rounds
+    return (*range(0, rounds, every), rounds)
 
 
 def is_taught(plan: StudyPlan) -> bool:

@@ -154,14 +154,14 @@ def train(root: Path, request: Envelope) -> Envelope:
     door.remember(root, body, request.arrays, plan=plan)
     rate = learning_rate(plan, round_number=body.round)
     study = replace(
-        _study(cohort, plan, shared),
+        study_of(cohort, plan, shared),
         learning_rate=rate,
-        moments=_received_moments(request, wire=plan.training.wire),
+        moments=moments_in(request, wire=plan.training.wire),
     )
     rates = Terms(exclusive=body.exclusive).rates(cohort, plan=plan)
     wire = plan.training.wire
     received = incoming(request.arrays, WEIGHT, wire=wire)
-    weights, steer = at_home(received, rates), _coefficients(request, plan)
+    weights, steer = at_home(received, rates), coefficients_in(request, plan)
     before = measure_model(weights, records=cohort.train, study=study)
     ahead = _losses(weights, cohort.validation, study)
     after: Arrays = {}
@@ -182,7 +182,7 @@ def train(root: Path, request: Envelope) -> Envelope:
             patients=len(cohort.train),
             visits=cohort.train.visits,
         )
-        after = _update(received, to_share(trained.weights, rates), trained.moments, limit=limit, wire=wire)
+        after = update_of(received, to_share(trained.weights, rates), trained.moments, limit=limit, wire=wire)
         bounded = bool(trained.bounded)
     reply = TrainReply(
         site=here.site,
@@ -311,7 +311,7 @@ def requests_of(plan: StudyPlan, shared: Shared, vocabulary: Vocabulary) -> door
     return door.Requests(plan=plan, vocabulary=vocabulary, patients=shared.patients, visits=shared.visits)
 
 
-def _update(received: Arrays, moved: Arrays, moments: Moments, *, limit: Reach, wire: Wire) -> Arrays:
+def update_of(received: Arrays, moved: Arrays, moments: Moments, *, limit: Reach, wire: Wire) -> Arrays:
     """Weights and moments as they travel, once the site has checked them itself: masked, nobody else could.
 
     Raises ProtocolError when they are not what training can have come to.
@@ -332,7 +332,7 @@ def _members(records: Records, *, groups: int) -> IntArray:
     return found
 
 
-def _study(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:
+def study_of(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:
     """Plan, vocabulary and pooled totals as the generator takes them."""
     if cohort.vocabulary.sha256 != shared.vocabulary_sha256:
         raise ProtocolError.of("cohort of another vocabulary", where="cohort/", expected="the agreed vocabulary")
@@ -341,7 +341,7 @@ def _study(cohort: Cohort, plan: StudyPlan, shared: Shared) -> Study:
     return Study(vocabulary=cohort.vocabulary, plan=plan, totals=totals)
 
 
-def _coefficients(request: Envelope, plan: StudyPlan) -> FloatArray:
+def coefficients_in(request: Envelope, plan: StudyPlan) -> FloatArray:
     """(G, 2) of the request. Raises ProtocolError when they are not finite numbers of that shape."""
     values = request.arrays.get("coefficients")
     if values is None or values.dtype != np.float64 or values.shape != (len(plan.groups.names), 2):
@@ -352,7 +352,7 @@ def _coefficients(request: Envelope, plan: StudyPlan) -> FloatArray:
     return numbers
 
 
-def _received_moments(request: Envelope, *, wire: Wire) -> Moments | None:
+def moments_in(request: Envelope, *, wire: Wire) -> Moments | None:
     """The optimiser's moments that the server averaged; none in an arm's first round."""
     first, second = (incoming(request.arrays, prefix, wire=wire) for prefix in (FIRST, SECOND))
     return Moments(first=first, second=second) if first or second else None

@@ -162,7 +162,7 @@ class Door:
                     self.plan.vocabulary.minimum_patients <= count <= enrolled.patients
                     for count in reply.codes.values()
                 ),
-                "data_sha256: 64 hexadecimal digits": _is_sha256(reply.data_sha256),
+                "data_sha256: 64 hexadecimal digits": is_sha256(reply.data_sha256),
             }
         )
         refuse(problems)
@@ -186,7 +186,7 @@ class Door:
         problems += rules(
             {
                 "vocabulary_sha256: the study's": reply.vocabulary_sha256 == vocabulary.sha256,
-                "mapped_share: from 0 to 1": 0 <= reply.mapped_share <= 1,
+                "mapped_share: from 0 to 1": reply.mapped_share is not None and 0 <= reply.mapped_share <= 1,
                 "cohort: counts from 0 to 2^40": are_counts(cohort),
                 "cohort: training patients as enrolled": np.array_equal(cohort[0], enrolled.members)
                 and (not isinstance(reply, PooledAgreeReply) or reply.unused[0] == sum(enrolled.unused)),
@@ -239,7 +239,7 @@ class Door:
             }
         )
         if asked.epochs:
-            problems += self._update(weights, moments, asked=asked, sent=sent, site=site)
+            problems += self.update(weights, moments, asked=asked, sent=sent, site=site)
         for name, values in (("soft", soft), ("hard", hard)):
             problems += rules(
                 rules_of_counts(
@@ -248,7 +248,7 @@ class Door:
             )
         refuse(problems)
         if asked.epochs and self.norms is not None:
-            self.norms.remember(sent, weights, limit=self._reach(asked, site))
+            self.norms.remember(sent, weights, limit=self.reach(asked, site))
         kept = moments if asked.epochs else None
         return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard)
 
@@ -311,7 +311,8 @@ class Door:
             return {"changes: of no site": not reply.changes}
         return rules_of_changes(reply.changes, plan=self.plan)
 
-    def _reach(self, asked: TrainRequest, site: Agreed) -> Reach:
+    def reach(self, asked: TrainRequest, site: Agreed) -> Reach:
+        """How far the site's weights can come in the round asked for."""
         return reach(
             self.plan,
             round_number=asked.round,
@@ -320,11 +321,11 @@ class Door:
             visits=site.enrolled.reply.visits,
         )
 
-    def _update(
+    def update(
         self, weights: Arrays, moments: Moments, *, asked: TrainRequest, sent: Arrays, site: Agreed
     ) -> list[Problem]:
         """Weights that training can have come to from those `sent`, and moments that it can have left."""
-        limit = self._reach(asked, site)
+        limit = self.reach(asked, site)
         norms = self.norms or Norms()
         return rules(
             {
@@ -376,5 +377,6 @@ def _are_members(groups: IntArray, enrolled: Enrolled) -> bool:
     return np.array_equal(groups, members)
 
 
-def _is_sha256(text: str) -> bool:
+def is_sha256(text: str) -> bool:
+    """Whether the text is 64 hexadecimal digits."""
     return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -27,6 +27,7 @@ from torch.func import grad, vmap
 
 from fairsynth.errors import ConfigError, PolicyRefusal
 from fairsynth.generator.batch import Sequences
+from fairsynth.generator.descent import CLIP_NORM
 from fairsynth.generator.downstream import Feedback
 from fairsynth.generator.model import Halo, build, weights_of
 from fairsynth.generator.plain import Dense, Patients, Plain, patients_of
@@ -96,8 +97,13 @@ def train_private(
     coefficients: FloatArray | Feedback | None,
     private: PrivateTraining,
     key: bytes,
+    patients: int | None = None,
 ) -> Trained:
     """`weights` after `private.steps` steps on `records`; arguments and result otherwise as those of `train.train`.
+
+    `patients` is the number of patients that others know, with noise, from which the chance to be in a step follows;
+    None: that of `records`, which is then taken as public. As in `train.train`, a step's gradient has norm 1 at most,
+    once its noise is in it.
 
     `key` is 32 secret bytes, used for this call alone (`drawn.Drawn.secret`); the same key and arguments give the same
     bytes. Raises PolicyRefusal for `Feedback`, whose predictor was trained on patients without noise, ConfigError where
@@ -122,10 +128,11 @@ def train_private(
         private=private,
         stream=Keystream(key),
     )
-    rate = private.rate(len(sequences))
+    rate = private.rate(len(sequences) if patients is None else patients)
     with threads(study.plan.training.threads):
         for _ in range(private.steps):
             descent.leave_gradient(rate=rate)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimiser.step()
     return Trained(weights=weights_of(model), bounded=bounded, moments=moments_of(optimiser, model))
 

@@ -160,9 +160,9 @@ def _too_much(
     if sum(entry.bytes for entry in new) + outgoing.bytes > policy.most_bytes_per_study:
         yield _problem(outgoing.kind, f"at most {policy.most_bytes_per_study} bytes in one study")
     if outgoing.epsilon is not None and policy.epsilon_budget is not None:
-        spent = sum(entry.epsilon or 0.0 for entry in entries if entry.study == outgoing.study)
+        spent = sum(entry.epsilon or 0.0 for entry in entries)
         if not outgoing.epsilon >= 0 or spent + outgoing.epsilon > policy.epsilon_budget + _EPSILON_SLACK:
-            yield _problem(f"{outgoing.kind}, epsilon", f"at most {policy.epsilon_budget:g} in one study")
+            yield _problem(f"{outgoing.kind}, epsilon", f"at most {policy.epsilon_budget:g} over all studies")
 
 
 def _facts(outgoing: Outgoing, rule: MessageRule, *, digest: str, earlier: Entry | None) -> Facts:

@@ -64,21 +64,24 @@ class SitePolicy(Strict):
     def study_problems(self, plan: StudyPlan) -> Iterator[Problem]:
         """What of a plan the site does not agree to."""
         sites, least = len(plan.roster), self.minimum_sites
-        if self.two_site_studies == "allowed":
+        privacy = plan.privacy
+        if self.two_site_studies == "allowed" or privacy.noised:  # noise protects from the other site too
             least = min(least, 2)
         if sites < least:
             yield _problem(f"a study of {sites} sites", "plan  roster", f"at least {least} sites")
         elif plan.quorum < least:
             yield _problem(f"a study that goes on with {plan.quorum} sites", "plan  quorum", f"at least {least}")
-        privacy = plan.privacy
-        if privacy.masked and privacy.minimum_contributing < self.minimum_contributing:
+        if privacy.noised:
+            yield from self._budget_problems(plan)
+        elif privacy.masked and privacy.minimum_contributing < self.minimum_contributing:
             expected = f"at least {self.minimum_contributing}"
             yield _problem("sums over groups of too few sites", "plan  privacy.minimum_contributing", expected)
         if privacy.masked and privacy.minimum_group < self.minimum_group:
             expected = f"at least {self.minimum_group}"
             yield _problem("sums over groups of too few patients", "plan  privacy.minimum_group", expected)
         if not plan.privacy.masked and self.unmasked_records == "refused":
-            yield _problem("a study that shows the server each site's own numbers", "plan  privacy.profile", "exact")
+            expected = "exact or noise"
+            yield _problem("a study that shows the server each site's own numbers", "plan  privacy.profile", expected)
         if plan.augmentation.candidates == "taught" and self.teacher == "refused":
             yield _problem("a study with a teacher", "plan  augmentation.candidates", "none: the policy refuses it")
         if plan.vocabulary.minimum_patients < self.minimum_cell:
@@ -87,6 +90,16 @@ class SitePolicy(Strict):
                 "plan  vocabulary.minimum_patients",
                 f"at least the policy's minimum cell, {self.minimum_cell}",
             )
+
+    def _budget_problems(self, plan: StudyPlan) -> Iterator[Problem]:
+        """What of a plan with noise the site's privacy budget does not allow."""
+        privacy, budget = plan.privacy, self.epsilon_budget
+        if budget is None:
+            yield _problem("a study with noise, and no privacy budget", "policy  epsilon_budget", "a number, e.g. 3.0")
+        elif privacy.epsilon > budget:
+            yield _problem("a study that spends too much privacy", "plan  privacy.epsilon", f"at most {budget:g}")
+        if privacy.delta > self.delta:
+            yield _problem("a study whose bound may fail too often", "plan  privacy.delta", f"at most {self.delta:g}")
 
 
 def read_policy(config: Path) -> SitePolicy:

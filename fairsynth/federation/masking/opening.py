@@ -6,6 +6,7 @@ Never: a sum of fewer than all sites; a part of a sum whose label did not come t
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ import numpy.typing as npt
 from fairsynth.errors import CohortError, FairSynthError, Problem, ProtocolError
 from fairsynth.federation.checks import fits, identity, refuse, rules
 from fairsynth.federation.conversation import MISSING, PATIENCE, REFUSED, Conversation, Refusal, Refused, answer_of
-from fairsynth.federation.masking.forms import CONTRIBUTING, Form, Known, form_of, put_together, without
+from fairsynth.federation.masking.form import Form, Known, put_together, without
+from fairsynth.federation.masking.forms import CONTRIBUTING, form_of
 from fairsynth.federation.masking.keys import Announcement, check_announcements
 from fairsynth.federation.masking.masks import Label, Masked, summed, vector_sha256
 from fairsynth.federation.masking.roster import Roster
@@ -33,10 +35,12 @@ from fairsynth.federation.messages import (
     PooledEnrolReply,
     SealedReply,
 )
+from fairsynth.federation.noised.releases import releases_of
 from fairsynth.federation.plans import POOLED, reference_mask
 from fairsynth.governance.identity import verify
 from fairsynth.schemas import Arrays, Group, SiteId
 
+OUTSTANDING = 10  # deviations of the noise on a group's size
 ATTEMPTS = 2  # with the same request: a site that was away sends what it kept
 
 Checked = Any
@@ -196,7 +200,8 @@ class PooledConversation(Conversation):
         kept = without(arrays, form, used=self._used)
         pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
         left = {name: arrays[name].astype(np.int64) - kept[name].astype(np.int64) for name in form.axis}
-        refuse(rules({"counts of groups that are left out: from 0": all((part >= 0).all() for part in left.values())}))
+        possible = form.noised or all((part >= 0).all() for part in left.values())
+        refuse(rules({"counts of groups that are left out: from 0": possible}))
         if form.kind == EnrolReply.kind:
             unused = left["members"].sum(axis=0).tolist()
             return PooledEnrolReply(**EnrolReply.unpack(pooled).model_dump(), unused=unused).pack(pooled.arrays)
@@ -211,11 +216,25 @@ class PooledConversation(Conversation):
         used = self.settled.used
         return np.ones(len(self.plan.groups.names), dtype=np.bool_) if used is None else used
 
+    @property
+    def _rule(self) -> tuple[int, int]:
+        """The least patients of a group that is used, and the least sites: under noise, patients that stand out of it.
+
+        A number with noise below `OUTSTANDING` deviations would make rates of it that say nothing (docs/masking.md).
+        """
+        privacy = self.plan.privacy
+        if not privacy.noised:
+            return privacy.minimum_group, privacy.minimum_contributing
+        deviation = releases_of(self.plan).cells_deviation(sites=len(self.roster.sites))
+        return max(privacy.minimum_group, math.ceil(OUTSTANDING * deviation)), 1
+
     def _judged(self, arrays: Arrays) -> npt.NDArray[np.bool_]:
         """(G,) which groups are used. Raises CohortError unless there is one to compare with and one to compare."""
-        rule = self.plan.privacy
-        members, sites = arrays["members"].astype(np.int64).sum(axis=1), arrays[CONTRIBUTING].astype(np.int64)
-        used: npt.NDArray[np.bool_] = (members >= rule.minimum_group) & (sites >= rule.minimum_contributing)
+        members = arrays["members"].astype(np.int64).sum(axis=1)
+        least, sites = self._rule
+        used: npt.NDArray[np.bool_] = members >= least
+        if CONTRIBUTING in arrays:
+            used &= arrays[CONTRIBUTING].astype(np.int64) >= sites
         reference = reference_mask(self.plan)
         names = np.array(self.plan.groups.names)
         self.journal.append("groups", used=names[used].tolist(), left_out=names[~used].tolist())
@@ -223,8 +242,7 @@ class PooledConversation(Conversation):
             raise CohortError.of(
                 "too few groups to compare",
                 where="groups.names, training patients of all sites",
-                expected=f"a reference group and another, each with {rule.minimum_group} patients or more at "
-                f"{rule.minimum_contributing} sites or more",
+                expected=f"a reference group and another, each with {least} patients or more at {sites} sites or more",
                 do="find sites that share groups, or join small groups; docs/masking.md says what the rule is for",
             )
         return used

@@ -16,7 +16,8 @@ import numpy as np
 from fairsynth.artefacts import sha256_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
-from fairsynth.federation.masking.forms import Form, Known, form_of, taken_apart
+from fairsynth.federation.masking.form import Form, Known, taken_apart
+from fairsynth.federation.masking.forms import form_of
 from fairsynth.federation.masking.keys import PairKeys
 from fairsynth.federation.masking.masks import Label, mask_in_place, vector_sha256
 from fairsynth.federation.masking.outbox import Outbox, Payload
@@ -54,7 +55,7 @@ def sealed(
     session, keys = met(here)
     form = form_of(request, plan=plan, known=known)
     outbox, key = Outbox(root / FOLDER), f"{session.run}|{session.epoch}|{form.purpose}"
-    asked = _request_sha256(request)
+    asked = request_sha256(request)
     payload = outbox.again(key, request_sha256=asked)
     if payload is None:
         payload = _payload(here, form, taken_apart(form, work(root, request)), session=session, keys=keys)
@@ -110,7 +111,8 @@ def _here(root: Path, plan: StudyPlan, *, site: SiteId) -> Here:
     return Here(root=root, site=site, identity=identity, roster=roster)
 
 
-def _request_sha256(request: Envelope) -> str:
+def request_sha256(request: Envelope) -> str:
+    """Hash of kind, fields, and every array with its name, type and shape."""
     digest = hashlib.sha256(f"{request.kind}|{len(request.fields)}|{request.fields}".encode())
     for name in sorted(request.arrays):
         array = np.asarray(request.arrays[name], order="C")

@@ -1,0 +1,296 @@
+"""The server's loop: enrol -> agree -> train both arms -> perhaps teach, feedback -> audit.
+
+In:  a transport, a plan.   Out: the server's folder: `plan.json`, `journal.jsonl`, `enrolment.json`,
+`generator-plain/`, `generator-fairsynth/`, `terms/` where there are any, `audit/`.
+Never: flwr, a patient's record, an unchecked reply.
+
+Both arms start from the same weights and use the same seeds at the sites; they differ in the coefficients alone, so
+lambda = 0 gives two equal models. Statistics ride on the training reply: reply r holds the counts of the model that
+the site received in round r, so the coefficients of round r are those of the counts of round r - 1. Round 0 of the
+fairsynth arm takes the counts of round 0 of the plain arm, whose model is the same initial one. One request without
+training after the last round gives the final model's counts and losses.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fairsynth import artefacts
+from fairsynth.config import StudyPlan
+from fairsynth.errors import CohortError
+from fairsynth.fairness.coefficients import coefficients
+from fairsynth.fairness.damping import Steering, steer
+from fairsynth.federation.aggregate import average, pool, weights_sha256
+from fairsynth.federation.agreement import Members, agree, enrol
+from fairsynth.federation.conversation import Conversation
+from fairsynth.federation.journal import Journal
+from fairsynth.federation.messages import (
+    FIRST,
+    SECOND,
+    WEIGHT,
+    AuditRequest,
+    TrainRequest,
+    weights_as,
+)
+from fairsynth.federation.norms import Norms
+from fairsynth.federation.planning import plan_guide
+from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, plan_sha256, reference_mask
+from fairsynth.federation.teaching import teach
+from fairsynth.federation.terms import Guide, Terms, save_terms
+from fairsynth.federation.validation import AuditedReply, Door, TrainedReply
+from fairsynth.federation.wire import outgoing
+from fairsynth.generator.checkpoint import save
+from fairsynth.generator.train import Moments
+from fairsynth.schemas import Arrays, FloatArray, SiteId
+
+_VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A global model on its way, and the pooled soft counts (G, 4) that its next coefficients come from."""
+
+    arm: str
+    weights: Arrays
+    counts: FloatArray | None = None
+    moments: Moments | None = None  # of the sites' optimisers, averaged; none before the first round
+    steering: Steering | None = None  # of the last round; none in the plain arm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The loop of one study."""
+
+    conversation: Conversation
+    plan: StudyPlan
+    root: Path
+    journal: Journal
+    norms: Norms = field(default_factory=Norms)
+
+    @property
+    def door(self) -> Door:
+        """What every reply is checked by."""
+        return Door(plan=self.plan, norms=self.norms)
+
+    def run(self) -> None:
+        """All phases, in order."""
+        self.journal.append("study", **_study_event(self.plan))
+        enrolled = enrol(self.conversation, door=self.door)
+        members = agree(self.conversation, enrolled, door=self.door, root=self.root)
+        initial = members.first_weights(self.plan)
+        weights: dict[str, Arrays] = {}
+        counts: FloatArray | None = None
+        for arm in ARMS:
+            model = Model(arm=arm, weights=initial, counts=counts)
+            weights[arm], counts = self.train(model, members)
+            self.keep(arm, weights[arm], members)
+        self.audit(weights, members, guide=self.guide(weights[FAIRSYNTH], members))
+        self.journal.append("finished")
+
+    # --- train
+
+    def train(self, model: Model, members: Members) -> tuple[Arrays, FloatArray]:
+        """All rounds of one arm: its final weights, and the pooled counts (G, 4) of the model that it began with."""
+        first: FloatArray | None = None
+        for number in range(self.plan.training.rounds):
+            model = self.round(model, members, number=number, epochs=self.plan.training.local_epochs)
+            first = model.counts if first is None else first
+        model = self.round(model, members, number=self.plan.training.rounds, epochs=0)
+        return model.weights, first if first is not None else np.zeros((len(self.plan.groups.names), 4))
+
+    def round(self, model: Model, members: Members, *, number: int, epochs: int) -> Model:
+        """One request to every site: train `epochs` from `model`, and count what `model` predicts."""
+        started = time.monotonic()
+        steering = self.steer(model) if epochs else None
+        values = steering.coefficients if steering else np.zeros((len(self.plan.groups.names), 2))
+        asked = TrainRequest(
+            plan_sha256=plan_sha256(self.plan),
+            vocabulary_sha256=members.vocabulary.sha256,
+            arm=model.arm,
+            round=number,
+            epochs=epochs,
+            exclusive=members.exclusive,
+        )
+        request = asked.pack({**self.sent(model, moments=bool(epochs)), "coefficients": values})
+        replies = self.conversation.ask(
+            dict.fromkeys(members.sites, request),
+            phase=f"train, arm {model.arm}, round {number}",
+            check=lambda site, envelope: self.door.trained(
+                envelope,
+                asked=asked,
+                sent=model.weights,
+                site=members.sites[site],
+                codes=len(members.vocabulary.codes),
+            ),
+        )
+        counts = pool({site: one.soft for site, one in replies.items()})
+        line = _round_event(replies, counts, loss=_loss(self.plan, counts))
+        self.journal.append(
+            "round",
+            arm=model.arm,
+            round=number,
+            **line,
+            coefficients=values.tolist(),
+            strength=steering.strength if steering else None,
+            seconds=round(time.monotonic() - started, 3),
+            weights_sha256=weights_sha256(model.weights),
+        )
+        if not epochs:
+            return replace(model, counts=counts)
+        moved = replace(model, weights=_weights(replies), moments=_moments(replies))
+        return replace(moved, counts=counts, steering=steering)
+
+    def sent(self, model: Model, *, moments: bool) -> Arrays:
+        """The model's weights, and moments where there are some, as they travel."""
+        wire = self.plan.training.wire
+        arrays = outgoing(model.weights, WEIGHT, wire=wire)
+        if moments and model.moments:
+            arrays |= outgoing(model.moments.first, FIRST, wire=wire) | outgoing(
+                model.moments.second, SECOND, wire=wire
+            )
+        return arrays
+
+    def steer(self, model: Model) -> Steering | None:
+        """The steering of the next round, from the last pooled counts; none in the plain arm."""
+        if model.arm != FAIRSYNTH or model.counts is None:
+            return None
+        slopes = coefficients(self.plan.objective, model.counts, reference=reference_mask(self.plan)).values
+        return steer(slopes, before=model.steering)
+
+    def keep(self, arm: str, weights: Arrays, members: Members) -> None:
+        """Write the arm's global generator."""
+        save(
+            self.root,
+            kind=f"generator-{arm}",
+            weights=weights,
+            vocabulary=members.vocabulary,
+            config=self.plan.generator,
+            inputs={"plan": plan_sha256(self.plan), "vocabulary": members.vocabulary.sha256},
+            facts={
+                "arm": arm,
+                "seed": self.plan.seed,
+                "rounds": self.plan.training.rounds,
+                "sites": list(members.sites),
+                "weights_sha256": weights_sha256(weights),
+            },
+        )
+
+    # --- teach, feedback, audit
+
+    def guide(self, weights: Arrays, members: Members) -> Guide | None:
+        """What the sites settle beside the weights, kept in `terms/`; a guide where the plan has a teacher."""
+        guide = None
+        if is_taught(self.plan):
+            teacher = teach(self.conversation, members)
+            guide = plan_guide(self.conversation, members, weights=weights, teacher=teacher.weights)
+        if guide or self.plan.training.primed:
+            save_terms(self.root, Terms(exclusive=members.exclusive, guide=guide), plan=self.plan)
+        return guide
+
+    def audit(self, weights: Mapping[str, Arrays], members: Members, *, guide: Guide | None) -> None:
+        """Every site generates at home, trains the predictors and sends counts of its real held-out patients."""
+        self.journal.append("auditing", sites=list(members.sites))
+        asked = AuditRequest(
+            plan_sha256=plan_sha256(self.plan),
+            vocabulary_sha256=members.vocabulary.sha256,
+            exclusive=members.exclusive,
+        )
+        request = asked.pack(
+            {name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()}
+            | (guide.arrays() if guide else {})
+        )
+        replies = self.conversation.ask(
+            dict.fromkeys(members.sites, request),
+            phase="audit",
+            check=lambda site, envelope: self.door.audited(
+                envelope, site=members.sites[site], codes=len(members.vocabulary.codes)
+            ),
+        )
+        _write_audit(self.root, replies, plan=self.plan, weights=weights)
+        self.journal.append("audited", sites=list(replies))
+
+
+def _study_event(plan: StudyPlan) -> dict[str, object]:
+    return {
+        "name": plan.name,
+        "plan_sha256": plan_sha256(plan),
+        "roster": list(plan.roster),
+        "quorum": plan.quorum,
+        "seed": plan.seed,
+        "versions": {name: _version(name) for name in _VERSIONED},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _round_event(replies: Mapping[SiteId, TrainedReply], soft: FloatArray, *, loss: float | None) -> dict[str, object]:
+    """What the journal tells of a round's replies; losses are nats a visit, label visits included."""
+    bodies = [replies[site].reply for site in sorted(replies)]
+    cells = sum(body.cells_train for body in bodies), sum(body.cells_validation for body in bodies)
+    return {
+        "sites": sorted(replies),
+        "soft": soft.tolist(),
+        "hard": pool({site: one.hard for site, one in replies.items()}).tolist(),
+        "loss": loss,
+        "nll_train": sum(body.nll_train for body in bodies) / max(cells[0], 1),
+        "nll_validation": sum(body.nll_validation for body in bodies) / max(cells[1], 1),
+        "bounded": any(body.bounded for body in bodies),
+    }
+
+
+def _loss(plan: StudyPlan, counts: FloatArray) -> float | None:
+    """L_F at pooled counts; None where the objective is undefined."""
+    try:
+        return coefficients(plan.objective, counts, reference=reference_mask(plan)).loss
+    except CohortError:
+        return None
+
+
+def _write_audit(
+    root: Path, replies: Mapping[SiteId, AuditedReply], *, plan: StudyPlan, weights: Mapping[str, Arrays]
+) -> None:
+    """`audit/`: the axes, one file of counts a site, and what changed at each."""
+    inputs = {"plan": plan_sha256(plan), **{f"generator-{arm}": weights_sha256(weights[arm]) for arm in ARMS}}
+    axes = next(iter(replies.values())).reply.model_dump(mode="json", exclude={"site", "changes"})
+    changes = {
+        site: [change.model_dump(mode="json") for change in replies[site].reply.changes] for site in sorted(replies)
+    }
+    with artefacts.new(root, kind="audit", inputs=inputs, facts={"sites": sorted(replies)}) as folder:
+        artefacts.write_json(folder / "axes.json", axes)
+        artefacts.write_json(folder / "changes.json", changes)
+        for site in sorted(replies):
+            arrays = {name: np.ascontiguousarray(array) for name, array in replies[site].arrays.items()}
+            save_file(arrays, folder / f"{site}.safetensors")
+
+
+def _weights(replies: Mapping[SiteId, TrainedReply]) -> Arrays:
+    """The next global model, weighted by n_i."""
+    return average({site: one.weights for site, one in replies.items()}, patients=_patients(replies))
+
+
+def _moments(replies: Mapping[SiteId, TrainedReply]) -> Moments:
+    """The optimiser's state for the next round, weighted by n_i."""
+    sent = {site: one.moments for site, one in replies.items() if one.moments}
+    first, second = (
+        average({site: getattr(moments, name) for site, moments in sent.items()}, patients=_patients(replies))
+        for name in ("first", "second")
+    )
+    return Moments(first=first, second=second)
+
+
+def _patients(replies: Mapping[SiteId, TrainedReply]) -> dict[SiteId, int]:
+    return {site: one.reply.patients for site, one in replies.items()}
