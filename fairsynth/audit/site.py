@@ -31,14 +31,15 @@ from fairsynth.errors import ArtefactError, ConfigError, Problem, ProtocolError
 from fairsynth.fairness.verdict import SiteChange
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.messages import AuditReply
+from fairsynth.federation.noised.rates import household_of, noised_rates
 from fairsynth.federation.plans import APPROACHES, FAIRSYNTH, PLAIN, SCORE_BINS, THRESHOLDS, is_taught, plan_sha256
 from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import NOTHING, Guide, Terms
 from fairsynth.generator.base_rates import at_home
-from fairsynth.schemas import Arrays, IntArray, SiteId
+from fairsynth.schemas import Arrays, FloatArray, IntArray, SiteId
 from fairsynth.synthesis.decode import AT_HOME, write_events, write_tables
 from fairsynth.synthesis.synthesise import synthesise
-from fairsynth.visits.cohort import load_cohort
+from fairsynth.visits.cohort import Cohort, load_cohort
 from fairsynth.visits.records import Records
 
 SELECTOR = "logistic_regression"  # judges the oversampling increments, and what synthetic patients alone teach
@@ -104,7 +105,7 @@ def audit_site(
 
 def _at_home(here: Site, weights: Mapping[str, Arrays], terms: Terms) -> dict[str, Arrays]:
     """Both generators as the site uses them; only the fairness-optimised one settles, the plain one is HALO's."""
-    rates = terms.rates(here.cohort, plan=here.plan)
+    rates = home_rates(here.root, here.cohort, plan=here.plan, terms=terms)
     home = Home(site=here.site, cohort=here.cohort, rates=rates, plan=here.plan)
     if here.plan.augmentation.home_rounds:
         here.progress(f"settling the generator: {here.plan.augmentation.home_rounds} rounds at home")
@@ -112,6 +113,13 @@ def _at_home(here: Site, weights: Mapping[str, Arrays], terms: Terms) -> dict[st
         PLAIN: at_home(weights[PLAIN], rates),
         FAIRSYNTH: own_generator(here.root, home, weights=weights[FAIRSYNTH]),
     }
+
+
+def home_rates(root: Path, cohort: Cohort, *, plan: StudyPlan, terms: Terms) -> FloatArray:
+    """(V,) what the site of this folder adds to the shared output bias; under noise, what it trained with."""
+    if plan.privacy.noised:
+        return noised_rates(household_of(root, plan), cohort, plan=plan)
+    return terms.rates(cohort, plan=plan)
 
 
 def _synthesise(here: Site, weights: Arrays, purpose: str, *, cells: IntArray | None, repeat: int) -> Records:

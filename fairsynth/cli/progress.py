@@ -102,9 +102,12 @@ class StudyProgress:
             self._arm(event["arm"])
         if self.current is not None:
             done = min(int(event["round"]) + 1, self.rounds)
-            note = f"validation NLL {event['nll_validation']:.2f} nats a visit"
+            said = []
+            if event.get("nll_validation") is not None:
+                said.append(f"validation NLL {event['nll_validation']:.2f} nats a visit")
             if event.get("loss") is not None:
-                note += f", L_F {event['loss']:.3f}"
+                said.append(f"L_F {event['loss']:.3f}")
+            note = ", ".join(said)
             self.progress.update(self.current, completed=done, note=note)
 
     def _on_teaching(self, event: dict[str, Any]) -> None:

@@ -111,6 +111,8 @@ def check_plan(plan: StudyPlan) -> None:
                     (*plan.roster, *plan.groups.names), longest=200
                 ),
                 "plan -> training.learning_rate: at most 1": plan.training.learning_rate <= 1,
+                "plan -> privacy.noise: finite, a learning rate of at most 1": plan.privacy.noise.learning_rate <= 1
+                and all(math.isfinite(value) for value in plan.privacy.noise.model_dump().values()),
                 "plan -> objective: finite": math.isfinite(plan.objective.maximum_coefficient)
                 and math.isfinite(plan.objective.weight),
             }

@@ -221,8 +221,14 @@ def test_a_vocabulary_or_totals_that_do_not_fit_are_refused(changes, expected):
 
 @pytest.mark.parametrize("name", CAPS)
 def test_a_plan_that_asks_for_more_than_a_hospitals_computer_has_is_refused(name):
-    plan, part = PLAN, name.partition(".")
-    value = getattr(getattr(plan, part[0]), part[2]) if part[2] else getattr(plan, part[0])
+    value = PLAN
+    for part in name.split("."):
+        value = getattr(value, part)
     more = CAPS[name] + 1 if isinstance(value, int) else tuple(f"x{n}" for n in range(CAPS[name] + 1))
-    changed = getattr(plan, part[0]).model_copy(update={part[2]: more}) if part[2] else more
-    refused(lambda: check_plan(plan.model_copy(update={part[0]: changed})), f"plan -> {name}")
+    refused(lambda: check_plan(changed(PLAN, name.split("."), more)), f"plan -> {name}")
+
+
+def changed(model, path, value):
+    """`model` with another `value` at the end of `path`."""
+    first, *rest = path
+    return model.model_copy(update={first: changed(getattr(model, first), rest, value) if rest else value})

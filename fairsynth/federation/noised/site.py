@@ -32,8 +32,8 @@ from fairsynth.federation.messages import (
 )
 from fairsynth.federation.noised.household import Household
 from fairsynth.federation.noised.proposals import counted_codes, proposed, threshold
+from fairsynth.federation.noised.rates import household_of, noised_rates
 from fairsynth.federation.noised.releases import (
-    BASE_RATES,
     CELLS,
     CODES,
     VISITS,
@@ -55,11 +55,10 @@ from fairsynth.federation.site import (
 from fairsynth.federation.wire import incoming
 from fairsynth.generator.base_rates import at_home, to_share
 from fairsynth.generator.private import PrivateTraining, train_private
-from fairsynth.generator.private_counts import group_counts, noised_base_rates, occurrences
+from fairsynth.generator.private_counts import group_counts
 from fairsynth.governance.noise import UNIT
-from fairsynth.governance.policy import read_policy
-from fairsynth.schemas import Arrays, FloatArray, IntArray
-from fairsynth.visits.cohort import Cohort, load_cohort
+from fairsynth.schemas import Arrays, IntArray
+from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.prepared import Prepared, read_prepared
 
 MOST_VISITS = 8  # of one patient that are counted
@@ -87,7 +86,7 @@ def enrol(root: Path, request: Envelope, work: Work) -> Envelope:
     """Extract and build the cohort, as `work` does; propose codes that stand out of the noise."""
     plan = EnrolRequest.unpack(request).plan
     door.check_plan(plan)
-    household = _household(root, plan, begin=True)  # refuses before the tables are read
+    household = household_of(root, plan, begin=True)  # refuses before the tables are read
     exact = EnrolReply.unpack(work(root, request))
     here = read_prepared(root, plan=plan)
     members = noised_cells(household, here)[0]
@@ -111,7 +110,7 @@ def agree(root: Path, request: Envelope, work: Work) -> Envelope:
     """Encode the cohort, as `work` does; the cells leave with the noise of enrolment."""
     plan = agreed_plan(root, AgreeRequest.unpack(request).plan_sha256)
     exact = AgreeReply.unpack(work(root, request))
-    cells = noised_cells(_household(root, plan), read_prepared(root, plan=plan))
+    cells = noised_cells(household_of(root, plan), read_prepared(root, plan=plan))
     return exact.model_copy(update={"mapped_share": None}).pack({"cohort": cells})
 
 
@@ -123,9 +122,9 @@ def train(root: Path, request: Envelope) -> Envelope:
     cohort = load_cohort(root)
     requests_of(plan, shared, cohort.vocabulary).train(body, request.arrays, root=root)
     door.remember(root, body, request.arrays, plan=plan)
-    household = _household(root, plan)
+    household = household_of(root, plan)
     patients = int(noised_cells(household, read_prepared(root, plan=plan))[0].sum())
-    rates = _rates(household, cohort, plan=plan)
+    rates = noised_rates(household, cohort, plan=plan)
     received = incoming(request.arrays, WEIGHT, wire=plan.training.wire)
     study = replace(
         study_of(cohort, plan, shared),
@@ -181,11 +180,6 @@ def prediction_norm(plan: StudyPlan) -> float:
     return math.sqrt(3.0) if plan.objective.target == "label" else plan.privacy.noise.counts_norm
 
 
-def _household(root: Path, plan: StudyPlan, *, begin: bool = False) -> Household:
-    policy = read_policy(read_site_folder(root).config)
-    return (Household.begin if begin else Household.open)(root, plan, policy=policy)
-
-
 def _codes(household: Household, here: Prepared, *, plan: StudyPlan) -> dict[str, int]:
     """The proposed codes. Raises CohortError when none stands out."""
     bound = plan.privacy.noise.codes_norm
@@ -205,11 +199,3 @@ def _codes(household: Household, here: Prepared, *, plan: StudyPlan) -> dict[str
             do="a larger epsilon, coarser codes (vocabulary.levels), or a site with more patients",
         )
     return found
-
-
-def _rates(household: Household, cohort: Cohort, *, plan: StudyPlan) -> FloatArray:
-    """(V,) base rates of the site with noise: what the shared weights leave out, and the site adds at home."""
-    bound = plan.privacy.noise.tokens_norm
-    sums = occurrences(cohort.train, vocabulary=cohort.vocabulary, bound=bound)
-    found = household.noised(BASE_RATES, sums, sensitivity=bound * UNIT)
-    return noised_base_rates(found, vocabulary=cohort.vocabulary)
