@@ -205,7 +205,7 @@ class PrivacyConfig(Strict):
     with two sites, of which each can subtract its own numbers from the sum; where `minimum_contributing` is below 3.
     """
 
-    profile: Literal["exact", "plain"] = "exact"
+    profile: Literal["exact", "noise", "plain"] = "exact"
     agreement: str = Field(default="", max_length=200)
     minimum_group: PositiveInt = 11  # a group with fewer training patients at all sites together is left out
     minimum_contributing: PositiveInt = 3  # and one that fewer sites have patients of
