@@ -65,7 +65,7 @@ COHORT_INTRO_AT_HOME = (
 NO_RELEASE = (
     "This page is for site {site} itself. It is made of the site's own folder and rests on its exact counts, without"
     " masks or noise: it is no release, so pass neither the page nor numbers of it on. Counts of fewer than {minimum}"
-    " people are not printed all the same, so that a print-out left lying about does no harm."
+    " people are not printed all the same, in case a print-out is left lying about."
 )
 NO_JOURNAL = (
     "Not on this page: how the generators learned, from round to round, over all sites. That is in the server's"

@@ -38,7 +38,7 @@ def test_the_page_says_first_that_it_is_for_the_hospital_alone_and_no_release(ow
     text = seen(own)
     assert text.index("it is no release") < text.index("Finding.")
     assert "For this hospital alone. This page is for site north itself." in text
-    assert "Counts of fewer than 11 people are not printed" in text
+    assert "Counts of fewer than 11 people are not printed all the same" in text
 
 
 def test_the_page_is_complete_well_formed_and_asks_the_network_for_nothing(own: str) -> None:
