@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from fairsynth.audit.site import kept_changes
-from fairsynth.audit.summary import Axes
 from fairsynth.cli.console import errors, output, show_summary
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Engine, Run, run_study
 from fairsynth.fairness.verdict import judge
+from fairsynth.federation.plans import THRESHOLDS
+from fairsynth.report.noised import NoisedStudy, is_noised, read_noised
 from fairsynth.report.study import read_finished
 
 DataOption = Annotated[
@@ -58,23 +59,38 @@ def execute(
 
 
 def show(result: Run, *, as_json: bool) -> None:
-    """Print the four approaches and where the report is."""
-    summary = read_finished(result.server).summary
+    """Print what the server found, what its sites know beside it, and where the pages are."""
+    summary = None if is_noised(result.server) else read_finished(result.server).summary
     if as_json:
-        typer.echo(json.dumps({"report": str(result.report), "summary": json.loads(summary.model_dump_json())}))
+        told = None if summary is None else json.loads(summary.model_dump_json())
+        typer.echo(json.dumps({"report": str(result.report), "summary": told}))
         return
-    show_summary(summary)
-    if len(summary.scopes) == 1:  # masked: the server cannot tell, but on this machine the sites' folders can
-        for line in _own_verdicts(result, summary.axes):
+    if summary is None:
+        output.print(_charged(read_noised(result.server)), highlight=False)
+    else:
+        show_summary(summary)
+    if summary is None or len(summary.scopes) == 1:  # the server cannot tell, but on this machine sites' folders can
+        for line in _own_verdicts(result):
             output.print(line, highlight=False)
     output.print(f"\nreport: [bold]{result.report}[/bold]", highlight=False, soft_wrap=True)
+    own = result.site(result.plan.roster[0])
+    output.print(f"a hospital's own page: fairsynth report {own}", highlight=False, soft_wrap=True)
 
 
-def _own_verdicts(result: Run, axes: Axes) -> Iterator[str]:
+def _charged(study: NoisedStudy) -> str:
+    charged = study.charged
+    return (
+        f"epsilon {charged.epsilon:.3g}, delta {charged.delta:.2g} for one patient of one site over the whole study;"
+        " results stayed at the sites"
+    )
+
+
+def _own_verdicts(result: Run) -> Iterator[str]:
     """What each site of a local run found out for itself, at the setting of the report's head."""
-    for site in result.plan.roster:
+    plan = result.plan
+    for site in plan.roster:
         for change in kept_changes(result.site(site)):
-            if (change.predictor, change.threshold) == (axes.predictors[0], axes.thresholds[-1]):
+            if (change.predictor, change.threshold) == (plan.audit.predictors[0], THRESHOLDS[-1]):
                 verdict = judge(change.gain, change.f1, change.abs_log_di)
                 yield f"{site} (from its own folder), {change.predictor.replace('_', ' ')}: {verdict.text}"
 

@@ -1,5 +1,5 @@
 """Audit -> report: one HTML file that opens without a network."""
 
-from fairsynth.report.build import build
+from fairsynth.report.build import build, build_own
 
-__all__ = ["build"]
+__all__ = ["build", "build_own"]

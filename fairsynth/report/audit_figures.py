@@ -11,10 +11,10 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from fairsynth.audit.summary import ALL_SITES, GroupRow, Scope
+from fairsynth.audit.summary import GroupRow, Scope
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.report import svg, wording
-from fairsynth.report.results import approach_name, group_name, members, positives_name, primary
+from fairsynth.report.results import approach_name, group_name, members, positives_name, primary, whose
 from fairsynth.report.study import FinishedStudy
 from fairsynth.report.view import Picture, count_text, number
 from fairsynth.schemas import FloatArray
@@ -23,8 +23,8 @@ _FLOOR = 3e-4  # prevalence at which codes that never occur are drawn
 
 
 def group_figure(study: FinishedStudy) -> Picture:
-    """TPR with interval of every group and approach, over all sites."""
-    scope = study.summary.scope(ALL_SITES)
+    """TPR with interval of every group and approach, over all sites or the one at home."""
+    scope = study.whole
     names = _group_labels(study, scope)
 
     def drawing(figure: Figure) -> None:
@@ -45,8 +45,8 @@ def group_figure(study: FinishedStudy) -> Picture:
         figure.legend(*panel.get_legend_handles_labels(), loc="outside upper left", ncols=len(approaches))
 
     caption = (
-        f"Share of true {positives_name(study)} that the model flagged, by group, on real held-out patients of all"
-        f" sites, with {study.summary.confidence * 100:g} % intervals. {primary(study).text}. Grey:"
+        f"Share of true {positives_name(study)} that the model flagged, by group, on real held-out patients of"
+        f" {whose(study)}, with {study.summary.confidence * 100:g} % intervals. {primary(study).text}. Grey:"
         f" {wording.INSUFFICIENT}, fewer than {study.plan.audit.minimum_positives} held-out {positives_name(study)}."
     )
     width = max(8.2, min(1.5 * len(names) + 1.0, 12.0))
@@ -57,7 +57,7 @@ def group_figure(study: FinishedStudy) -> Picture:
 
 def fidelity_figure(study: FinishedStudy) -> Picture:
     """Prevalence of every code: synthetic against real held-out visits, and the ceiling beside it."""
-    scope = study.summary.scope(ALL_SITES)
+    scope = study.whole
     fidelity = scope.fidelity
     points, left_out = _drawn_codes(study, scope)  # (K, 3): training, held out, synthetic
     panels = (
@@ -79,9 +79,9 @@ def fidelity_figure(study: FinishedStudy) -> Picture:
             _shares(plot)
 
     caption = (
-        f"Each dot is a code, all sites together; on the dashed line the two shares are equal. {left_out:,} of"
-        f" {fidelity.codes:,} codes are in fewer than {study.plan.audit.minimum_cell} real visits of either kind and"
-        " are not drawn; R2 counts them. Codes that no synthetic visit has lie on the bottom edge."
+        f"Each dot is a code in the visits of {whose(study)}; on the dashed line the two shares are equal."
+        f" {left_out:,} of {fidelity.codes:,} codes are in fewer than {study.plan.audit.minimum_cell} real visits of"
+        " either kind and are not drawn; R2 counts them. Codes that no synthetic visit has lie on the bottom edge."
     )
     r2, ceiling = (number(v, 3) if v is not None else "not estimated" for v in (fidelity.r2, fidelity.r2_ceiling))
     alt = f"Two scatter plots of code prevalence by real held-out visits. Synthetic: R2 {r2}. Training: {ceiling}."

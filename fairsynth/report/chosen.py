@@ -1,6 +1,6 @@
 """How FairSynth's patients came about: by which quotas, from which generator, and who gave them their outcome.
 
-In:  `FinishedStudy`.   Out: sentences, and tables of the guides that were tried.
+In:  `StudyRecord`.   Out: sentences, and tables of the guides that were tried.
 Never: a count of people; held-out patients, who took no part in the choice.
 """
 
@@ -16,7 +16,7 @@ from fairsynth.augmentation.guided import CANDIDATES
 from fairsynth.fairness import metrics
 from fairsynth.federation.plans import is_taught, reference_mask
 from fairsynth.report import wording
-from fairsynth.report.study import FinishedStudy
+from fairsynth.report.study import StudyRecord
 from fairsynth.report.view import Cell, Row, Table, number
 
 _QUOTAS = {
@@ -39,14 +39,16 @@ class Chosen:
     tables: tuple[Table, ...]
 
 
-def chosen(study: FinishedStudy) -> Chosen:
+def chosen(study: StudyRecord) -> Chosen:
     """How the patients of the approach `fairsynth` were made."""
     event = study.event("planned")
-    tables = (_guide(study, event), _trials(study, event)) if is_taught(study.plan) and event else ()
-    return Chosen(sentences=tuple(_sentences(study)), tables=tables)
+    taught = is_taught(study.plan)
+    tables = (_guide(study, event), _trials(study, event)) if taught and event else ()
+    untold = (wording.NO_TRIALS,) if taught and not study.events else ()  # no journal: at home
+    return Chosen(sentences=(*_sentences(study), *untold), tables=tables)
 
 
-def _sentences(study: FinishedStudy) -> Iterator[str]:
+def _sentences(study: StudyRecord) -> Iterator[str]:
     plan = study.plan.augmentation
     yield f"Each site added {plan.synthetic_patients:,} synthetic patients to its own real ones: {_QUOTAS[plan.plan]}."
     if plan.home_rounds:
@@ -74,7 +76,7 @@ def _times(rounds: int) -> str:
     return "one more round" if rounds == 1 else f"{rounds} more rounds"
 
 
-def _guide(study: FinishedStudy, event: dict[str, Any]) -> Table:
+def _guide(study: StudyRecord, event: dict[str, Any]) -> Table:
     """The share of each group's candidates above its cut."""
     return Table(
         caption="The guide that was kept: share of a group's candidates above its cut.",
@@ -86,7 +88,7 @@ def _guide(study: FinishedStudy, event: dict[str, Any]) -> Table:
     )
 
 
-def _trials(study: FinishedStudy, event: dict[str, Any]) -> Table:
+def _trials(study: StudyRecord, event: dict[str, Any]) -> Table:
     """What the guides that were tried did, the one that was kept set off."""
     predictor = study.plan.audit.predictors[0]
     rows = []

@@ -16,7 +16,8 @@ from fairsynth.report.study import EnrolledSite, FinishedStudy
 from fairsynth.report.view import Cell, Row, Table, count_cell, listed, number
 from fairsynth.schemas import SPLITS, SiteId
 
-_SPLIT_NAMES = {"train": "Training", "validation": "Validation", "held_out": "Held out"}
+NOT_KEPT = "not kept"
+SPLIT_NAMES = {"train": "Training", "validation": "Validation", "held_out": "Held out"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +30,15 @@ class SiteCohort:
 
 
 def sites_table(study: FinishedStudy) -> Table:
-    """Every site of the roster: whether it took part, its data and how much of it the shared vocabulary covers."""
+    """Every site of the roster, or the one at home: whether it took part, its data and what of it is covered."""
     rows = []
-    for site in _enrolled(study):
+    for site in study.enrolled:
         entry = study.enrolment.sites.get(site)
         audited, minimum = ("yes" if site in study.arrays else "no"), study.plan.audit.minimum_cell
         cells = _site_cells(entry, audited, minimum) if entry else (Cell(missing="missing"),) * 6
         rows.append(Row(name=_name(site), cells=cells, muted=site not in study.arrays))
     return Table(
-        caption="Sites of the study.",
+        caption="Sites of the study." if study.home is None else f"Data of site {study.home}.",
         columns=(
             "Site",
             "Audited",
@@ -54,7 +55,7 @@ def sites_table(study: FinishedStudy) -> Table:
 
 def cohorts(study: FinishedStudy) -> tuple[SiteCohort, ...]:
     """The cohort of every enrolled site, in roster order; of all together where the server knows no more."""
-    found = [site for site in _enrolled(study) if site in study.enrolment.sites]
+    found = [site for site in study.enrolled if site in study.enrolment.sites]
     return tuple(
         SiteCohort(
             name="All sites together" if site == POOLED else f"Site {site}",
@@ -63,10 +64,6 @@ def cohorts(study: FinishedStudy) -> tuple[SiteCohort, ...]:
         )
         for site in found
     )
-
-
-def _enrolled(study: FinishedStudy) -> tuple[SiteId, ...]:
-    return (POOLED,) if study.masked else study.plan.roster
 
 
 def _name(site: SiteId) -> str:
@@ -78,9 +75,9 @@ def _site_cells(entry: EnrolledSite, audited: str, minimum: int) -> tuple[Cell, 
     return (
         Cell(text=audited),
         Cell(text=f"{entry.visits:,}"),
-        Cell(text=f"{entry.codes:,}"),
-        Cell(text=f"{number(100 * entry.mapped_share, 1)} %"),
-        Cell(text=entry.data_sha256[:16], note="first 16 digits"),
+        Cell(missing=NOT_KEPT) if entry.codes is None else Cell(text=f"{entry.codes:,}"),
+        Cell(missing=NOT_KEPT) if entry.mapped_share is None else Cell(text=f"{number(100 * entry.mapped_share, 1)} %"),
+        Cell(text=entry.data_sha256[:16], note="first 16 digits") if entry.data_sha256 else Cell(missing=NOT_KEPT),
         count_cell(shown(training, minimum_cell=minimum)),
     )
 
@@ -106,7 +103,7 @@ def _members_table(study: FinishedStudy, site: SiteId) -> Table:
     absent = [group for index, group in enumerate(study.plan.groups.names) if not any(sum(c[index]) for c in cohort)]
     where = "left out, or without a patient" if site == POOLED else "No patient at this site"
     nobody = f" {where.capitalize()}: {listed(absent)}." if absent else ""
-    names = [_SPLIT_NAMES[split] for split in SPLITS]
+    names = [SPLIT_NAMES[split] for split in SPLITS]
     columns = ("Group", *(text for name in names for text in (name, f"of these {positives_name(study)}")))
     return Table(
         caption=f"Patients of {_of(site)} by group, split and outcome.",

@@ -1,7 +1,7 @@
 """The training figures: likelihood, fairness loss and group rates by round.
 
-In:  `FinishedStudy`.   Out: SVG strings.
-Never: a curve of a group with fewer members than the minimum cell.
+In:  `StudyRecord`.   Out: SVG strings.
+Never: a curve of a group with fewer members than the minimum cell; a point for a round without counts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fairsynth.report import svg
-from fairsynth.report.study import FinishedStudy, Round, soft_counts
+from fairsynth.report.study import Round, StudyRecord, counted, soft_counts
 
 ARMS = {"plain": "Plain", "fairsynth": "FairSynth"}  # journal name -> label
 
 
-def likelihood(study: FinishedStudy) -> str:
+def likelihood(study: StudyRecord) -> str:
     """NLL of training and validation patients by round, a panel for each arm."""
 
     def drawing(figure: Figure) -> None:
@@ -34,7 +34,7 @@ def likelihood(study: FinishedStudy) -> str:
     return svg.draw(drawing, name="nll", alt=_likelihood_alt(study), size=(8.2, 3.0))
 
 
-def fairness_loss(study: FinishedStudy) -> str:
+def fairness_loss(study: StudyRecord) -> str:
     """L_F by round, both arms in one panel."""
 
     def drawing(figure: Figure) -> None:
@@ -50,14 +50,15 @@ def fairness_loss(study: FinishedStudy) -> str:
     return svg.draw(drawing, name="loss", alt=_loss_alt(study), size=(8.2, 2.8))
 
 
-def group_rates(study: FinishedStudy) -> str:
-    """S_g / N_g of each group by round, a panel for each arm; too small groups are left out."""
+def group_rates(study: StudyRecord) -> str:
+    """S_g / N_g of each group by round, a panel for each arm that was counted; too small groups are left out."""
     shown, hidden = shown_groups(study)
+    arms = {arm: label for arm, label in ARMS.items() if counted(study.arm(arm))} or ARMS
 
     def drawing(figure: Figure) -> None:
-        panels = figure.subplots(1, len(ARMS), sharey=True, squeeze=False)[0]
-        for panel, (arm, label) in zip(panels, ARMS.items(), strict=True):
-            rounds = study.arm(arm)
+        panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+        for panel, (arm, label) in zip(panels, arms.items(), strict=True):
+            rounds = counted(study.arm(arm))
             counts = soft_counts(rounds)  # (R, G, 4)
             for index in shown:
                 rate = counts[:, index, 2] / counts[:, index, 0] if len(rounds) else np.zeros(0)
@@ -69,15 +70,17 @@ def group_rates(study: FinishedStudy) -> str:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", title="group")
 
     names = ", ".join(study.plan.groups.names[index] for index in shown)
-    alt = f"Expected predictions a patient by round for the groups {names or '(none)'}, for both generators."
+    which = " and ".join(arms.values()) + (" generators" if len(arms) > 1 else " generator")
+    alt = f"Expected predictions a patient by round for the groups {names or '(none)'}: {which}."
     if hidden:
         alt += f" Left out, fewer than {study.plan.audit.minimum_cell} training patients: {', '.join(hidden)}."
     return svg.draw(drawing, name="rates", alt=alt, size=(8.2, 3.2))
 
 
-def shown_groups(study: FinishedStudy) -> tuple[list[int], list[str]]:
-    """Indices of groups with enough training patients in every round, and the names of the others."""
-    counts = soft_counts(study.rounds) if study.rounds else np.zeros((1, len(study.plan.groups.names), 4))
+def shown_groups(study: StudyRecord) -> tuple[list[int], list[str]]:
+    """Indices of groups with enough training patients in every counted round, and the names of the others."""
+    rounds = counted(study.rounds)
+    counts = soft_counts(rounds) if rounds else np.zeros((1, len(study.plan.groups.names), 4))
     enough = counts[:, :, 0].min(axis=0) >= study.plan.audit.minimum_cell
     hidden = [str(name) for name, keep in zip(study.plan.groups.names, enough, strict=True) if not keep]
     return [int(index) for index in np.flatnonzero(enough)], hidden
@@ -105,7 +108,7 @@ def _ends(rounds: tuple[Round, ...], field: str) -> str:
     return f"{known[0]:.3g} to {known[-1]:.3g}" if known else "not recorded"
 
 
-def _likelihood_alt(study: FinishedStudy) -> str:
+def _likelihood_alt(study: StudyRecord) -> str:
     parts = [
         f"{label} generator: training {_ends(study.arm(arm), 'nll_train')},"
         f" validation {_ends(study.arm(arm), 'nll_validation')}"
@@ -114,6 +117,6 @@ def _likelihood_alt(study: FinishedStudy) -> str:
     return f"Negative log-likelihood in nats a visit from the first to the last round. {'; '.join(parts)}."
 
 
-def _loss_alt(study: FinishedStudy) -> str:
+def _loss_alt(study: StudyRecord) -> str:
     parts = [f"{label} generator {_ends(study.arm(arm), 'loss')}" for arm, label in ARMS.items()]
     return f"Fairness loss from the first to the last round: {'; '.join(parts)}."

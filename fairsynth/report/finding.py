@@ -6,19 +6,19 @@ Never: a direction for a difference within noise; a comparison of groups where o
 
 from __future__ import annotations
 
-from fairsynth.audit.summary import ALL_SITES, Result, Scope
+from fairsynth.audit.summary import Result, Scope
 from fairsynth.fairness.coefficients import names
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.report import results, wording
 from fairsynth.report.results import approach_name, positives_name, primary, within_noise
-from fairsynth.report.study import FinishedStudy
+from fairsynth.report.study import FinishedStudy, StudyRecord
 from fairsynth.report.view import count_text, listed, number, span
 
 _PARITY = ("disparate_impact", "demographic_parity")
 _METHOD = "fairsynth"
 
 
-def asked(study: FinishedStudy) -> str:
+def asked(study: StudyRecord) -> str:
     """The question that the study's plan asks."""
     plan = study.plan
     others = [group for group in plan.groups.names if group not in plan.groups.reference]
@@ -35,7 +35,7 @@ def asked(study: FinishedStudy) -> str:
 
 def finding(study: FinishedStudy) -> str:
     """The main result, then the other metrics, each with its interval."""
-    scope = study.summary.scope(ALL_SITES)
+    scope = study.whole
     if _METHOD not in study.axes.approaches[1:]:
         return f"{wording.INSUFFICIENT}: the audit holds no FairSynth approach beside {study.axes.approaches[0]}."
     first, others = ("disparate_impact", ("worst_tpr", "f1"))
@@ -50,7 +50,7 @@ def finding(study: FinishedStudy) -> str:
 def warnings(study: FinishedStudy) -> tuple[str, ...]:
     """What a reader must know before the numbers."""
     found = []
-    scope = study.summary.scope(ALL_SITES)
+    scope = study.whole
     if study.missing:
         found.append(f"Missing sites: {listed(study.missing)}. Nothing below speaks of their patients.")
     found.extend(
@@ -66,7 +66,7 @@ def warnings(study: FinishedStudy) -> tuple[str, ...]:
     if scope.insufficient:
         found.append(
             f"{wording.INSUFFICIENT}: {listed(scope.insufficient)} had fewer than"
-            f" {study.plan.audit.minimum_positives} held-out {positives_name(study)} over all sites. Whether the"
+            f" {study.plan.audit.minimum_positives} held-out {positives_name(study)} {_over_all(study)}. Whether the"
             " models serve them worse or better is not known."
         )
     if any(line.bounded for line in study.rounds):
@@ -82,7 +82,7 @@ def _main(study: FinishedStudy, scope: Scope, name: str) -> str:
     """The first sentence: the metric of the study's objective, with n and whether it differs."""
     reason = _insufficient(study, scope, name)
     where = (
-        f"On {count_text(scope.patients)} real held-out patients of {_sites(len(study.audited))}"
+        f"On {count_text(scope.patients)} real held-out patients of {_of(study)}"
         f" ({count_text(scope.positives)} {positives_name(study)})"
     )
     if reason:
@@ -167,6 +167,15 @@ def _called(name: str, *, start: bool = False) -> str:
 def _over(scope: Scope, name: str) -> str:
     """Over which groups a worst value is taken."""
     return f" (of {listed(row.group for row in scope.groups if row.status == 'ok')})" if name == "worst_tpr" else ""
+
+
+def _of(study: FinishedStudy) -> str:
+    """Whose patients the finding is about."""
+    return _sites(len(study.audited)) if study.home is None else f"site {study.home}"
+
+
+def _over_all(study: FinishedStudy) -> str:
+    return "over all sites" if study.home is None else "at this site"
 
 
 def _sites(number_of: int) -> str:

@@ -8,36 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from fairsynth.artefacts import code_version
-from fairsynth.audit.summary import ALL_SITES
-from fairsynth.config import MINIMUM_SITES
-from fairsynth.federation.plans import is_taught, plan_sha256
-from fairsynth.report import audit_figures, cohort, curves, finding, results, wording
+from fairsynth.report import audit_figures, cohort, curves, facts, finding, results, wording
 from fairsynth.report.chosen import Chosen, chosen
 from fairsynth.report.cohort import SiteCohort
-from fairsynth.report.study import FinishedStudy
+from fairsynth.report.disclosed import Disclosed, disclosed
+from fairsynth.report.facts import Fact
+from fairsynth.report.study import FinishedStudy, StudyRecord
 from fairsynth.report.verdicts import Verdicts, verdicts
 from fairsynth.report.view import Part, Picture, Table, listed
 from fairsynth.report.wording import Explained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact:
-    """A name and its value; `hash` values are set in a fixed-width face."""
-
-    name: str
-    value: str
-    hash: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Page:
     """What the template prints."""
 
+    template: ClassVar[str] = "report.html.j2"
+
     name: str
     title: str
+    notice: str  # for whose eyes the page is; empty where anyone may see it
     asked: str
     finding: str
     warnings: tuple[str, ...]
@@ -51,24 +43,24 @@ class Page:
     cohort_intro: str
     cohorts: tuple[SiteCohort, ...]
     training: tuple[Picture, ...]
+    untold: str  # what is not on the page, and why; empty where nothing is left out
     chosen: Chosen
     fidelity_figure: Picture
     fidelity_table: Table
     sites: Table
     facts: tuple[Fact, ...]
-    leaves: tuple[str, ...]
-    stays: tuple[str, ...]
-    unprotected: str
+    disclosed: Disclosed
     how_to_read: tuple[Explained, ...] = wording.HOW_TO_READ
     glossary: tuple[Explained, ...] = wording.GLOSSARY
 
 
 def page(study: FinishedStudy) -> Page:
     """The page of a finished study."""
-    everyone, setting = study.summary.scope(ALL_SITES), results.primary(study)
+    everyone, setting = study.whole, results.primary(study)
     return Page(
         name=study.plan.name,
-        title=f"FairSynth study “{study.plan.name}”",
+        title=_title(study),
+        notice=_notice(study),
         asked=finding.asked(study),
         finding=finding.finding(study),
         warnings=finding.warnings(study),
@@ -82,40 +74,35 @@ def page(study: FinishedStudy) -> Page:
         group_figure=audit_figures.group_figure(study),
         main_groups=results.groups_table(study, everyone, setting),
         group_scopes=results.group_parts(study),
-        cohort_intro=wording.COHORT_INTRO,
+        cohort_intro=wording.COHORT_INTRO if study.home is None else wording.COHORT_INTRO_AT_HOME,
         cohorts=cohort.cohorts(study),
         training=_training(study),
+        untold="" if study.home is None else wording.NO_JOURNAL,
         chosen=chosen(study),
         fidelity_figure=audit_figures.fidelity_figure(study),
         fidelity_table=results.fidelity_table(study),
         sites=cohort.sites_table(study),
         facts=tuple(_facts(study)),
-        leaves=_leaves(study),
-        stays=wording.STAYS + (wording.STAYS_MASKED if study.masked else ()),
-        unprotected=_unprotected(study),
+        disclosed=disclosed(study.plan, masked=study.masked),
     )
 
 
-def _leaves(study: FinishedStudy) -> tuple[str, ...]:
-    """What went to the server in a study of this plan."""
-    primed = wording.LEAVES_PRIMED if study.plan.training.primed else ()
-    always = wording.LEAVES_MASKED if study.masked else wording.LEAVES
-    return (*always, *primed, *(wording.LEAVES_TAUGHT if is_taught(study.plan) else ()))
+def _title(study: FinishedStudy) -> str:
+    name = f"FairSynth study “{study.plan.name}”"
+    return name if study.home is None else f"{name}: site {study.home}, its own page"
 
 
-def _unprotected(study: FinishedStudy) -> str:
-    """What this study does not protect."""
-    if not study.masked:
-        return wording.UNPROTECTED_PLAIN
-    return wording.UNPROTECTED_MASKED + ("" if len(study.plan.roster) >= MINIMUM_SITES else wording.UNPROTECTED_TWO)
+def _notice(study: FinishedStudy) -> str:
+    """For whose eyes the page is; empty for the server's report."""
+    if study.home is None:
+        return ""
+    return wording.NO_RELEASE.format(site=study.home, minimum=study.plan.audit.minimum_cell)
 
 
 def _training(study: FinishedStudy) -> tuple[Picture, ...]:
-    """The three training figures."""
-    _, hidden = curves.shown_groups(study)
-    rates = "How many positive predictions the generator expects for a patient of each group, on training patients."
-    if hidden:
-        rates += f" Not drawn, fewer than {study.plan.audit.minimum_cell} training patients: {listed(hidden)}."
+    """The three training figures; none at home, where there is no journal."""
+    if study.home is not None:
+        return ()
     return (
         Picture(
             svg=curves.likelihood(study),
@@ -127,51 +114,30 @@ def _training(study: FinishedStudy) -> tuple[Picture, ...]:
             caption="The fairness loss of the generator's own predictions on training patients; 0 is parity. Only the"
             " FairSynth generator is trained to lower it.",
         ),
-        Picture(svg=curves.group_rates(study), caption=rates),
+        rates_figure(study),
     )
+
+
+def rates_figure(study: StudyRecord, *, note: str = "") -> Picture:
+    """The group rates by round, with what is not drawn, and a `note`."""
+    _, hidden = curves.shown_groups(study)
+    rates = "How many positive predictions the generator expects for a patient of each group, on training patients."
+    if hidden:
+        rates += f" Not drawn, fewer than {study.plan.audit.minimum_cell} training patients: {listed(hidden)}."
+    return Picture(svg=curves.group_rates(study), caption=f"{rates}{note}")
 
 
 def _facts(study: FinishedStudy) -> Iterator[Fact]:
     """What ran: the journal's own words, then the plan."""
     plan = study.plan
-    yield Fact(name="Study", value=plan.name)
-    yield Fact(name="Plan (SHA-256)", value=plan_sha256(plan), hash=True)
-    started = study.event("study")
-    for name, value in started.items():
-        if name not in {"event", "name", "plan_sha256", "roster", "seed", "quorum"}:
-            yield Fact(name=name.replace("_", " ").capitalize(), value=_plain(value))
-    yield Fact(name="Report made by", value=f"fairsynth {code_version()}")
+    yield from facts.run(study)
     yield Fact(name="Seeds", value=f"study seed {plan.seed}; {study.axes.seeds} training seeds for every predictor")
-    yield Fact(name="Sites that took part", value=listed(study.audited))
-    yield Fact(name="Sites missing", value=listed(study.missing) or "none")
+    if study.home is None:
+        yield Fact(name="Sites that took part", value=listed(study.audited))
+        yield Fact(name="Sites missing", value=listed(study.missing) or "none")
+    else:
+        yield Fact(name="This page is of", value=f"site {study.home}")
+        yield Fact(name="Sites of the study", value=listed(plan.roster))
     yield Fact(name="Quorum", value=f"{plan.quorum} of {len(plan.roster)}")
-    yield Fact(name="Vocabulary (SHA-256)", value=study.enrolment.vocabulary_sha256, hash=True)
-    yield Fact(name="Codes in the vocabulary", value=f"{len(study.enrolment.codes):,}")
-    last = study.arm("fairsynth")
-    if last and last[-1].weights_sha256:
-        yield Fact(name="FairSynth generator (SHA-256)", value=last[-1].weights_sha256, hash=True)
-    seconds = sum(line.seconds or 0.0 for line in study.rounds)
-    yield Fact(name="Time in rounds", value=f"{seconds:,.0f} s over {len(study.rounds)} rounds of both generators")
-    for name in (
-        "task",
-        "split",
-        "groups",
-        "vocabulary",
-        "objective",
-        "generator",
-        "training",
-        "augmentation",
-        "audit",
-    ):
-        yield Fact(name=name.capitalize(), value=_plain(getattr(plan, name).model_dump(mode="json", by_alias=True)))
-
-
-def _plain(value: Any) -> str:
-    """A JSON value as a reader's text."""
-    if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return listed([_plain(item) for item in value])
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
+    yield from facts.made(study)
+    yield from facts.settings(study)

@@ -12,7 +12,7 @@ from fairsynth.audit.summary import ALL_SITES, GroupRow, Result, Scope
 from fairsynth.fairness.estimates import Estimate
 from fairsynth.governance.members import Members, guarded, pooled
 from fairsynth.report import wording
-from fairsynth.report.study import FinishedStudy
+from fairsynth.report.study import FinishedStudy, StudyRecord
 from fairsynth.report.view import Cell, Part, Row, Table, count_cell, count_text, estimate_cell, listed, number, span
 
 SHOWN = ("disparate_impact", "worst_tpr", "f1", "auroc", "selection_rate", "ppv")
@@ -61,7 +61,7 @@ def seeds_text(study: FinishedStudy) -> str:
     return "mean over 1 seed" if study.axes.seeds == 1 else f"mean over {study.axes.seeds} seeds"
 
 
-def positives_name(study: FinishedStudy) -> str:
+def positives_name(study: StudyRecord) -> str:
     """What patients with label 1 are called."""
     return wording.POSITIVES.get(study.plan.task.name, "positives")
 
@@ -83,6 +83,11 @@ def members(study: FinishedStudy, scope: Scope) -> Members:
 def scope_name(scope: Scope) -> str:
     """The printed name of a scope."""
     return "All sites" if scope.scope == ALL_SITES else f"Site {scope.scope}"
+
+
+def whose(study: FinishedStudy) -> str:
+    """Whose patients the head of the report speaks of."""
+    return "all sites" if study.home is None else f"site {study.home}"
 
 
 def approaches_table(study: FinishedStudy, scope: Scope, setting: Setting) -> Table:
@@ -120,8 +125,8 @@ def changes_table(study: FinishedStudy, scope: Scope, setting: Setting) -> Table
         caption=f"{scope_name(scope)}: change from {first}. {setting.text}.",
         columns=("Trained on", *(wording.METRICS[name] for name in CHANGES)),
         rows=tuple(rows),
-        note="The intervals treat the two approaches as judged on different patients, because only counts leave a"
-        f" site. They are therefore wide. Within noise: the {_confidence(study)} interval holds 0.",
+        note=f"The intervals treat the two approaches as judged on different patients, because {_only_counts(study)}."
+        f" They are therefore wide. Within noise: the {_confidence(study)} interval holds 0.",
     )
 
 
@@ -171,7 +176,7 @@ def scope_parts(study: FinishedStudy) -> tuple[Part, ...]:
             name=f"{scope_name(scope)}: every predictor and threshold",
             tables=tuple(approaches_table(study, scope, setting) for setting in settings(study)),
         )
-        for scope in study.summary.scopes
+        for scope in study.scopes
     )
 
 
@@ -186,14 +191,14 @@ def group_parts(study: FinishedStudy) -> tuple[Part, ...]:
                 *(rates_table(study, scope, setting, approach=approach) for approach in study.axes.approaches),
             ),
         )
-        for scope in study.summary.scopes
+        for scope in study.scopes
     )
 
 
 def fidelity_table(study: FinishedStudy) -> Table:
     """R2 of code prevalence in every scope and the AUROC that synthetic patients alone teach, each by its ceiling."""
     rows = []
-    for scope in study.summary.scopes:
+    for scope in study.scopes:
         fidelity = scope.fidelity
         values = (
             fidelity.r2,
@@ -268,6 +273,10 @@ def _groups_note(study: FinishedStudy, scope: Scope) -> str:
     if scope.insufficient:
         note += f" {wording.INSUFFICIENT}, left out: {listed(scope.insufficient)}."
     return note
+
+
+def _only_counts(study: FinishedStudy) -> str:
+    return "only counts leave a site" if study.home is None else "an audit keeps counts alone"
 
 
 def _confidence(study: FinishedStudy) -> str:

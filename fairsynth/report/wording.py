@@ -59,6 +59,19 @@ COHORT_INTRO = (
     "“Real” patients are those in a site's tables, as opposed to synthetic ones made by a generator. The server"
     " cannot see whether a site's tables come from a hospital or from a simulator: ask the site."
 )
+COHORT_INTRO_AT_HOME = (
+    "“Real” patients are those in this site's tables, as opposed to synthetic ones made by a generator."
+)
+NO_RELEASE = (
+    "This page is for site {site} itself. It is made of the site's own folder and rests on its exact counts, without"
+    " masks or noise: it is no release, so pass neither the page nor numbers of it on. Counts of fewer than {minimum}"
+    " people are not printed all the same, in case a print-out is left lying about."
+)
+NO_JOURNAL = (
+    "Not on this page: how the generators learned, from round to round, over all sites. That is in the server's"
+    " journal, which a site does not have; see the server's report."
+)
+NO_TRIALS = "Which guides were tried is in the server's journal, and so in the server's report alone."
 
 HOW_TO_READ = (
     Explained(
@@ -170,6 +183,25 @@ UNPROTECTED_MASKED = (
 UNPROTECTED_TWO = (
     " With two sites each can subtract its own part from every sum, and so knows the other's counts and weights; the"
     " sites have agreed to that in the document that the plan names."
+)
+LEAVES_NOISED = (
+    "Everything below leaves a site as one vector of masked numbers for each message, of which the server learns the"
+    " sum over all sites; and each site had put noise on its share before it was masked.",
+    "After each round of local training: generator weights and the running moments of the optimiser, from training in"
+    " which each patient's gradient was clipped and every step had noise.",
+    "In some rounds, of the FairSynth generator alone: for each group members, positives, predicted positives and true"
+    " positives of the training patients.",
+    "Once: the codes that stand out of the noise, with a number of patients for each; visits; patients by split, group"
+    " and label.",
+)
+STAYS_NOISED = (
+    "The audit: every result of a predictor, the likelihoods, the cohort flow, and whether a site should augment. Each"
+    " site has them in its own folder.",
+)
+UNPROTECTED_NOISED = (
+    "What left the sites had noise, and says little of any one patient: how little, is epsilon. It says much of all"
+    " patients together, which is its purpose. What a site keeps has no noise: synthetic patients, predictors and the"
+    " site's own page are covered by no epsilon, and should be treated as confidential."
 )
 
 GLOSSARY = (

@@ -71,9 +71,9 @@ def write(
     with artefacts.new(root, kind="audit", inputs={}) as folder:
         artefacts.write_json(folder / "axes.json", {**axes, "plan_sha256": plan_sha256(plan)})
         if told:
-            artefacts.write_json(folder / "changes.json", {site: _changes(site) for site in audited})
+            artefacts.write_json(folder / "changes.json", {site: changes_of(site) for site in audited})
         for site in audited:
-            save_file(_arrays(COHORTS[site][2], recall=recall, seed=plan.seed), folder / f"{site}.safetensors")
+            save_file(arrays_of(COHORTS[site][2], recall=recall, seed=plan.seed), folder / f"{site}.safetensors")
     return root
 
 
@@ -101,8 +101,8 @@ def _journal(plan: StudyPlan) -> list[dict[str, object]]:
     return [study, {"event": "enrolled"}, *rounds, {"event": "audited"}, {"event": "finished"}]
 
 
-def _changes(site: str) -> list[dict[str, object]]:
-    """North gains; at south no group could be judged, and parity is unknown at a score of 0.5."""
+def changes_of(site: str) -> list[dict[str, object]]:
+    """What a site says. North gains; at south no group could be judged, and parity is unknown at a score of 0.5."""
     unknown = {"mean": None, "low": None, "high": None, "seeds": 0}
     return [
         {
@@ -119,7 +119,7 @@ def _changes(site: str) -> list[dict[str, object]]:
     ]
 
 
-def _arrays(held_out: list[list[int]], *, recall: float, seed: int) -> dict[str, np.ndarray]:
+def arrays_of(held_out: list[list[int]], *, recall: float, seed: int) -> dict[str, np.ndarray]:
     """Audit arrays in which each approach finds half of a group's positives, and FairSynth `recall` more."""
     cells = np.array(held_out)
     shape = (len(APPROACHES), len(PREDICTORS), SEEDS, len(THRESHOLDS), len(GROUPS), 4)
