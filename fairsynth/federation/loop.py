@@ -82,7 +82,7 @@ class Server:
 
     def run(self) -> None:
         """All phases, in order."""
-        self.journal.append("study", **_study_event(self.plan))
+        self.announce()
         enrolled = enrol(self.conversation, door=self.door)
         members = agree(self.conversation, enrolled, door=self.door, root=self.root)
         initial = members.first_weights(self.plan)
@@ -94,6 +94,10 @@ class Server:
             self.keep(arm, weights[arm], members)
         self.audit(weights, members, guide=self.guide(weights[FAIRSYNTH], members))
         self.journal.append("finished")
+
+    def announce(self) -> None:
+        """Tell which study begins."""
+        self.journal.append("study", **_study_event(self.plan))
 
     # --- train
 

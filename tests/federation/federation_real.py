@@ -53,13 +53,13 @@ def real_plan(**changes):
     )
 
 
-def make_sites(root: Path, plan) -> dict[str, Path]:
-    """A folder a site, with `site.json` and raw tables."""
+def make_sites(root: Path, plan, *, patients: int = 220) -> dict[str, Path]:
+    """A folder a site, with `site.json` and raw tables; each later site has 40 patients fewer."""
     folders = {}
     for number, name in enumerate(plan.roster):
         folder = folders[name] = root / name
         config = SimulationConfig(
-            source="mimic3", patients=220 - 40 * number, seed=number + 1, mix="study", detail=0.02
+            source="mimic3", patients=patients - 40 * number, seed=number + 1, mix="study", detail=0.02
         )
         simulate(config, folder / "raw")
         values = {"site": name, "config": str(own_config(folder)), "data": str(folder / "raw")}

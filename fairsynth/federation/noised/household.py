@@ -56,11 +56,7 @@ class Household:
     @classmethod
     def begin(cls, root: Path, plan: StudyPlan, *, policy: SitePolicy) -> Household:
         """Settle the study's noise. Raises PolicyRefusal where the site's budget has no room for the whole study."""
-        limit = limit_of(policy)
-        if not (root / budgets.NAME).exists():
-            Budget.begin(root, limit=limit)
-        if not (root / draws.NAME).exists():
-            Drawn.begin(root)
+        _begin_files(root, limit=limit_of(policy))
         settled = _read(root)
         if settled is None or settled.plan_sha256 != plan_sha256(plan):
             found = releases_of(plan)
@@ -107,7 +103,10 @@ class Household:
         return hmac.new(key, text.encode(), "sha256").hexdigest()
 
     def _charge(self, label: str) -> None:
-        self.budget.spend(label, self.releases.by_label[label], plan_sha256=self.study)
+        mechanism = self.releases.by_label.get(label)
+        if mechanism is None:
+            raise PolicyRefusal.of("a release that the plan does not have", where=label, expected="one of the plan's")
+        self.budget.spend(label, mechanism, plan_sha256=self.study)
 
     def _own(self, label: str) -> str:
         return f"{self.study} {label}"
@@ -123,6 +122,20 @@ def limit_of(policy: SitePolicy) -> Limit:
             do="the site's data officer sets it; docs/differential_privacy.md says what it means",
         )
     return Limit(epsilon=policy.epsilon_budget, delta=policy.delta)
+
+
+def _begin_files(root: Path, *, limit: Limit) -> None:
+    """Begin ledger and journal of a site that has told nothing yet. Raises ArtefactError where one of them was lost."""
+    kept = {name: (root / name).exists() for name in (budgets.NAME, draws.NAME)}
+    if not any(kept.values()):
+        Budget.begin(root, limit=limit)
+    if not kept[draws.NAME] and not Budget(root, limit=limit).entries():  # a crash may have come between the two
+        Drawn.begin(root)
+    for name in kept:
+        if not (root / name).is_file():
+            raise ArtefactError.of(
+                "missing file", where=name, do="restore it from the backup; a new one would forget what was told"
+            )
 
 
 def _read(root: Path) -> Settled | None:

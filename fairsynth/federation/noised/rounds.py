@@ -40,10 +40,10 @@ class NoisedServer(Server):
         """What every reply is checked by."""
         return NoisedDoor(plan=self.plan, norms=self.norms)
 
-    def run(self) -> None:
-        """All phases, in order; the noise is told first."""
+    def announce(self) -> None:
+        """Tell which study begins, and its noise."""
+        super().announce()
         self.journal.append("privacy", **self._noise())
-        super().run()
 
     def train(self, model: Model, members: Members) -> tuple[Arrays, FloatArray]:
         """All rounds of one arm, and in the fairsynth arm a last count; as `Server.train`."""
@@ -122,7 +122,7 @@ class NoisedServer(Server):
             "noise_multiplier": found.training.noise_multiplier,
             "clip": noise.clip,
             "batch_share": noise.batch_share,
-            "steps": noise.steps,
+            "steps": len(ARMS) * self.plan.training.rounds * noise.steps,
             "counts_ratio": found.ratio,
             "counted_rounds": list(counted_rounds(self.plan)),
             "releases": len(found.by_label),
