@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairsynth import artefacts, seeds
+from fairsynth.audit.site import home_rates
 from fairsynth.config import FitConfig, StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import Run
 from fairsynth.experiments.train import Model
 from fairsynth.federation.aggregate import weights_sha256
+from fairsynth.federation.noised.rates import household_of
 from fairsynth.federation.plans import FAIRSYNTH
 from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import load_terms
@@ -42,7 +44,7 @@ class Source:
     """A generator, the folder of the site whose words it speaks, and what names its randomness.
 
     `generator` is the hash of its weights, as they travel where it was trained with others: the release gate counts its
-    runs by it.
+    runs by it. `privacy` is epsilon, delta and the accountant of its training, where that had noise.
     """
 
     model: Halo
@@ -51,6 +53,7 @@ class Source:
     folder: Path
     plan: StudyPlan
     name: tuple[str, ...]
+    privacy: Mapping[str, object] | None = None
 
     def seed(self, purpose: str, seed: int) -> int:
         """The seed for one purpose."""
@@ -62,7 +65,7 @@ def source_of_run(run: Run, *, site: str, arm: str) -> Source:
     folder, plan = run.site(site), run.plan
     generator = checkpoint.load(run.server / f"generator-{arm}", kind=f"generator-{arm}")
     cohort = load_cohort(folder)
-    rates = load_terms(run.server, plan=plan).rates(cohort, plan=plan)
+    rates = home_rates(folder, cohort, plan=plan, terms=load_terms(run.server, plan=plan))
     home = Home(site=SiteId(site), cohort=cohort, rates=rates, plan=plan)
     settles = arm == FAIRSYNTH  # as in the audit
     weights = own_generator(folder, home, weights=generator.weights) if settles else at_home(generator.weights, rates)
@@ -75,6 +78,7 @@ def source_of_run(run: Run, *, site: str, arm: str) -> Source:
         folder=folder,
         plan=plan,
         name=(site, arm),
+        privacy=household_of(folder, plan).releases.bound() if plan.privacy.noised else None,
     )
 
 
@@ -105,7 +109,9 @@ def generate(
     entry = json.loads((source.folder / "site.json").read_text(encoding="utf-8"))
     patients = _patients(source, conditions=conditions, seed=seed, on_patients=on_patients)
     cohort = artefacts.read_manifest(source.folder / COHORT, kind=COHORT)["content"]
-    facts = {"synthetic": True, "release": AT_HOME, "seed": seed, "patients": len(conditions)}
+    facts: dict[str, object] = {"synthetic": True, "release": AT_HOME, "seed": seed, "patients": len(conditions)}
+    if source.privacy is not None:
+        facts |= {"privacy": dict(source.privacy)}
     inputs = {"generator": source.generator, "cohort": cohort}
     with artefacts.new(out, kind=RECORDS, inputs=inputs, facts=facts) as kept:
         parts = _kept(patients, kept)

@@ -20,6 +20,7 @@ from fairsynth.governance.budget import DpSgd, Epsilon, Gaussian, Limit, Mechani
 from fairsynth.governance.calibrate import gaussian_ratio, noise_multiplier
 
 CELLS, VISITS, CODES, BASE_RATES = "cells", "visits", "codes", "base rates"  # released once
+ACCOUNTANT = "dp-accounting, privacy loss distributions"
 CODES_CHANCE = 0.1  # of delta: that a proposal shows a code of one patient alone
 
 
@@ -55,6 +56,10 @@ class Releases:
     def epsilon(self, *, delta: float | None = None) -> Epsilon:
         """Of one patient of a site over the whole study, at the plan's delta or another one."""
         return epsilon_of(self.by_label.values(), delta=self.plan.privacy.delta if delta is None else delta)
+
+    def bound(self) -> dict[str, object]:
+        """Epsilon, delta and who computed it, as a manifest tells them."""
+        return {"epsilon": self.epsilon().tight, "delta": self.plan.privacy.delta, "accountant": ACCOUNTANT}
 
     def cells_deviation(self, *, sites: int) -> float:
         """Standard deviation of the noise on a number of patients, of so many sites together."""

@@ -15,6 +15,10 @@ from fairsynth.synthesis.release.verdict import Outside
 
 PASSED = "These synthetic patients passed the tests of FairSynth's release gate at the site."
 OVERRIDDEN = "These synthetic patients did not pass the release gate; an officer of the site released them by name."
+OF_THE_GENERATOR = (
+    "for one patient of the site, in the training of the generator. What the tables have beyond its tokens, such as "
+    "which source code stands for a token, is drawn from the site's own patients without noise."
+)
 NO_PRIVACY = "No differential privacy was applied: there is no epsilon."
 INTENDED_USE = "Development of software and methods, and research within the study's agreement."
 NOT_FOR = (
@@ -86,7 +90,8 @@ def markdown(card: Card) -> str:
     """The card for people."""
     privacy = NO_PRIVACY
     if card.privacy is not None:
-        privacy = f"epsilon {card.privacy.epsilon:g} at delta {card.privacy.delta:g}, by {card.privacy.accountant}"
+        bound = f"epsilon {card.privacy.epsilon:g} at delta {card.privacy.delta:g}, by {card.privacy.accountant}"
+        privacy = f"{bound}: {OF_THE_GENERATOR}"
     gate = card.gate
     rows = (
         ("study", card.study),
