@@ -201,8 +201,8 @@ class NoiseConfig(Strict):
     Norms bound what one patient may change, and are part of the plan: they must not be chosen by looking at patients.
     """
 
-    batch_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # chance of each patient to be in a step
-    steps: PositiveInt = 3  # of a site in a round
+    batch_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # chance of each patient to be in a step
+    steps: PositiveInt = 2  # of a site in a round
     learning_rate: PositiveFloat = 0.02  # in the first round, instead of `training.learning_rate`
     clip: PositiveFloat = 0.02  # L2 norm of a patient's gradient
     counts_share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of epsilon, that counts alone would cost
@@ -260,6 +260,16 @@ class PrivacyConfig(Strict):
             return "`minimum_contributing` below 3 shows sites each other's groups: name the `agreement`"
         return ""
 
+    def unbounded(self, training: TrainingConfig, augmentation: AugmentationConfig) -> str:
+        """What of a study would leave the sites without noise, under noise; empty where nothing would."""
+        asked = {
+            "`training.primed`": training.primed,
+            "`augmentation.candidates: taught`": augmentation.candidates == "taught",
+            "`augmentation.home_rounds`": augmentation.home_rounds > 0,
+        }
+        found = [name for name, is_asked in asked.items() if is_asked and self.noised]
+        return f"under `profile: noise` nothing bounds what one patient changes by {', '.join(found)}" if found else ""
+
     @classmethod
     def for_sites(cls, given: Any, sites: int) -> Any:
         """`given`, as a study file has it, with the profile that two sites have where they name none."""
@@ -299,15 +309,6 @@ class StudyPlan(Strict):
             raise ValueError("privacy: masked weights travel in 64 bits: `training.wire` must be float32")
         if self.privacy.masked and self.quorum < len(self.roster):
             raise ValueError("privacy: a masked sum is of all sites or of none: `quorum` must be their number")
-        if self.privacy.noised and (unbounded := self._unbounded()):
-            raise ValueError(f"privacy: under `profile: noise` nothing bounds what one patient changes by {unbounded}")
+        if unbounded := self.privacy.unbounded(self.training, self.augmentation):
+            raise ValueError(f"privacy: {unbounded}")
         return self
-
-    def _unbounded(self) -> str:
-        """What the plan asks for that would leave the sites without noise; empty where there is nothing."""
-        asked = {
-            "`training.primed`": self.training.primed,
-            "`augmentation.candidates: taught`": self.augmentation.candidates == "taught",
-            "`augmentation.home_rounds`": self.augmentation.home_rounds > 0,
-        }
-        return ", ".join(name for name, is_asked in asked.items() if is_asked)

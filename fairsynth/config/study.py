@@ -104,7 +104,8 @@ class StudyConfig(Strict):
             raise ValueError("a site is named twice")
         if self.quorum is not None and self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} is larger than the number of sites, {len(names)}")
-        if problem := self.privacy.problem(len(names)):
+        problem = self.privacy.problem(len(names)) or self.privacy.unbounded(self.training, self.augmentation)
+        if problem:
             raise ValueError(f"privacy: {problem}")
         return self
 

@@ -7,6 +7,7 @@ import pytest
 from fairsynth.config import SimulationConfig, SiteConfig, StudyConfig, checked, read_site, read_study, read_yaml
 from fairsynth.errors import ConfigError
 
+PRIVACY = "privacy:\n  agreement: toys\n"
 STUDY = """schema: fairsynth.study/1
 name: tiny
 seed: 1
@@ -140,3 +141,45 @@ def test_a_site_file_of_another_schema_is_refused(tmp_path):
 def test_options_of_the_command_line_are_checked_alike():
     with pytest.raises(ConfigError, match="options"):
         checked(SimulationConfig, {"source": "pic", "detail": 2.0}, where="options")
+
+
+@pytest.mark.parametrize(
+    ("privacy", "profile"),
+    [
+        ("", "noise"),
+        ("privacy:\n  epsilon: 2\n", "noise"),
+        ("privacy:\n  agreement: a document\n", "exact"),
+        ("privacy:\n  profile: exact\n  agreement: a document\n", "exact"),
+        ("privacy:\n  profile: plain\n  agreement: a document\n", "plain"),
+    ],
+)
+def test_two_sites_that_name_no_agreement_get_noise(study, privacy, profile):
+    config = read_study(study(STUDY.replace(PRIVACY, privacy)))
+    assert config.plan().privacy.profile == profile
+
+
+def test_three_sites_get_exact_sums(study):
+    more = STUDY.replace(PRIVACY, "").replace("groups:", "  - site: c\n    config: c\n    data: c\ngroups:", 1)
+    assert read_study(study(more)).plan().privacy.profile == "exact"
+
+
+@pytest.mark.parametrize(
+    ("new", "named"),
+    [
+        ("training:\n  primed: true", "training.primed"),
+        ("augmentation:\n  candidates: taught", "taught"),
+        ("augmentation:\n  home_rounds: 2", "home_rounds"),
+    ],
+)
+def test_a_plan_with_noise_asks_for_nothing_that_noise_does_not_bound(study, new, named):
+    with pytest.raises(ConfigError, match="nothing bounds what one patient changes") as caught:
+        read_study(study(STUDY.replace(PRIVACY, f"{new}\n")))
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["epsilon: 0", "epsilon: -1", "delta: 0", "delta: 0.1", "noise: {batch_share: 0.9}", "noise: {clip: 0}"]
+)
+def test_a_privacy_budget_that_is_none_is_refused(study, wrong):
+    with pytest.raises(ConfigError):
+        read_study(study(STUDY.replace(PRIVACY, f"privacy:\n  {wrong}\n")))
