@@ -1,4 +1,4 @@
-"""The search of the whole session (`tests/conftest.py`) finds what it is there for: it is run here on careless tests."""
+"""The search of the whole session (`tests/conftest.py`) finds what it is for: it is run here on careless tests."""
 
 from __future__ import annotations
 
