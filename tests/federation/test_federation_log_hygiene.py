@@ -20,6 +20,7 @@ from fairsynth.federation import boundary
 from fairsynth.federation.messages import Failed
 from fairsynth.federation.rounds import run_study
 from fairsynth.federation.site import LOG
+from fairsynth.report.build import build
 
 PHASES = ("enrol", "agree", "train", "audit")
 
@@ -46,6 +47,7 @@ def study(tmp_path_factory):
         plant(folder / "raw")
     sites = Recorded(folders)
     run_study(sites, plan=plan, root=root / "server")
+    build(root / "server", out=root / "report.html")
     return root, sites
 
 
