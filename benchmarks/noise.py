@@ -26,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.convergence import ROOT
 from benchmarks.dp import GROUPS, interval, wilson
+from benchmarks.dp import figures as alone
 from fairsynth.audit.site import audit_site, home_rates
 from fairsynth.config import (
     AuditConfig,
@@ -48,7 +49,7 @@ from fairsynth.federation.rounds import run_study
 from fairsynth.federation.terms import NOTHING
 from fairsynth.generator.base_rates import at_home
 from fairsynth.generator.checkpoint import load
-from fairsynth.generator.train import Study, Totals, measure
+from fairsynth.generator.train import Study, Totals
 from fairsynth.governance.budget import Budget
 from fairsynth.schemas import SiteId
 from fairsynth.simulate import simulate
@@ -151,18 +152,14 @@ def study(root: Path, plan: StudyPlan, *, events: Path) -> dict[SiteId, Path]:
 def figures(root: Path, plan: StudyPlan, folders: Mapping[SiteId, Path]) -> dict[str, object]:
     """What the study came to, of held-out patients of both hospitals."""
     generator = load(root / "server" / "generator-fairsynth", kind="generator-fairsynth").weights
-    nll = np.zeros(2)
+    told: list[dict] = []
     counted: dict[str, np.ndarray] = {}
     for folder in folders.values():
         cohort = load_cohort(folder)
         rates = home_rates(folder, cohort, plan=plan, terms=NOTHING)
         totals = Totals(patients=len(cohort.train), positions=2.27)
-        told = measure(
-            at_home(generator, rates),
-            records=cohort.held_out,
-            study=Study(vocabulary=cohort.vocabulary, plan=plan, totals=totals),
-        )
-        nll += told.nll, told.cells
+        own = Study(vocabulary=cohort.vocabulary, plan=plan, totals=totals)
+        told.append(alone(at_home(generator, rates), cohort, own, seed=plan.seed))
         for key, values in load_file(folder / "audit" / "counts.safetensors").items():
             counted[key] = counted.get(key, 0) + values
     confusion = counted["confusion"][:, 0, 0, 1]  # (A, G, 4) at the tuned threshold: TP, FP, FN, TN
@@ -170,9 +167,10 @@ def figures(root: Path, plan: StudyPlan, folders: Mapping[SiteId, Path]) -> dict
     steered = [event for event in journal if event["event"] == "round" and event["arm"] == "fairsynth"]
     return {
         "codes": len(cohort.vocabulary.codes),
-        "nats": float(nll[0] / nll[1]),
+        "nats": float(np.mean([one["nll"] for one in told])),
+        "nats_by_group": np.mean([one["nll_by_group"] for one in told], axis=0).tolist(),
         "auroc_real": auroc(counted["alone"][0]),
-        "auroc_synthetic": auroc(counted["alone"][1]),
+        "auroc_synthetic": float(np.mean([one["auroc"] for one in told])),
         "true_positives": confusion[:, :, 0].tolist(),
         "positives": (confusion[0, :, 0] + confusion[0, :, 2]).tolist(),
         "selected": (confusion[:, :, 0] + confusion[:, :, 1]).tolist(),

@@ -9,12 +9,12 @@ see. Flower's simulation has no SuperNodes: there the run's `sites` says which f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context, Message
 
+from fairsynth import plain_json
 from fairsynth.errors import ConfigError
 from fairsynth.federation import boundary
 from fairsynth.federation.answering import answered
@@ -44,7 +44,7 @@ def site_folder(context: Context) -> Path:
     """The folder of this site. Raises ConfigError when neither SuperNode nor simulation names one."""
     if folder := context.node_config.get(SITE_FOLDER):
         return Path(str(folder))
-    sites = json.loads(str(context.run_config.get("sites") or "[]"))
+    sites = plain_json.parse(str(context.run_config.get("sites") or "[]"), where="run configuration", error=ConfigError)
     partition = context.node_config.get("partition-id")
     if not isinstance(partition, int) or not 0 <= partition < len(sites):
         raise ConfigError.of(

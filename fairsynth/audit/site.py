@@ -7,7 +7,6 @@ Never: a synthetic patient, a score or a trained predictor in the reply; synthet
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.audit.evaluate import HALF, Evaluation, balanced_accuracy, blind_scores, confusion, evaluate, histogram
 from fairsynth.audit.fidelity import code_totals, code_visits
 from fairsynth.audit.harm import Compared, site_changes
@@ -261,7 +260,7 @@ def kept_changes(root: Path) -> tuple[SiteChange, ...]:
     path = root / "audit" / "changes.json"
     if not path.is_file():
         return ()
-    (told,) = json.loads(path.read_text(encoding="utf-8")).values()
+    (told,) = plain_json.read(path).values()
     return tuple(SiteChange.model_validate(one) for one in told)
 
 
@@ -276,4 +275,4 @@ def _config_folder(root: Path) -> Path:
     path = root / "site.json"
     if not path.is_file():
         raise ArtefactError.of("no site.json", where=str(root), do="open the site with the study first")
-    return Path(json.loads(path.read_text(encoding="utf-8"))["config"])
+    return Path(plain_json.read(path)["config"])

@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         errors.print("stopped; finished steps are kept", markup=False)
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - a message of a library may hold a patient's value: type and place only
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a library's text may hold a value: type and place only, of a panic of
+        # polars too, which is no `Exception`
         errors.print(_place(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(3)
 

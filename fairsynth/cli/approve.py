@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from fairsynth import plain_json
 from fairsynth.cli.console import output
 from fairsynth.cli.policy import switches
 from fairsynth.cli.study import JsonOption
@@ -63,10 +64,10 @@ def run(
 
 def read_plan(path: Path) -> StudyPlan:
     """The plan at `path`. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError.of("missing file", where=str(path), expected="a study plan (JSON)")
     try:
-        return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError.of("missing file", where=str(path), expected="a study plan (JSON)") from None
+        return StudyPlan.model_validate(plain_json.read(path, error=ConfigError))
     except ValidationError as error:
         keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
         raise ConfigError.of("not a study plan", where=str(path), expected=f"valid {', '.join(keys)}") from None

@@ -7,13 +7,12 @@ Never: a folder that holds only half of them; all patients in memory.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairsynth import artefacts, seeds
+from fairsynth import artefacts, plain_json, seeds
 from fairsynth.audit.site import home_rates
 from fairsynth.config import FitConfig, StudyPlan
 from fairsynth.errors import ConfigError
@@ -106,7 +105,7 @@ def generate(
         artefacts.sweep(out, kind=kind)  # what a killed process left
     if out.exists() and any(out.iterdir()):
         raise ConfigError.of("folder not empty", where=str(out), do="another --out")
-    entry = json.loads((source.folder / "site.json").read_text(encoding="utf-8"))
+    entry = plain_json.read(source.folder / "site.json")
     patients = _patients(source, conditions=conditions, seed=seed, on_patients=on_patients)
     cohort = artefacts.read_manifest(source.folder / COHORT, kind=COHORT)["content"]
     facts: dict[str, object] = {"synthetic": True, "release": AT_HOME, "seed": seed, "patients": len(conditions)}

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polars.exceptions import PanicException
+
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
 from fairsynth.errors import FairSynthError, PolicyRefusal
@@ -183,7 +185,7 @@ def _refusal(folder: Callable[[], Path], request: Callable[[], Envelope], failed
 
     That one message is the same at every site, so it says nothing but that it failed.
     """
-    with contextlib.suppress(Exception):  # whatever it is, its text must not leave the site
+    with contextlib.suppress(Exception, PanicException):  # whatever it is, its text must not leave the site
         root = folder()
         return _gate(root, _readable(request)).leave(failed)
     return Failed(site=UNKNOWN, code=Failed.unpack(failed).code).pack()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+from polars.exceptions import PanicException  # of Rust code: no Exception, yet a fault like any other
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic import ValidationError as PydanticError
 
@@ -228,7 +229,7 @@ def guarded(folder: Callable[[], Path], work: Callable[[Path], Envelope], *, pha
         return work(root)
     except FairSynthError as error:
         return _failed(root, error, code=error.code, phase=phase)
-    except Exception as error:  # noqa: BLE001  the boundary: whatever it is, its text must not leave the site
+    except (Exception, PanicException) as error:  # noqa: BLE001  the boundary: whatever it is, its text must not leave the site
         return _failed(root, error, code=UNEXPECTED, phase=phase)
 
 
@@ -237,7 +238,7 @@ def read_site_folder(root: Path) -> SiteFolder:
     return _read(root / "site.json", SiteFolder)
 
 
-def _failed(root: Path | None, error: Exception, *, code: str, phase: str) -> Envelope:
+def _failed(root: Path | None, error: BaseException, *, code: str, phase: str) -> Envelope:
     """The coded reply; the details stay in the site's log."""
     site = _ANONYMOUS
     if root is not None and root.is_dir():
@@ -256,7 +257,7 @@ def _failed(root: Path | None, error: Exception, *, code: str, phase: str) -> En
     return Failed(site=site, code=code).pack()
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """File and line of the innermost frame; no text, no value."""
     trace = error.__traceback__
     place = "unknown"

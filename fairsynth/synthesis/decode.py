@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.extraction.codes import CODES_ARROW
 from fairsynth.extraction.engine import CODES, DATA, DATASET, EVENT_ARROW, FLOW, KIND
 from fairsynth.schemas import IntArray
@@ -199,7 +198,7 @@ def _told_once(strings: pl.Series, *, events: Path) -> bool:
 
 
 def _vocabulary(root: Path) -> Vocabulary:
-    stored = json.loads((root / COHORT / "vocabulary.json").read_text(encoding="utf-8"))
+    stored = plain_json.read(root / COHORT / "vocabulary.json")
     return Vocabulary(**{name: tuple(values) for name, values in stored.items()})
 
 

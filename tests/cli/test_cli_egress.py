@@ -125,6 +125,15 @@ def test_what_is_no_plan_is_not_approved(content, site, capsys):
     assert (code, err.startswith("FS-100")) == (2, True)
 
 
+def test_a_plan_that_says_a_thing_twice_is_not_approved(site, capsys):
+    """Readers differ in which of the two holds: the officer would see one, and a site could do the other."""
+    typed(capsys, "policy", "init", site / "config")
+    text = (site / "plan.json").read_text()
+    (site / "plan.json").write_text('{"name": "another",' + text.removeprefix("{"))
+    code, _, err = typed(capsys, *approval(site, "--yes"))
+    assert (code, err.startswith("FS-100 not plain JSON")) == (2, True)
+
+
 def test_a_plan_that_the_policy_forbids_is_told_and_not_approved(site, capsys):
     typed(capsys, "policy", "init", site / "config")
     (site / "plan.json").write_text(plan_of(("site-a", "site-b")).model_dump_json(by_alias=True))

@@ -252,6 +252,8 @@ def test_the_environment_of_the_processes_is_free_of_the_users_flower_and_python
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("FLWR_HOME", "/elsewhere")
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    for name in ("HTTPS_PROXY", "https_proxy", "no_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "elsewhere:3128")
     with Workshop(threads=3) as workshop:
         environment = workshop.environment
         assert environment["FLWR_HOME"] == str(workshop.home)
@@ -260,6 +262,7 @@ def test_the_environment_of_the_processes_is_free_of_the_users_flower_and_python
         assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
         assert "PYTHONPATH" not in environment
         assert "RAY_ADDRESS" not in environment
+        assert "elsewhere:3128" not in environment.values()
 
 
 def test_a_program_that_fails_or_hangs_is_an_engine_error():

@@ -10,7 +10,6 @@ predictor, site, group and label; a pair of approach and predictor that does not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import Favourable, Strict
 from fairsynth.errors import ArtefactError
 from fairsynth.schemas import Arrays, IntArray
@@ -68,7 +67,7 @@ def load_cell(root: Path) -> Cell:
     """The cell in `root`. Raises ArtefactError when it is missing, altered, or its arrays do not fit its axes."""
     folder = root / KIND
     manifest = artefacts.read_manifest(folder, kind=KIND, verify=True)
-    axes = Axes.model_validate(json.loads((folder / "axes.json").read_text(encoding="utf-8")))
+    axes = Axes.model_validate(plain_json.read(folder / "axes.json"))
     arrays: Arrays = load_file(folder / "counts.safetensors")
     trials = (len(axes.approaches), len(axes.predictors), len(axes.sites), len(axes.groups), 2)
     shapes = {"held_out": (*trials, 200), "validation": (*trials, 200), "added": trials, "train": trials[2:]}

@@ -1,8 +1,8 @@
 """Processes of Flower: started in groups of their own, with network calls off, all stopped at the end.
 
 In:  commands.   Out: their output in files.
-Never: a process that outlives the block (unless this one is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH or
-Flower settings.
+Never: a process that outlives the block (unless this one is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH,
+proxies or Flower settings; a request to the web, or a port that others on the network could reach.
 """
 
 from __future__ import annotations
@@ -26,17 +26,24 @@ from fairsynth.errors import EngineError
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 10.0
+_NOBODY = "http://127.0.0.1:9"  # a proxy that refuses: what asks the web in spite of the switches gets no further
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ftp_proxy", "no_proxy")
 _OFF = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: ray listens on loopback alone
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_OFFLINE": "1",
     "NO_COLOR": "1",
     "COLUMNS": "200",
     "PYTHONUNBUFFERED": "1",
+    "http_proxy": _NOBODY,
+    "https_proxy": _NOBODY,
+    "all_proxy": _NOBODY,
+    "no_proxy": f"{LOOPBACK},localhost",
 }
 _DROPPED = ("FLWR_", "RAY_", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
@@ -68,8 +75,9 @@ class Workshop:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of every process: ours, less what would steer Flower, plus the off switches."""
+        """The environment of every process: ours, less what steers Flower or names a proxy, plus the off switches."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
+        kept = {key: value for key, value in kept.items() if key.lower() not in _PROXIES}
         programs = str(Path(sys.executable).parent)
         threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         return {

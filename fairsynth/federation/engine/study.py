@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fairsynth import plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import (
     ArtefactError,
@@ -102,7 +103,7 @@ class Job:
 
 def open_job(app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent) -> Job:
     """A job with absolute paths. Raises ConfigError when the sites are not the plan's roster."""
-    parsed = StudyPlan.model_validate_json(plan.read_text(encoding="utf-8"))
+    parsed = StudyPlan.model_validate(plain_json.read(plan, error=ConfigError))
     ordered = tuple(Site(site=one.site, folder=one.folder.resolve()) for one in sorted(sites, key=lambda one: one.site))
     if tuple(one.site for one in ordered) != parsed.roster:
         raise ConfigError.of(

@@ -6,7 +6,6 @@ Never: a gate that computes before its run is counted on disk; anything that is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict
 from fairsynth.errors import ArtefactError, ConfigError, Problem, ReleaseBlocked
 from fairsynth.synthesis.decode import AT_HOME
@@ -115,9 +114,9 @@ def read_asked(canaries: Path | None, secrets: Sequence[str]) -> Asked:
     if canaries is None:
         return Asked(secrets=tuple(secrets))
     try:
-        planted = json.loads(canaries.read_text(encoding="utf-8"))
+        planted = plain_json.read(canaries, error=ConfigError)
         return Asked(canaries=planted, secrets=tuple(secrets))
-    except (OSError, ValueError):
+    except (ConfigError, ValueError):
         raise ConfigError.of(
             "no list of canaries", where=str(canaries), expected='JSON such as [["DX//CCS//49", "DX//CCS//157"]]'
         ) from None

@@ -7,7 +7,6 @@ Never: records, seeds or manifests of the site in the copy; half an export; a re
 from __future__ import annotations
 
 import datetime
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from fairsynth import artefacts
+from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import ArtefactError, ConfigError
 from fairsynth.synthesis.release import runs
@@ -143,6 +142,6 @@ def _privacy(found: Candidate) -> Privacy | None:
     """What the manifest of the synthetic patients says of epsilon: a fact `privacy`, written by an accountant."""
     for path in (found.folder / "records" / artefacts.MANIFEST, found.folder / artefacts.MANIFEST):
         if path.is_file():
-            told = json.loads(path.read_text(encoding="utf-8"))["facts"].get("privacy")
+            told = plain_json.read(path)["facts"].get("privacy")
             return None if told is None else Privacy.model_validate(told)
     return None

@@ -7,11 +7,11 @@ Never: a cell's or a code's text in a problem.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import polars as pl
 
+from fairsynth import plain_json
 from fairsynth.extraction.engine import DATA, KIND
 from fairsynth.extraction.rules import Rules, read_source
 from fairsynth.synthesis.assemble import FIRST_ID, SYNTHETIC
@@ -68,7 +68,7 @@ def _dates(folder: Path) -> list[str]:
 
 def _cells(folder: Path, root: Path) -> list[str]:
     """Cells that a spreadsheet would run, or that hold control characters."""
-    entry = json.loads((root / "site.json").read_text(encoding="utf-8"))
+    entry = plain_json.read(root / "site.json")
     _, rules = read_source(Path(entry["config"]))
     if not isinstance(rules, Rules):
         return []

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fairsynth import plain_json
 from fairsynth.errors import ArtefactError, ReleaseBlocked
 
 JOURNAL = "release-runs.jsonl"
@@ -77,10 +78,10 @@ def _lines(handle: IO[str], root: Path) -> list[Line]:
         handle.truncate(len(whole.encode()))
     handle.seek(0, os.SEEK_END)
     try:
-        lines = [dict(json.loads(line)) for line in whole.splitlines()]
+        lines = [dict(plain_json.parse(line, where=str(root / JOURNAL))) for line in whole.splitlines()]
         if all({"event", "time"} <= line.keys() for line in lines):
             return lines
-    except (ValueError, TypeError):
+    except (ArtefactError, ValueError, TypeError):
         pass
     raise ArtefactError.of("damaged journal of gate runs", where=str(root / JOURNAL), do="restore it from the backup")
 
