@@ -1,6 +1,6 @@
 """Who was in training? Attacks on the generators and patients of federated studies, and canaries planted in them.
 
-    python -m benchmarks.membership [--quick] [--seeds 5] [--settings demo|defaults] [--json PATH]
+    python -m benchmarks.membership [--quick] [--seeds 5] [--settings demo|defaults] [--rounds N] [--json PATH]
 
 Each seed is a study of its own: the demo's two simulated hospitals drawn anew, 6,000 adults and 5,000 children, trained
 by `federation.rounds` as `fairsynth study` does, with masked sums, in this process. Each site then judges what it would
@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -141,10 +141,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--settings", choices=("demo", "defaults"), default="demo")
+    parser.add_argument("--rounds", type=int, help="instead of those of the settings")
     parser.add_argument("--quick", action="store_true", help="one study of two small hospitals and two rounds")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     scale, rows = (QUICK if arguments.quick else FULL), []
+    scale = replace(scale, rounds=arguments.rounds or scale.rounds)
     for seed in range(1, (1 if arguments.quick else arguments.seeds) + 1):
         with tempfile.TemporaryDirectory() as folder:
             run = Run(root=Path(folder))

@@ -6,7 +6,6 @@ out).   Never: canaries among the members; a threshold other than the gate's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from fairsynth.experiments.study import Run
 from fairsynth.federation.settling import Home, own_generator
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator import checkpoint
-from fairsynth.generator.base_rates import at_home
-from fairsynth.generator.model import build
+from fairsynth.generator.base_rates import at_home, base_rates
+from fairsynth.generator.model import build, initial_weights
 from fairsynth.generator.train import Study, Totals, train
 from fairsynth.schemas import Arrays, SiteId
 from fairsynth.seeds import numpy_stream, stream
@@ -45,7 +44,7 @@ class Attacked:
     root: Path
     cohort: Cohort
     plan: StudyPlan
-    generators: Mapping[str, Arrays]
+    generators: dict[str, Arrays]
     planted: Planted
 
     @classmethod
@@ -77,9 +76,16 @@ class Attacked:
         return {
             "sets": {name: told(one) for name, one in verdicts.items()},
             "generators": {name: attack(self.on_model(one, most=attacked)) for name, one in self.generators.items()},
-            "percentiles": {name: self.ranks(one) for name, one in self.generators.items()},
+            "percentiles": {name: self.ranks(one) for name, one in (self.untrained | self.generators).items()},
             "ten times": self.emitted(ten),
         }
+
+    @property
+    def untrained(self) -> dict[str, Arrays]:
+        """The control that knows of a canary no more than how often each of its codes occurs at the site."""
+        vocabulary = self.cohort.vocabulary
+        begin = initial_weights(vocabulary, self.plan.generator, seed=stream(self.plan.seed, "initial-weights"))
+        return {"untrained": at_home(begin, base_rates(self.cohort.train, vocabulary=vocabulary))}
 
     def control(self, *, copies: int, epochs: int) -> dict[str, object]:
         """The canaries of a generator that learnt on from the site's patients alone, each canary `copies` times."""

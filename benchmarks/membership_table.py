@@ -59,7 +59,7 @@ def canaries(studies: Sequence[Row], controls: Sequence[Row]) -> str:
     """A line for each generator: ranks of all its canaries, and what came out."""
     head = ["generator", "canaries", "median percentile", "in the lowest 1 %", "mean exposure, bits", "p", "came out"]
     lines = [_line([*head, "verbatim", "never planted, came out"]), "|---" * 9 + "|"]
-    names = list(studies[0]["generators"])
+    names = list(studies[0]["percentiles"])
     for name in names:
         parts = [row["ten times"] for row in studies] if name == names[-1] else []
         lines.append(_canaries(name, [row["percentiles"][name] for row in studies], parts))
