@@ -61,6 +61,7 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 	$(BIN)/python -m benchmarks.fidelity --quick
 	$(BIN)/python -m benchmarks.gate --quick
 	$(BIN)/python -m benchmarks.dp --quick
+	$(BIN)/python -m benchmarks.membership --quick
 	$(BIN)/python -m benchmarks.privacy --quick
 
 bench-gpu: $(VENV)/dev.stamp    ## the 207 M-parameter generator on a GPU; says so where there is none
