@@ -61,11 +61,8 @@ bench: $(VENV)/dev.stamp        ## the benchmarks' quick settings
 	$(BIN)/python -m benchmarks.fidelity --quick
 	$(BIN)/python -m benchmarks.gate --quick
 	$(BIN)/python -m benchmarks.dp --quick
-<<<<<<< HEAD
 	$(BIN)/python -m benchmarks.noise --quick
-=======
 	$(BIN)/python -m benchmarks.membership --quick
->>>>>>> e75ec0328be51570d48db7768ae0dda3b5aad50f
 	$(BIN)/python -m benchmarks.privacy --quick
 
 bench-gpu: $(VENV)/dev.stamp    ## the 207 M-parameter generator on a GPU; says so where there is none
