@@ -31,7 +31,7 @@ from fairsynth.generator.descent import CLIP_NORM
 from fairsynth.generator.downstream import Feedback
 from fairsynth.generator.model import Halo, build, weights_of
 from fairsynth.generator.plain import Dense, Patients, Plain, patients_of
-from fairsynth.generator.train import Study, Trained, adam_of, moments_of, sequences_of, slopes_of, threads
+from fairsynth.generator.train import Moments, Study, Trained, adam_of, moments_of, sequences_of, slopes_of, threads
 from fairsynth.governance.budget import DpSgd
 from fairsynth.governance.keystream import Keystream
 from fairsynth.schemas import Arrays, FloatArray, IntArray
@@ -39,6 +39,7 @@ from fairsynth.visits.records import Records
 
 HELD = 1 << 25  # numbers of patients' gradients that are held at once: 128 MiB
 MOST_AT_ONCE = 128  # patients
+SLACK = 1e-3  # more noise than is charged: others' gradients differ in their last bits by who is beside them
 ROUNDING = 1e-5  # the clip is kept this much under its bound, for sums in float32
 _LENGTHS = (2, 3, 5, 9, 17, 33, 65)  # rows; patients of similar length are computed together
 
@@ -78,6 +79,18 @@ class PrivateTraining:
                 expected=f"at least {self.expected_batch:g}",
             )
         return self.expected_batch / patients
+
+    def moments_of_noise(self, weights: Arrays) -> Moments:
+        """Where Adam begins: at the moments of the noise alone, which are known.
+
+        From nothing it would scale each weight's steps by the square of one or two draws of noise, and the weights
+        whose draws happened to be small would run off; moments that are handed from round to round forget them slowly.
+        """
+        variance = (self.noise_multiplier * self.clip / self.expected_batch) ** 2
+        return Moments(
+            first={name: np.zeros_like(array) for name, array in weights.items()},
+            second={name: np.full_like(array, variance) for name, array in weights.items()},
+        )
 
     def mechanism(self, patients: int) -> DpSgd:
         """What the ledger is charged for one call with this many `patients`."""
@@ -164,7 +177,7 @@ class PrivateDescent:
         """Leave the gradient of one step in the parameters: the noised sum over the batch that was expected."""
         rows = np.flatnonzero(self.stream.uniform(len(self.sequences)) < rate)
         clipped = self.clipped(rows)
-        deviation = self.private.noise_multiplier * self.private.clip
+        deviation = self.private.noise_multiplier * self.private.clip * (1 + SLACK)
         for name, parameter in self.model.named_parameters():
             noise = torch.from_numpy(self.stream.normal(parameter.numel())).view_as(parameter)
             noised = self.plain.flat(name, clipped[name], like=parameter).view_as(parameter) + deviation * noise

@@ -114,6 +114,7 @@ class Budget:
             if known is not None:
                 _refuse_another(known, mechanism, label=label)
                 return Spent(epsilon=_told(ledger.entries), charged=False)
+            self._refuse_another_delta(ledger.entries)
             before = [_mechanism(entry) for entry in ledger.entries]
             after = epsilon_of([*before, mechanism], delta=self.limit.delta)
             self._refuse_excess(after, label=label)
@@ -123,6 +124,7 @@ class Budget:
                     "label": label,
                     "mechanism": asdict(mechanism),
                     "epsilon": asdict(after),
+                    "delta": self.limit.delta,
                     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 }
             )
@@ -137,7 +139,9 @@ class Budget:
 
         What was charged for the plan already is not counted twice. Nothing is charged.
         """
-        others = [_mechanism(entry) for entry in self._file.read() if entry["plan"] != plan_sha256]
+        entries = self._file.read()
+        self._refuse_another_delta(entries)
+        others = [_mechanism(entry) for entry in entries if entry["plan"] != plan_sha256]
         self._refuse_excess(epsilon_of([*others, *mechanisms], delta=self.limit.delta), label="the whole study")
 
     def told(self) -> float:
@@ -147,6 +151,16 @@ class Budget:
     def entries(self) -> list[Entry]:
         """What was charged, oldest first: plan, label, mechanism, time."""
         return self._file.read()
+
+    def _refuse_another_delta(self, entries: list[Entry]) -> None:
+        """Epsilons at two deltas cannot be compared: the ledger of what left would no longer add up to the budget."""
+        if entries and entries[-1].get("delta", self.limit.delta) != self.limit.delta:
+            raise PolicyRefusal.of(
+                "the policy's delta is not that of the budget",
+                where=f"policy.yaml  delta {self.limit.delta:g}",
+                expected=f"{entries[-1]['delta']:g}, at which this site's releases are charged",
+                do="set it back; `epsilon_budget` may be changed at any time",
+            )
 
     def _refuse_excess(self, after: Epsilon, *, label: str) -> None:
         if not after.tight <= self.limit.epsilon:

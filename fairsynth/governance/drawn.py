@@ -42,18 +42,20 @@ class Drawn:
         Chained.begin(root / NAME)
         return cls(root)
 
-    def noised(self, label: str, values: IntArray, *, draw: Draw) -> IntArray:
+    def noised(self, label: str, values: IntArray, *, draw: Draw, asked: bytes = b"") -> IntArray:
         """`draw(values)` the first time, what it gave then ever after.
 
-        Raises PolicyRefusal when the label was drawn for other values, ArtefactError when the journal is missing or
-        damaged.
+        `asked` is what others decided of the question. Another question is refused even where its answer is the same:
+        whether it is would tell something of the values. Raises PolicyRefusal when the label was drawn for another
+        question or other values, ArtefactError when the journal is missing or damaged.
         """
 
         def entry() -> Entry:
             found = draw(values)
             return {"values": found.ravel().tolist(), "shape": list(found.shape)}
 
-        given = f"values {values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes()
+        question = f"asked {len(asked)} ".encode() + asked if asked else b""
+        given = question + f"values {values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes()
         kept = self._once(label, given=given, entry=entry)
         return np.array(kept["values"], dtype=np.int64).reshape(kept["shape"])
 

@@ -194,7 +194,13 @@ def _patients(records: pl.DataFrame, site: _Site) -> pl.DataFrame:
     age = binned(pl.col("age_days"), AGE_BINS).alias("age")
     patients = last.select("subject_id", "group", "raw", "sex", age, "label", visits).sort("subject_id")
     plan = site.plan
-    which = split(patients["subject_id"].to_numpy(), shares=plan.split, seed=plan.seed, source=site.config.source)
+    which = split(
+        patients["subject_id"].to_numpy(),
+        shares=plan.split,
+        seed=plan.seed,
+        source=site.config.source,
+        independent=plan.privacy.noised,
+    )
     sizes = np.bincount(which, minlength=len(SPLITS))
     for name, size in zip(SPLITS, sizes, strict=True):
         site.flow.note(f"patients_{name}", int(size))

@@ -26,13 +26,18 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def split(ids: IntArray, *, shares: SplitConfig, seed: int, source: str) -> IntArray:
+def split(ids: IntArray, *, shares: SplitConfig, seed: int, source: str, independent: bool = False) -> IntArray:
     """(B,) index into SPLITS. Split sizes are the shares of B, rounded to whole patients.
 
-    `ids` must be unique. The patients with the smallest hashes train, the next validate, the rest are held out.
+    `ids` must be unique. The patients with the smallest hashes train, the next validate, the rest are held out. Where
+    the cut lies follows from B, so one patient more may move another. With `independent` it does not, and sizes are
+    near the shares of B: under differential privacy a patient must change nothing but the own place.
     """
     hashes = keyed_hash(ids, key=stream(seed, "split", source))
+    cuts = np.cumsum([shares.train, shares.validation])
+    if independent:
+        return np.searchsorted(cuts, hashes / 2.0**64, side="right").clip(max=len(SPLITS) - 1).astype(np.int64)
     rank = np.empty(len(ids), dtype=np.int64)
     rank[np.argsort(hashes, kind="stable")] = np.arange(len(ids))
-    ends = np.rint(np.cumsum([shares.train, shares.validation]) * len(ids)).astype(np.int64)
+    ends = np.rint(cuts * len(ids)).astype(np.int64)
     return np.searchsorted(ends, rank, side="right").clip(max=len(SPLITS) - 1).astype(np.int64)

@@ -84,6 +84,16 @@ def test_a_patient_who_came_in_between_makes_it_another_study(tmp_path):
         home.key("train plain 0", given=b"another model for the same round")
 
 
+def test_another_question_is_refused_even_where_its_answer_is_the_same(tmp_path):
+    """Whether it is would tell exact counts: that two codes, or two models, have equal ones."""
+    home = Household.begin(tmp_path, noised_plan(), policy=policy())
+    first = home.noised(CELLS, SUMS, sensitivity=1.0, asked="one vocabulary")
+    assert np.array_equal(first, home.noised(CELLS, SUMS, sensitivity=1.0, asked="one vocabulary"))
+    for asked in ("another vocabulary", ""):
+        with pytest.raises(PolicyRefusal, match="another input"):
+            home.noised(CELLS, SUMS, sensitivity=1.0, asked=asked)
+
+
 def test_a_label_that_the_plan_does_not_have_is_nothing_that_may_be_told(tmp_path):
     home = Household.begin(tmp_path, noised_plan(), policy=policy())
     with pytest.raises(PolicyRefusal, match="the plan does not have"):
@@ -126,6 +136,8 @@ def test_the_site_keeps_the_noise_that_enrolment_settled(tmp_path):
     assert opened.by_label[CODES] == begun.codes
     with pytest.raises(ArtefactError, match="enrol first"):
         Household.open(tmp_path, noised_plan(rounds=5), policy=policy())
+    Household.begin(tmp_path, noised_plan(rounds=5), policy=policy())
+    assert Household.open(tmp_path, plan, policy=policy()).releases.ratio == begun.ratio  # each study keeps its own
 
 
 def test_no_exact_sum_is_on_disk(tmp_path):
@@ -142,3 +154,19 @@ def test_a_commitment_tells_one_study_apart_and_hides_what_it_is_of(tmp_path):
     assert one.commitment("a" * 64) == one.commitment("a" * 64) != one.commitment("b" * 64)
     other = Household.begin(tmp_path / "other", noised_plan(), policy=policy())
     assert other.commitment("a" * 64) != one.commitment("a" * 64)
+
+
+def test_a_study_is_held_to_the_data_that_it_began_with(tmp_path):
+    home = Household.begin(tmp_path, noised_plan(), policy=policy())
+    home.hold_to("a" * 64)
+    home.hold_to("a" * 64)
+    with pytest.raises(PolicyRefusal, match="another input"):
+        home.hold_to("b" * 64)
+
+
+def test_another_delta_is_refused_since_the_ledger_would_no_longer_add_up(tmp_path):
+    home = Household.begin(tmp_path, noised_plan(), policy=policy())
+    home.noised(CELLS, SUMS, sensitivity=1.0)
+    with pytest.raises(PolicyRefusal, match="delta is not that of the budget"):
+        Household.begin(tmp_path, noised_plan(1.0), policy=policy(delta=1e-5))
+    Household.begin(tmp_path, noised_plan(1.0), policy=policy(20.0))  # the budget itself may grow

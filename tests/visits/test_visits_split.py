@@ -47,3 +47,16 @@ def test_neighbouring_ids_are_not_kept_together():
     held_out = split(np.arange(100_000), shares=SHARES, seed=1, source="x") == 2
     runs = held_out[1:] & held_out[:-1]  # expected share 0.01, standard error 0.0003
     assert runs.mean() == pytest.approx(0.01, abs=0.0015)
+
+
+@pytest.mark.parametrize("number", range(1000, 1005))
+def test_where_it_is_independent_a_patient_who_comes_moves_nobody_else(number):
+    def splits(ids):
+        found = split(np.array(ids), shares=SplitConfig(), seed=1, source="mimic3", independent=True)
+        return dict(zip(ids, found.tolist(), strict=True))
+
+    before = splits(range(number))
+    assert abs(sum(place == 0 for place in before.values()) - 0.8 * number) < 0.06 * number
+    for new in range(number, number + 20):
+        after = splits([*range(number), new])
+        assert all(after[one] == before[one] for one in before)

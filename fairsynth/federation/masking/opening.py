@@ -225,7 +225,7 @@ class PooledConversation(Conversation):
         privacy = self.plan.privacy
         if not privacy.noised:
             return privacy.minimum_group, privacy.minimum_contributing
-        deviation = releases_of(self.plan).cells_deviation(sites=len(self.roster.sites))
+        deviation = releases_of(self.plan).cells_deviation(sites=len(self.roster.sites)) * 2**0.5  # of two cells
         return max(privacy.minimum_group, math.ceil(OUTSTANDING * deviation)), 1
 
     def _judged(self, arrays: Arrays) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """A site's noise in one study: charged before it is drawn, drawn once, given again ever after.
 
 In:  the site's folder, the plan, exact sums with their sensitivity.   Out: noised sums, keys for training;
-`noise.json`, `budget.jsonl` and `drawn.jsonl` in the folder.
+`noise/<plan>.json`, `budget.jsonl` and `drawn.jsonl` in the folder.
 Never: noise that was not charged; a second draw; an exact sum on disk.
 
 A study that starts again under the same plan gets the same noise, and is charged nothing more. Where a patient was
@@ -26,17 +26,21 @@ from fairsynth.federation.noised.releases import Releases, releases_of
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance import budget as budgets
 from fairsynth.governance import drawn as draws
+from fairsynth.governance import ledger
 from fairsynth.governance.budget import Budget, DpSgd, Limit
 from fairsynth.governance.drawn import Drawn
 from fairsynth.governance.noise import discrete_gaussian
 from fairsynth.governance.policy import SitePolicy
 from fairsynth.schemas import IntArray
 
-NAME = "noise.json"
+FOLDER = "noise"  # a file for each study
+SLACK = (
+    1e-3  # relative, of a sensitivity: what floating-point sums of other patients may move with one more beside them
+)
 
 
 class Settled(Strict):
-    """`noise.json`: the noise of the study that the site takes part in."""
+    """`noise/<plan>.json`: the noise of a study that the site takes part in."""
 
     plan_sha256: str
     ratio: PositiveFloat
@@ -57,8 +61,8 @@ class Household:
     def begin(cls, root: Path, plan: StudyPlan, *, policy: SitePolicy) -> Household:
         """Settle the study's noise. Raises PolicyRefusal where the site's budget has no room for the whole study."""
         _begin_files(root, limit=limit_of(policy))
-        settled = _read(root)
-        if settled is None or settled.plan_sha256 != plan_sha256(plan):
+        path = _path(root, plan)
+        if not path.is_file():
             found = releases_of(plan)
             settled = Settled(
                 plan_sha256=plan_sha256(plan),
@@ -66,7 +70,8 @@ class Household:
                 chance=found.chance,
                 noise_multiplier=found.training.noise_multiplier,
             )
-            artefacts.write_json(root / NAME, settled.model_dump(mode="json"))
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            artefacts.write_json(path, settled.model_dump(mode="json"))
         household = cls.open(root, plan, policy=policy)
         household.budget.refuse_unless(household.releases.by_label.values(), plan_sha256=household.study)
         return household
@@ -74,28 +79,37 @@ class Household:
     @classmethod
     def open(cls, root: Path, plan: StudyPlan, *, policy: SitePolicy) -> Household:
         """The noise that enrolment settled. Raises ArtefactError when it settled none for this plan."""
-        settled = _read(root)
-        if settled is None or settled.plan_sha256 != plan_sha256(plan):
-            raise ArtefactError.of("no noise settled for this study", where=str(root / NAME), do="enrol first")
+        settled = _read(_path(root, plan))
+        if settled.plan_sha256 != plan_sha256(plan):
+            raise ArtefactError.of("noise of another study", where=str(_path(root, plan)), do="restore the file")
         noise = plan.privacy.noise
         training = DpSgd(steps=noise.steps, rate=noise.batch_share, noise_multiplier=settled.noise_multiplier)
         releases = Releases(plan=plan, ratio=settled.ratio, chance=settled.chance, training=training)
         budget = Budget(root, limit=limit_of(policy))
         return cls(releases=releases, study=settled.plan_sha256, budget=budget, drawn=Drawn(root))
 
-    def noised(self, label: str, sums: IntArray, *, sensitivity: float) -> IntArray:
+    def noised(self, label: str, sums: IntArray, *, sensitivity: float, asked: str = "") -> IntArray:
         """`sums`, of which one patient changes at most `sensitivity` (L2, in their units), with the release's noise.
 
-        Raises PolicyRefusal past the budget, or where other sums were released under this label.
+        `asked` names what the server chose of the question, such as a model or a vocabulary. Raises PolicyRefusal past
+        the budget, or where another question or other sums were answered under this label.
         """
         self._charge(label)
-        sigma = max(self.releases.ratio * sensitivity, 1.0)
-        return self.drawn.noised(self._own(label), sums, draw=partial(discrete_gaussian, sigma=sigma))
+        sigma = max(self.releases.ratio * sensitivity * (1 + SLACK), 1.0)
+        draw = partial(discrete_gaussian, sigma=sigma)
+        return self.drawn.noised(self._own(label), sums, draw=draw, asked=asked.encode())
 
     def key(self, label: str, *, given: bytes) -> bytes:
         """The secret key of the training `label` on the request `given`. Raises as `noised`."""
         self._charge(label)
         return self.drawn.secret(self._own(label), given=given)
+
+    def hold_to(self, data: str) -> None:
+        """Bind the study to the data of that hash. Raises PolicyRefusal when it began with others.
+
+        The same noise on two states of the data would show their difference.
+        """
+        self.drawn.secret(self._own("data"), given=data.encode())
 
     def commitment(self, text: str) -> str:
         """64 hexadecimal digits that stand for `text` in this study, and tell nobody else what it is."""
@@ -127,9 +141,12 @@ def limit_of(policy: SitePolicy) -> Limit:
 def _begin_files(root: Path, *, limit: Limit) -> None:
     """Begin ledger and journal of a site that has told nothing yet. Raises ArtefactError where one of them was lost."""
     kept = {name: (root / name).exists() for name in (budgets.NAME, draws.NAME)}
-    if not any(kept.values()):
+    told = (root / ledger.NAME).is_file() and any(entry.epsilon for entry in ledger.read(root))
+    if not any(kept.values()) and not told:
         Budget.begin(root, limit=limit)
-    if not kept[draws.NAME] and not Budget(root, limit=limit).entries():  # a crash may have come between the two
+    if (
+        not kept[draws.NAME] and not told and not Budget(root, limit=limit).entries()
+    ):  # a crash may have come between the two
         Drawn.begin(root)
     for name in kept:
         if not (root / name).is_file():
@@ -138,10 +155,13 @@ def _begin_files(root: Path, *, limit: Limit) -> None:
             )
 
 
-def _read(root: Path) -> Settled | None:
-    path = root / NAME
+def _path(root: Path, plan: StudyPlan) -> Path:
+    return root / FOLDER / f"{plan_sha256(plan)}.json"
+
+
+def _read(path: Path) -> Settled:
     if not path.is_file():
-        return None
+        raise ArtefactError.of("no noise settled for this study", where=str(path), do="enrol first")
     try:
         return Settled.model_validate(plain_json.read(path))
     except PydanticError:

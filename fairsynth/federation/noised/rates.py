@@ -29,5 +29,5 @@ def noised_rates(household: Household, cohort: Cohort, *, plan: StudyPlan) -> Fl
     """(V,) base rates with noise. Raises PolicyRefusal past the budget."""
     bound = plan.privacy.noise.tokens_norm
     sums = occurrences(cohort.train, vocabulary=cohort.vocabulary, bound=bound)
-    found = household.noised(BASE_RATES, sums, sensitivity=bound * UNIT)
+    found = household.noised(BASE_RATES, sums, sensitivity=bound * UNIT, asked=cohort.vocabulary.sha256)
     return noised_base_rates(found, vocabulary=cohort.vocabulary)

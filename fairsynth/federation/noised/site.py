@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from fairsynth.config import StudyPlan
-from fairsynth.errors import CohortError, ProtocolError
+from fairsynth.errors import CohortError, ConfigError, ProtocolError
+from fairsynth.extraction.rules import Rules, read_source
 from fairsynth.federation import incoming as door
 from fairsynth.federation.bounds import reach
 from fairsynth.federation.masking.sealing import request_sha256
@@ -86,8 +87,10 @@ def enrol(root: Path, request: Envelope, work: Work) -> Envelope:
     """Extract and build the cohort, as `work` does; propose codes that stand out of the noise."""
     plan = EnrolRequest.unpack(request).plan
     door.check_plan(plan)
+    refuse_ranks(root)
     household = household_of(root, plan, begin=True)  # refuses before the tables are read
     exact = EnrolReply.unpack(work(root, request))
+    household.hold_to(exact.data_sha256)
     here = read_prepared(root, plan=plan)
     members = noised_cells(household, here)[0]
     patients = int(members.sum())
@@ -126,30 +129,34 @@ def train(root: Path, request: Envelope) -> Envelope:
     patients = int(noised_cells(household, read_prepared(root, plan=plan))[0].sum())
     rates = noised_rates(household, cohort, plan=plan)
     received = incoming(request.arrays, WEIGHT, wire=plan.training.wire)
+    noise = plan.privacy.noise
+    private = PrivateTraining(
+        clip=noise.clip,
+        noise_multiplier=household.releases.training.noise_multiplier,
+        expected_batch=noise.batch_share * patients,
+        steps=noise.steps,
+    )
     study = replace(
         study_of(cohort, plan, shared),
         learning_rate=learning_rate(plan, round_number=body.round),
-        moments=moments_in(request, wire=plan.training.wire),
+        moments=moments_in(request, wire=plan.training.wire) or private.moments_of_noise(received),
     )
     weights = at_home(received, rates)
     arrays: Arrays = {}
     if body.arm == FAIRSYNTH and body.round in counted_rounds(plan):
         norm = prediction_norm(plan)
         counts = group_counts(weights, records=cohort.train, study=study, bound=norm)[:, 1:]
-        arrays["counts"] = household.noised(counts_label(body.round), counts, sensitivity=norm * UNIT)
+        arrays["counts"] = household.noised(
+            counts_label(body.round), counts, sensitivity=norm * UNIT, asked=request_sha256(request)
+        )
     if body.epochs:
-        label, noise = training_label(body.arm, body.round), plan.privacy.noise
+        label = training_label(body.arm, body.round)
         trained = train_private(
             weights,
             records=cohort.train,
             study=study,
             coefficients=coefficients_in(request, plan) if body.arm == FAIRSYNTH else None,
-            private=PrivateTraining(
-                clip=noise.clip,
-                noise_multiplier=household.releases.training.noise_multiplier,
-                expected_batch=noise.batch_share * patients,
-                steps=noise.steps,
-            ),
+            private=private,
             key=household.key(label, given=request_sha256(request).encode()),
             patients=patients,
         )
@@ -173,6 +180,19 @@ def audit(root: Path, request: Envelope, work: Work) -> Envelope:
 def noised_cells(household: Household, here: Prepared) -> IntArray:
     """(3, G, 2) patients by split, group and label, with noise; each patient is in one cell."""
     return household.noised(CELLS, here.cells, sensitivity=1.0)
+
+
+def refuse_ranks(root: Path) -> None:
+    """Raise ConfigError at a source whose patients are numbered by their place among all: one more moves the others."""
+    config = read_site_folder(root).config
+    _, rules = read_source(config)
+    if isinstance(rules, Rules) and rules.identifiers.subject == "text":
+        raise ConfigError.of(
+            "patients with identifiers that are text, in a study with noise",
+            where=f"{config / 'site.yaml'}  source, rules  identifiers.subject",
+            expected="whole numbers: texts are numbered by their place among all patients, which one more would move",
+            do="give each patient a random whole number in the tables, and keep it",
+        )
 
 
 def prediction_norm(plan: StudyPlan) -> float:
