@@ -33,6 +33,7 @@ from fairsynth.config import (
     AugmentationConfig,
     GeneratorConfig,
     GroupsConfig,
+    NoiseConfig,
     PrivacyConfig,
     SimulationConfig,
     SplitConfig,
@@ -74,7 +75,7 @@ class Scale:
     rounds: int
 
 
-FULL, QUICK = Scale(patients=16_000, rounds=16), Scale(patients=4_000, rounds=2)
+FULL, QUICK = Scale(patients=12_000, rounds=16), Scale(patients=4_000, rounds=2)
 
 
 class Here:
@@ -131,7 +132,7 @@ def levels() -> Iterator[tuple[str, PrivacyConfig]]:
     """Exact, and each epsilon."""
     yield "exact", PrivacyConfig(agreement="simulated patients", minimum_contributing=1)
     for epsilon in EPSILONS:
-        yield f"epsilon {epsilon:g}", PrivacyConfig(profile="noise", epsilon=epsilon)
+        yield f"epsilon {epsilon:g}", PrivacyConfig(profile="noise", epsilon=epsilon, noise=NoiseConfig(steps=10))
 
 
 def study(root: Path, plan: StudyPlan, *, events: Path) -> dict[SiteId, Path]:

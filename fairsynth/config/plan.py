@@ -202,8 +202,8 @@ class NoiseConfig(Strict):
     """
 
     batch_share: Annotated[float, Field(gt=0, le=0.5)] = 0.2  # chance of each patient to be in a step
-    steps: PositiveInt = 2  # of a site in a round
-    learning_rate: PositiveFloat = 0.02  # in the first round, instead of `training.learning_rate`
+    steps: PositiveInt = 5  # of a site in a round
+    learning_rate: PositiveFloat = 0.03  # in the first round, instead of `training.learning_rate`
     clip: PositiveFloat = 0.02  # L2 norm of a patient's gradient
     counts_share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of epsilon, that counts alone would cost
     counted_every: PositiveInt = 8  # rounds of the fairsynth arm between two counts of what the model predicts
