@@ -31,7 +31,7 @@ MESSAGE_TYPES = {
     "audit": "query.audit",
 }
 
-PROTOCOL = 1  # raised with every change of a message; both sides must run the same
+PROTOCOL = 2  # raised with every change of a message; both sides must run the same
 
 MAXIMUM_ARRAYS = 4096
 MAXIMUM_BYTES = 1 << 30  # of all arrays of one message

@@ -52,7 +52,7 @@ HEADER = json.dumps({"x": {"dtype": "F64", "shape": [6], "data_offsets": [0, 48]
 
 
 def record(file=FILE, body=None, *, stype="safetensors", name="safetensors", **more):
-    body = ConfigRecord({"protocol": 1, "kind": "k", "fields": "{}"}) if body is None else body
+    body = ConfigRecord({"protocol": 2, "kind": "k", "fields": "{}"}) if body is None else body
     array = Array("uint8", (len(file),), stype, file)
     return RecordDict({"arrays": ArrayRecord({name: array}), "body": body, **more})
 
@@ -111,11 +111,11 @@ def test_a_damaged_array_is_refused(name):
         RecordDict({"arrays": ArrayRecord()}),
         RecordDict({"arrays": ArrayRecord(), "body": ConfigRecord({"kind": "k", "fields": "{}"})}),
         record(extra=MetricRecord({"leak": 2.0})),
-        record(body=ConfigRecord({"protocol": 1, "kind": "k"})),
-        record(body=ConfigRecord({"protocol": 1, "kind": "k", "fields": b"bytes"})),
-        record(body=ConfigRecord({"protocol": 1, "kind": "k", "fields": "{}", "more": "text"})),
+        record(body=ConfigRecord({"protocol": 2, "kind": "k"})),
+        record(body=ConfigRecord({"protocol": 2, "kind": "k", "fields": b"bytes"})),
+        record(body=ConfigRecord({"protocol": 2, "kind": "k", "fields": "{}", "more": "text"})),
         record(body=ConfigRecord({"kind": "k", "fields": "{}"})),
-        record(body=ConfigRecord({"protocol": 1, "kind": "k" * 65, "fields": "{}"})),
+        record(body=ConfigRecord({"protocol": 2, "kind": "k" * 65, "fields": "{}"})),
         RecordDict({"arrays": ConfigRecord(), "body": ConfigRecord({"kind": "k", "fields": "{}"})}),
     ],
 )

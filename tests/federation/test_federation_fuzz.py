@@ -85,7 +85,7 @@ def damaged(seed_bytes, draw):
 
 def record(file=b"", kind="trained", fields="{}"):
     arrays = ArrayRecord({"safetensors": Array("uint8", (len(file),), "safetensors", file)})
-    return RecordDict({"arrays": arrays, "body": ConfigRecord({"protocol": 1, "kind": kind, "fields": fields})})
+    return RecordDict({"arrays": arrays, "body": ConfigRecord({"protocol": 2, "kind": kind, "fields": fields})})
 
 
 def files():
