@@ -109,6 +109,11 @@ class StudyConfig(Strict):
             raise ValueError(f"privacy: {problem}")
         return self
 
+    def plan_here(self) -> StudyPlan:
+        """The plan, for trainings on one machine: nothing leaves a site there, so there is nothing that noise hides."""
+        plan = self.plan()
+        return plan.model_copy(update={"privacy": PrivacyConfig()}) if plan.privacy.noised else plan
+
     def plan(self) -> StudyPlan:
         """The part that all sites share; the roster is sorted."""
         shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum", "fit"})

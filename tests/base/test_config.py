@@ -183,3 +183,13 @@ def test_a_plan_with_noise_asks_for_nothing_that_noise_does_not_bound(study, new
 def test_a_privacy_budget_that_is_none_is_refused(study, wrong):
     with pytest.raises(ConfigError):
         read_study(study(STUDY.replace(PRIVACY, f"privacy:\n  {wrong}\n")))
+
+
+def test_what_trains_on_one_machine_has_no_noise(study):
+    config = read_study(study(STUDY.replace(PRIVACY, "")))
+    assert config.plan().privacy.noised
+    assert not config.plan_here().privacy.noised
+    alone = config.plan_here().model_copy(update={"roster": ("a",), "quorum": 1})
+    assert type(alone).model_validate_json(alone.model_dump_json(by_alias=True)) == alone
+    exact = read_study(study(STUDY))
+    assert exact.plan_here() == exact.plan()

@@ -37,7 +37,7 @@ class Pool:
     @property
     def plan(self) -> StudyPlan:
         """The setting's plan."""
-        return self.study.plan()
+        return self.study.plan_here()
 
 
 def read_pool(
@@ -49,7 +49,7 @@ def read_pool(
     """
     config, sites = check(study, data=data)
     split = config.split.model_copy(update=_MOST)
-    plan = config.plan().model_copy(update={"split": split})
+    plan = config.plan_here().model_copy(update={"split": split})
     wanted = artefacts.sha256_json([plan_sha256(plan), [_source(site) for site in sites], artefacts.code_version()])
     stamp = work / "pool.sha256"
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == wanted):
