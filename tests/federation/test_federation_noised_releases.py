@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from federation_toys import toy_plan
 
 from fairsynth.config import NoiseConfig, PrivacyConfig, TrainingConfig, read_yaml
-from fairsynth.errors import ArtefactError, PolicyRefusal
+from fairsynth.errors import ArtefactError, ConfigError, PolicyRefusal
 from fairsynth.federation.noised.household import Household
 from fairsynth.federation.noised.releases import CELLS, CODES, releases_of
+from fairsynth.federation.noised.site import refuse_ranks
 from fairsynth.federation.plans import counted_rounds
 from fairsynth.governance import budget, drawn
 from fairsynth.governance.budget import DpSgd, Gaussian, Thresholded, epsilon_of
@@ -170,3 +174,14 @@ def test_another_delta_is_refused_since_the_ledger_would_no_longer_add_up(tmp_pa
     with pytest.raises(PolicyRefusal, match="delta is not that of the budget"):
         Household.begin(tmp_path, noised_plan(1.0), policy=policy(delta=1e-5))
     Household.begin(tmp_path, noised_plan(1.0), policy=policy(20.0))  # the budget itself may grow
+
+
+@pytest.mark.parametrize(("source", "refused"), [("eicu", True), ("mimic3", False), ("pic", False)])
+def test_a_source_that_numbers_its_patients_by_their_place_among_all_is_refused(source, refused, tmp_path):
+    config = Path(__file__).resolve().parents[2] / "site_configs" / source
+    (tmp_path / "site.json").write_text(json.dumps({"site": "a", "config": str(config), "data": "."}))
+    if refused:
+        with pytest.raises(ConfigError, match="place among all patients"):
+            refuse_ranks(tmp_path)
+    else:
+        refuse_ranks(tmp_path)

@@ -95,9 +95,12 @@ class Household:
         the budget, or where another question or other sums were answered under this label.
         """
         self._charge(label)
-        sigma = max(self.releases.ratio * sensitivity * (1 + SLACK), 1.0)
-        draw = partial(discrete_gaussian, sigma=sigma)
+        draw = partial(discrete_gaussian, sigma=max(self.deviation(sensitivity), 1.0))
         return self.drawn.noised(self._own(label), sums, draw=draw, asked=asked.encode())
+
+    def deviation(self, sensitivity: float) -> float:
+        """Standard deviation of the noise on sums of this L2 sensitivity, in their units."""
+        return self.releases.ratio * sensitivity * (1 + SLACK)
 
     def key(self, label: str, *, given: bytes) -> bytes:
         """The secret key of the training `label` on the request `given`. Raises as `noised`."""

@@ -9,6 +9,7 @@ of epsilon. What training may use beside them decides the noise of DP-SGD.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,6 +97,11 @@ def releases_of(plan: StudyPlan) -> Releases:
     )
     training = DpSgd(steps=privacy.noise.steps, rate=privacy.noise.batch_share, noise_multiplier=noise)
     return Releases(plan=plan, ratio=ratio, chance=chance, training=training)
+
+
+def prediction_norm(plan: StudyPlan) -> float:
+    """The bound on the L2 norm of one patient's P, S and TP: each is at most 1 where labels are counted."""
+    return math.sqrt(3.0) if plan.objective.target == "label" else plan.privacy.noise.counts_norm
 
 
 def training_label(arm: str, number: int) -> str:

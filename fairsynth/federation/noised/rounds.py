@@ -23,8 +23,7 @@ from fairsynth.federation.agreement import Members
 from fairsynth.federation.loop import Model, Server
 from fairsynth.federation.messages import AuditRequest, TrainRequest, weights_as
 from fairsynth.federation.noised.door import NoisedDoor, NoisedTrained
-from fairsynth.federation.noised.releases import releases_of
-from fairsynth.federation.noised.site import prediction_norm
+from fairsynth.federation.noised.releases import prediction_norm, releases_of
 from fairsynth.federation.noised.steady import outstanding, possible
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, counted_rounds, plan_sha256, reference_mask
 from fairsynth.federation.terms import Guide

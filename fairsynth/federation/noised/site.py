@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ from fairsynth.federation.noised.releases import (
     CODES,
     VISITS,
     counts_label,
+    prediction_norm,
     training_label,
 )
 from fairsynth.federation.plans import FAIRSYNTH, counted_rounds, learning_rate, plan_sha256
@@ -57,10 +58,12 @@ from fairsynth.federation.wire import incoming
 from fairsynth.generator.base_rates import at_home, to_share
 from fairsynth.generator.private import PrivateTraining, train_private
 from fairsynth.generator.private_counts import group_counts
+from fairsynth.generator.train import Study
 from fairsynth.governance.noise import UNIT
-from fairsynth.schemas import Arrays, IntArray
+from fairsynth.schemas import Arrays, FloatArray, IntArray
 from fairsynth.visits.cohort import load_cohort
 from fairsynth.visits.prepared import Prepared, read_prepared
+from fairsynth.visits.records import Records
 
 MOST_VISITS = 8  # of one patient that are counted
 PATIENTS = 1 << 20  # of a site at most, in bounds that must not follow from its patients
@@ -127,47 +130,64 @@ def train(root: Path, request: Envelope) -> Envelope:
     door.remember(root, body, request.arrays, plan=plan)
     household = household_of(root, plan)
     patients = int(noised_cells(household, read_prepared(root, plan=plan))[0].sum())
-    rates = noised_rates(household, cohort, plan=plan)
+    private = private_training(household, patients=patients)
     received = incoming(request.arrays, WEIGHT, wire=plan.training.wire)
-    noise = plan.privacy.noise
-    private = PrivateTraining(
-        clip=noise.clip,
-        noise_multiplier=household.releases.training.noise_multiplier,
-        expected_batch=noise.batch_share * patients,
-        steps=noise.steps,
-    )
     study = replace(
         study_of(cohort, plan, shared),
         learning_rate=learning_rate(plan, round_number=body.round),
         moments=moments_in(request, wire=plan.training.wire) or private.moments_of_noise(received),
     )
-    weights = at_home(received, rates)
+    home = _Home(
+        household=household, records=cohort.train, study=study, rates=noised_rates(household, cohort, plan=plan)
+    )
     arrays: Arrays = {}
     if body.arm == FAIRSYNTH and body.round in counted_rounds(plan):
-        norm = prediction_norm(plan)
-        counts = group_counts(weights, records=cohort.train, study=study, bound=norm)[:, 1:]
-        arrays["counts"] = household.noised(
-            counts_label(body.round), counts, sensitivity=norm * UNIT, asked=request_sha256(request)
-        )
+        arrays["counts"] = home.counts(received, number=body.round, asked=request_sha256(request))
     if body.epochs:
-        label = training_label(body.arm, body.round)
+        limit = reach(plan, round_number=body.round, epochs=body.epochs, patients=PATIENTS, visits=PATIENTS)
         trained = train_private(
-            weights,
-            records=cohort.train,
+            at_home(received, home.rates),
+            records=home.records,
             study=study,
             coefficients=coefficients_in(request, plan) if body.arm == FAIRSYNTH else None,
             private=private,
-            key=household.key(label, given=request_sha256(request).encode()),
+            key=household.key(training_label(body.arm, body.round), given=request_sha256(request).encode()),
             patients=patients,
         )
-        limit = reach(plan, round_number=body.round, epochs=body.epochs, patients=PATIENTS, visits=PATIENTS)
-        arrays |= update_of(
-            received, to_share(trained.weights, rates), trained.moments, limit=limit, wire=plan.training.wire
-        )
+        moved = to_share(trained.weights, home.rates)
+        arrays |= update_of(received, moved, trained.moments, limit=limit, wire=plan.training.wire)
     reply = NoisedTrainReply(
         site=here.site, plan_sha256=body.plan_sha256, arm=body.arm, round=body.round, patients=patients
     )
     return reply.pack(arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Home:
+    """What a site counts with: its noise, its training patients, and what it adds to shared weights."""
+
+    household: Household
+    records: Records
+    study: Study
+    rates: FloatArray
+
+    def counts(self, received: Arrays, *, number: int, asked: str) -> IntArray:
+        """(G, 3) P, S and TP of the received model in round `number`, fixed point, with noise."""
+        norm = prediction_norm(self.study.plan)
+        exact = group_counts(at_home(received, self.rates), records=self.records, study=self.study, bound=norm)[:, 1:]
+        return self.household.noised(counts_label(number), exact, sensitivity=norm * UNIT, asked=asked)
+
+
+def private_training(household: Household, *, patients: int) -> PrivateTraining:
+    """A round of DP-SGD as the plan has it, of as many `patients` as others know, with noise."""
+    releases = household.releases
+    noise = releases.plan.privacy.noise
+    return PrivateTraining(
+        clip=noise.clip,
+        noise_multiplier=releases.training.noise_multiplier,
+        expected_batch=noise.batch_share * patients,
+        steps=noise.steps,
+    )
 
 
 def audit(root: Path, request: Envelope, work: Work) -> Envelope:
@@ -195,16 +215,11 @@ def refuse_ranks(root: Path) -> None:
         )
 
 
-def prediction_norm(plan: StudyPlan) -> float:
-    """The bound on the L2 norm of one patient's P, S and TP: each is at most 1 where labels are counted."""
-    return math.sqrt(3.0) if plan.objective.target == "label" else plan.privacy.noise.counts_norm
-
-
 def _codes(household: Household, here: Prepared, *, plan: StudyPlan) -> dict[str, int]:
     """The proposed codes. Raises CohortError when none stands out."""
     bound = plan.privacy.noise.codes_norm
     sums = counted_codes(here.carried, here.tokens, bound=bound)
-    least = threshold(bound=bound, sigma=household.releases.ratio * bound, chance=household.releases.chance)
+    least = threshold(bound=bound, sigma=household.deviation(bound), chance=household.releases.chance)
     found = proposed(
         household.noised(CODES, sums, sensitivity=bound * UNIT),
         here.tokens,
