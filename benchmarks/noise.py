@@ -46,12 +46,14 @@ from fairsynth.extraction import extract
 from fairsynth.federation import answering, boundary, site
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import Envelope
+from fairsynth.federation.noised.household import limit_of
 from fairsynth.federation.rounds import run_study
 from fairsynth.federation.terms import NOTHING
 from fairsynth.generator.base_rates import at_home
 from fairsynth.generator.checkpoint import load
 from fairsynth.generator.train import Study, Totals
 from fairsynth.governance.budget import Budget
+from fairsynth.governance.policy import read_policy
 from fairsynth.schemas import SiteId
 from fairsynth.simulate import simulate
 from fairsynth.visits.cohort import load_cohort
@@ -179,17 +181,12 @@ def figures(root: Path, plan: StudyPlan, folders: Mapping[SiteId, Path]) -> dict
         "left_out": next(event["left_out"] for event in journal if event["event"] == "groups"),
         "steered_rounds": sum(bool(np.any(event["coefficients"])) for event in steered),
         "rounds": len(steered) - 1,
-        "epsilon": max((spent(folder, plan) for folder in folders.values()), default=0.0),
+        "epsilon": max(map(spent, folders.values())) if plan.privacy.noised else None,
     }
 
 
-def spent(folder: Path, plan: StudyPlan) -> float:
+def spent(folder: Path) -> float:
     """Epsilon that the site's budget was charged."""
-    if not plan.privacy.noised:
-        return math.inf
-    from fairsynth.federation.noised.household import limit_of
-    from fairsynth.governance.policy import read_policy
-
     return Budget(folder, limit=limit_of(read_policy(folder / "configs" / "mimic3"))).epsilon().tight
 
 
@@ -272,6 +269,15 @@ def table_by_group(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def table_of_nats(rows: list[dict]) -> str:
+    """Markdown: nats a visit by group, mean and 95 % interval over seeds."""
+    lines = ["| study | " + " | ".join(GROUPS) + " |", "|---" * (1 + len(GROUPS)) + "|"]
+    for name in dict.fromkeys(row["level"] for row in rows):
+        own = [row["nats_by_group"] for row in rows if row["level"] == name]
+        lines.append(f"| {name} | " + " | ".join(_mean([one[g] for one in own], 2) for g in range(len(GROUPS))) + " |")
+    return "\n".join(lines)
+
+
 def _rates(row: dict, approach: str) -> tuple[np.ndarray, np.ndarray]:
     """TPR and selection rate by group."""
     index = APPROACH[approach]
@@ -312,7 +318,7 @@ def main() -> None:
     rows = run(scale, seeds=range(1, 2 if arguments.quick else arguments.seeds + 1))
     if arguments.json:
         arguments.json.write_text(json.dumps({"patients": scale.patients, "rounds": scale.rounds, "rows": rows}) + "\n")
-    print(table(rows), table_by_group(rows), sep="\n\n")
+    print(table(rows), table_of_nats(rows), table_by_group(rows), sep="\n\n")
     print(f"{time.process_time():.0f} s of one core")
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.noise import EPSILONS, auroc, levels, table, table_by_group
+from benchmarks.noise import EPSILONS, auroc, levels, table, table_by_group, table_of_nats
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = json.loads((ROOT / "docs" / "results" / "noise.json").read_text())
 
 
-@pytest.mark.parametrize("make", [table, table_by_group])
+@pytest.mark.parametrize("make", [table, table_of_nats, table_by_group])
 def test_the_page_shows_the_stored_figures(make):
     assert make(STORED["rows"]) in (ROOT / "docs" / "differential_privacy.md").read_text()
 
