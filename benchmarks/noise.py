@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.convergence import ROOT
 from benchmarks.dp import GROUPS, interval, wilson
 from benchmarks.dp import figures as alone
-from fairsynth.audit.site import audit_site, home_rates
+from benchmarks.membership import HANDLERS
+from fairsynth.audit.site import home_rates
 from fairsynth.config import (
     AuditConfig,
     AugmentationConfig,
@@ -43,7 +43,7 @@ from fairsynth.config import (
     read_study,
 )
 from fairsynth.extraction import extract
-from fairsynth.federation import answering, boundary, site
+from fairsynth.federation import answering, boundary
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import Envelope
 from fairsynth.federation.noised.household import limit_of
@@ -60,13 +60,6 @@ from fairsynth.visits.cohort import load_cohort
 
 EPSILONS = (8.0, 3.0, 1.0)
 SITES = (SiteId("east"), SiteId("west"))
-WORK = {
-    "join": answering.join,
-    "enrol": site.enrol,
-    "agree": site.agree,
-    "train": site.train,
-    "audit": partial(site.audit, evaluate=audit_site),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +86,7 @@ class Here:
     @staticmethod
     def _answer(folder: Path, request: Envelope) -> Envelope:
         def work(root: Path, asked: Envelope) -> Envelope:
-            return answering.answered(root, asked, WORK[asked.kind])
+            return answering.answered(root, asked, HANDLERS[asked.kind])
 
         return boundary.answer(lambda: folder, lambda: request, work, phase=request.kind)
 
@@ -119,12 +112,13 @@ def plan_of(scale: Scale, *, seed: int, privacy: PrivacyConfig) -> StudyPlan:
 
 
 def hospitals(root: Path, scale: Scale, *, seed: int) -> None:
-    """Two hospitals' tables and events, without the demo's biases."""
+    """Two hospitals' tables and events, with the demo's biases."""
     source = read_study(ROOT / "studies" / "demo.yaml").sites[0].simulate
+    assert isinstance(source, SimulationConfig)
     for number, name in enumerate(SITES):
         folder = root / name
         drawn = {"patients": scale.patients, "seed": 2 * seed + number, "mix": "natural"}
-        simulate(SimulationConfig(**{**source.model_dump(), **drawn}), folder / "raw")  # type: ignore[union-attr]
+        simulate(source.model_copy(update=drawn), folder / "raw")
         config = shutil.copytree(ROOT / "site_configs" / "mimic3", folder / "configs" / "mimic3")
         shutil.copy(ROOT / "site_configs" / "policy.yaml", folder / "configs" / "policy.yaml")
         extract(folder / "raw", config=config, root=folder)

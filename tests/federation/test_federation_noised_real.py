@@ -126,9 +126,9 @@ def cells_of(folder, plan):
 
 
 def test_the_report_tells_what_a_patient_was_charged(study):
-    root, _, _ = study
+    root, plan, _ = study
     page = build(root / "server", out=root / "report.html").read_text(encoding="utf-8")
-    assert "epsilon" in page
+    assert f"epsilon {releases_of(plan).epsilon().tight:.3g} and delta 1e-06 for one patient of one site" in page
 
 
 def test_a_lost_budget_lets_nothing_leave(study, tmp_path):
