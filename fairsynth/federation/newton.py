@@ -25,6 +25,7 @@ STRENGTHS = (0.1, 0.03, 0.01, 0.003)  # inverse, as scikit-learn's C: what valid
 STEPS = 50  # at most
 TOLERANCE = 1e-10  # nats: twice the loss that a step can still gain, at which one more is the last
 HALVINGS = 30
+ROUNDING = 2e-7  # nats: what the difference of two losses may be off by, each rounded to 2^-29 at 64 masked sites
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,12 +121,19 @@ def _nats(log_odds: FloatArray, label: IntArray) -> float:
 def _shortened(
     total: Total, weights: FloatArray, *, step: FloatArray, now: Sums, inverse_strength: float
 ) -> tuple[FloatArray, Sums]:
-    """The Newton step, halved until the penalised loss, which is `now` at `weights`, falls enough (Armijo)."""
+    """The Newton step, halved until the penalised loss, which is `now` at `weights`, falls enough (Armijo).
+
+    Falls that masked losses are too coarse to show count as enough: near the optimum no step would ever show one.
+    """
+    allowed = ROUNDING * inverse_strength
     length, slope = 1.0, float(now.gradient @ step)
     for _ in range(HALVINGS):
         there = weights - length * step
         found = total(there)
-        if penalised(found, there, inverse_strength=inverse_strength).loss <= now.loss - 1e-4 * length * slope:
+        if (
+            penalised(found, there, inverse_strength=inverse_strength).loss
+            <= now.loss - 1e-4 * length * slope + allowed
+        ):
             break
         length /= 2
     return there, found
