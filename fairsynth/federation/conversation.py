@@ -1,4 +1,4 @@
-"""Ask sites, wait no longer than agreed, check what comes, and go on only with a quorum.
+"""Ask sites, wait no longer than agreed, check what comes, go on only with a quorum, and keep what was accepted.
 
 In:  a `Transport`, requests, a check for one reply.   Out: the checked replies by site, sorted.
 Never: an unchecked reply; a wait without end; text that a site wrote.
@@ -13,9 +13,10 @@ from typing import Protocol, TypeVar
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import FairSynthError, Problem, ProtocolError
+from fairsynth.federation.exchanges import Exchanges
 from fairsynth.federation.journal import Journal
 from fairsynth.federation.masking.keys import Announcement
-from fairsynth.federation.messages import Envelope, Failed
+from fairsynth.federation.messages import Envelope, Failed, TrainRequest
 from fairsynth.schemas import Group, SiteId
 
 MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
@@ -59,6 +60,7 @@ class Conversation:
     transport: Transport
     plan: StudyPlan
     journal: Journal
+    exchanges: Exchanges
 
     @property
     def sites(self) -> tuple[SiteId, ...]:
@@ -87,7 +89,8 @@ class Conversation:
         """
         kind = next(iter(requests.values())).kind
         timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[kind])
-        replies = self.transport.ask(requests, timeout=timeout)
+        kept = self.recall(requests)
+        replies = self.transport.ask(requests, timeout=timeout) if kept is None else kept
         accepted: dict[SiteId, Checked] = {}
         refusals: list[Refusal] = []
         for site in sorted(requests):
@@ -104,7 +107,21 @@ class Conversation:
             )
         earlier = [Refusal(site=site, code=EARLIER) for site in self.plan.roster if site not in requests]
         self._require_quorum(accepted, [*refusals, *earlier], phase=phase)
+        if kept is None:
+            self.remember(requests, replies, phase=phase)
         return accepted
+
+    def recall(self, requests: Mapping[SiteId, Envelope]) -> dict[SiteId, Envelope] | None:
+        """The replies that this exchange had before the server started again; None where it had none.
+
+        Rounds of training are committed by themselves.
+        """
+        return None if _trains(requests) else self.exchanges.recall(requests)
+
+    def remember(self, requests: Mapping[SiteId, Envelope], replies: Mapping[SiteId, Envelope], *, phase: str) -> None:
+        """Keep an exchange that was accepted."""
+        if not _trains(requests):
+            self.exchanges.keep(requests, replies, phase=phase, position=self.journal.position)
 
     def ask_all(
         self, sites: Iterable[SiteId], request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
@@ -128,6 +145,10 @@ class Conversation:
                 )
                 for refusal in refusals
             )
+
+
+def _trains(requests: Mapping[SiteId, Envelope]) -> bool:
+    return next(iter(requests.values())).kind == TrainRequest.kind
 
 
 class SomeLeft(Exception):

@@ -1,6 +1,6 @@
 """The server's loop: enrol -> agree -> train both arms -> perhaps teach, feedback -> audit.
 
-In:  a transport, a plan.   Out: the server's folder: `plan.json`, `journal.jsonl`, `enrolment.json`,
+In:  a conversation, the desk.   Out: the server's folder: `plan.json`, `journal.jsonl`, `enrolment.json`, `rounds/`,
 `generator-plain/`, `generator-fairsynth/`, `terms/` where there are any, `audit/`.
 Never: flwr, a patient's record, an unchecked reply.
 
@@ -9,6 +9,10 @@ lambda = 0 gives two equal models. Statistics ride on the training reply: reply 
 the site received in round r, so the coefficients of round r are those of the counts of round r - 1. Round 0 of the
 fairsynth arm takes the counts of round 0 of the plain arm, whose model is the same initial one. One request without
 training after the last round gives the final model's counts and losses.
+
+Each round is committed before the next. A server that starts again takes the same way: replies before and after
+training are those that it kept, an arm goes on from its last committed round, and the journal is compared to what it
+had told (docs/resume.md).
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import average, pool, weights_sha256
 from fairsynth.federation.agreement import Members, agree, enrol
 from fairsynth.federation.conversation import Conversation
-from fairsynth.federation.journal import Journal
+from fairsynth.federation.course import Course, Model
+from fairsynth.federation.desk import FINISHED, STUDY, Desk
+from fairsynth.federation.journal import Event, Journal
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -47,22 +53,12 @@ from fairsynth.federation.teaching import teach
 from fairsynth.federation.terms import Guide, Terms, save_terms
 from fairsynth.federation.validation import AuditedReply, Door, TrainedReply
 from fairsynth.federation.wire import outgoing
-from fairsynth.generator.checkpoint import save
+from fairsynth.generator.checkpoint import load, save
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, SiteId
 
+ROUND = "round"  # the event of a committed round
 _VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
-    """A global model on its way, and the pooled soft counts (G, 4) that its next coefficients come from."""
-
-    arm: str
-    weights: Arrays
-    counts: FloatArray | None = None
-    moments: Moments | None = None  # of the sites' optimisers, averaged; none before the first round
-    steering: Steering | None = None  # of the last round; none in the plain arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +66,23 @@ class Server:
     """The loop of one study."""
 
     conversation: Conversation
-    plan: StudyPlan
-    root: Path
-    journal: Journal
+    desk: Desk
     norms: Norms = field(default_factory=Norms)
+
+    @property
+    def plan(self) -> StudyPlan:
+        """What the sites agreed on."""
+        return self.desk.plan
+
+    @property
+    def root(self) -> Path:
+        """The server's folder."""
+        return self.desk.root
+
+    @property
+    def journal(self) -> Journal:
+        """What is told of the study."""
+        return self.desk.journal
 
     @property
     def door(self) -> Door:
@@ -93,25 +102,61 @@ class Server:
             weights[arm], counts = self.train(model, members)
             self.keep(arm, weights[arm], members)
         self.audit(weights, members, guide=self.guide(weights[FAIRSYNTH], members))
-        self.journal.append("finished")
+        self.journal.append(FINISHED)
+        self.desk.close()
 
     def announce(self) -> None:
         """Tell which study begins."""
-        self.journal.append("study", **_study_event(self.plan))
+        self.journal.append(STUDY, **_study_event(self.plan))
 
     # --- train
 
     def train(self, model: Model, members: Members) -> tuple[Arrays, FloatArray]:
         """All rounds of one arm: its final weights, and the pooled counts (G, 4) of the model that it began with."""
-        first: FloatArray | None = None
-        for number in range(self.plan.training.rounds):
-            model = self.round(model, members, number=number, epochs=self.plan.training.local_epochs)
-            first = model.counts if first is None else first
-        model = self.round(model, members, number=self.plan.training.rounds, epochs=0)
-        return model.weights, first if first is not None else np.zeros((len(self.plan.groups.names), 4))
+        course = self.begun(Course(model=model))
+        while course.done < self.rounds(model.arm):
+            course = self.advance(course, members)
+        first = course.first if course.first is not None else np.zeros((len(self.plan.groups.names), 4))
+        return course.model.weights, first
 
-    def round(self, model: Model, members: Members, *, number: int, epochs: int) -> Model:
-        """One request to every site: train `epochs` from `model`, and count what `model` predicts."""
+    def rounds(self, arm: str) -> int:
+        """The requests of an arm: the plan's rounds, and one without training."""
+        return self.plan.training.rounds + 1
+
+    def begun(self, course: Course) -> Course:
+        """`course`, or what was committed of its arm. Raises ArtefactError when a trained arm's weights are gone."""
+        arm = course.model.arm
+        found = self.desk.latest(arm)
+        later = [one for one in self.desk.committed if ARMS.index(one.course.model.arm) > ARMS.index(arm)]
+        if later and (found is None or found.course.done < self.rounds(arm)):  # its last round is spoilt
+            weights = load(self.root / f"generator-{arm}", kind=f"generator-{arm}").weights
+            model = replace(course.model, weights={name: weights[name] for name in course.model.weights})
+            self.journal.pass_to(later[0].position - 1)
+            return Course(model=model, done=self.rounds(arm))
+        if found is None:
+            return course
+        self.norms.restore(found.norms)
+        self.journal.pass_to(found.position)
+        return found.course
+
+    def advance(self, course: Course, members: Members) -> Course:
+        """One round more, committed."""
+        epochs = self.plan.training.local_epochs if course.done < self.plan.training.rounds else 0
+        model, line = self.round(course.model, members, number=course.done, epochs=epochs)
+        first = model.counts if course.first is None else course.first
+        moved = Course(model=model, done=course.done + 1, first=first)
+        self.desk.commits.save(
+            moved,
+            norms=self.norms.told,
+            event={"event": ROUND, **line},
+            position=self.journal.position + 1,
+            journal=self.journal.path,
+        )
+        self.journal.append(ROUND, **line)
+        return moved
+
+    def round(self, model: Model, members: Members, *, number: int, epochs: int) -> tuple[Model, Event]:
+        """One request to every site, train `epochs` from `model` and count what it predicts; and what is told of it."""
         started = time.monotonic()
         steering = self.steer(model) if epochs else None
         values = steering.coefficients if steering else np.zeros((len(self.plan.groups.names), 2))
@@ -136,21 +181,19 @@ class Server:
             ),
         )
         counts = pool({site: one.soft for site, one in replies.items()})
-        line = _round_event(replies, counts, loss=_loss(self.plan, counts))
-        self.journal.append(
-            "round",
-            arm=model.arm,
-            round=number,
-            **line,
-            coefficients=values.tolist(),
-            strength=steering.strength if steering else None,
-            seconds=round(time.monotonic() - started, 3),
-            weights_sha256=weights_sha256(model.weights),
-        )
+        line = {
+            "arm": model.arm,
+            "round": number,
+            **_round_event(replies, counts, loss=_loss(self.plan, counts)),
+            "coefficients": values.tolist(),
+            "strength": steering.strength if steering else None,
+            "seconds": round(time.monotonic() - started, 3),
+            "weights_sha256": weights_sha256(model.weights),
+        }
         if not epochs:
-            return replace(model, counts=counts)
+            return replace(model, counts=counts), line
         moved = replace(model, weights=_weights(replies), moments=_moments(replies))
-        return replace(moved, counts=counts, steering=steering)
+        return replace(moved, counts=counts, steering=steering), line
 
     def sent(self, model: Model, *, moments: bool) -> Arrays:
         """The model's weights, and moments where there are some, as they travel."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Iterable, Mapping
 
 from fairsynth.federation.bounds import Reach, distances
 from fairsynth.schemas import Arrays
@@ -29,6 +30,15 @@ class Norms:
 
     def __init__(self) -> None:
         self._told: dict[str, deque[float]] = {}
+
+    @property
+    def told(self) -> dict[str, tuple[float, ...]]:
+        """The distances, oldest first, as they are kept with a committed round."""
+        return {name: tuple(moved) for name, moved in self._told.items()}
+
+    def restore(self, told: Mapping[str, Iterable[float]]) -> None:
+        """Go on from distances that were kept."""
+        self._told = {name: deque(moved, maxlen=KEPT) for name, moved in told.items()}
 
     def limit(self, name: str) -> float:
         """Units that the array `name`, or `ALL`, may move: the clip, or five times the running median if it is more."""

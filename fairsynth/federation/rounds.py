@@ -6,15 +6,16 @@ Never: flwr, a patient's record, an unchecked reply.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
-from fairsynth import artefacts
 from fairsynth.config import StudyPlan
 from fairsynth.errors import FairSynthError
 from fairsynth.federation.agreement import check_pooled
 from fairsynth.federation.conversation import Conversation, Transport
-from fairsynth.federation.journal import Journal, Progress
+from fairsynth.federation.desk import Desk, opened
+from fairsynth.federation.journal import Progress
 from fairsynth.federation.loop import Server
 from fairsynth.federation.masking.opening import PooledConversation
 from fairsynth.federation.masking.roster import read_roster
@@ -24,26 +25,42 @@ from fairsynth.federation.plans import plan_sha256
 __all__ = ["Transport", "check_pooled", "run_study"]
 
 
-def run_study(transport: Transport, *, plan: StudyPlan, root: Path, progress: Progress = lambda _: None) -> None:
+def run_study(
+    transport: Transport,
+    *,
+    plan: StudyPlan,
+    root: Path,
+    resume: bool = False,
+    progress: Progress = lambda _: None,
+) -> None:
     """Run the study of `plan` with the sites behind `transport`; write everything under `root`.
 
+    With `resume` it goes on from the last committed round under `root`, to the same result as if it had never stopped;
+    of a finished study nothing changes.
     `progress` is called with every journal event. Raises ProtocolError below quorum, CohortError when the pooled
-    cohort cannot answer the question. The reason of a failure is the journal's last event.
+    cohort cannot answer the question, and what `desk.opened` raises. The reason of a failure is the journal's last
+    event.
     """
-    artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")
-    journal = Journal(root, progress=progress)
-    try:
-        conversation = _conversation(transport, plan=plan, root=root, journal=journal)
-        loop = NoisedServer if plan.privacy.noised else Server
-        loop(conversation=conversation, plan=plan, root=root, journal=journal).run()
-    except FairSynthError as error:
-        journal.append("failed", code=error.code, problems=[asdict(problem) for problem in error.problems])
-        raise
+    with opened(root, plan=plan, resume=resume, progress=progress) as desk:
+        if desk.finished:
+            desk.close()
+            return
+        try:
+            loop = NoisedServer if plan.privacy.noised else Server
+            loop(conversation=_conversation(transport, desk), desk=desk).run()
+        except FairSynthError as error:
+            desk.journal.replay(())
+            with contextlib.suppress(OSError):  # of a full disk: the error itself is told
+                desk.journal.append("failed", code=error.code, problems=[asdict(one) for one in error.problems])
+            raise
 
 
-def _conversation(transport: Transport, *, plan: StudyPlan, root: Path, journal: Journal) -> Conversation:
+def _conversation(transport: Transport, desk: Desk) -> Conversation:
     """With every site, or with all as one. Raises ProtocolError without the signed roster of a masked study."""
+    plan, journal, exchanges = desk.plan, desk.journal, desk.exchanges
     if not plan.privacy.masked:
-        return Conversation(transport=transport, plan=plan, journal=journal)
-    roster = read_roster(root).verified(plan_sha256=plan_sha256(plan), sites=plan.roster)
-    return PooledConversation(transport=transport, plan=plan, journal=journal, roster=roster)
+        return Conversation(transport=transport, plan=plan, journal=journal, exchanges=exchanges)
+    roster = read_roster(desk.root).verified(plan_sha256=plan_sha256(plan), sites=plan.roster)
+    return PooledConversation(
+        transport=transport, plan=plan, journal=journal, exchanges=exchanges, roster=roster, run=desk.run
+    )

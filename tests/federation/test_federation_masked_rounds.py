@@ -233,13 +233,26 @@ def test_asked_another_thing_under_the_same_label_a_site_refuses(tmp_path):
         play.one(play.train(change=0.5))
 
 
+def test_a_reply_that_is_no_longer_kept_is_made_anew_and_is_the_same_bytes(tmp_path):
+    play = Play(tmp_path).through_agree()
+    first = play.train()
+    reply = play.one(first)
+    play.one(play.train(round=1))
+    trained = len(play.one.toy.asked)
+    assert same(play.one(first), reply)
+    assert len(play.one.toy.asked) == trained + 1
+    assert len((play.one.root / "masking" / "outbox.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+
+
 def test_a_label_stays_used_when_its_payload_is_gone(tmp_path):
     play = Play(tmp_path).through_agree()
     first = play.train()
     play.one(first)
     play.one(play.train(round=1))
-    with pytest.raises(PolicyRefusal, match="no longer kept"):
-        play.one(first)
+    play.one.toy.members = [[41, 5], [10, 2]]  # another patient than before
+    for _ in range(2):
+        with pytest.raises(PolicyRefusal, match="another reply than before"):
+            play.one(first)
 
 
 def test_a_dropped_peer_is_seen_before_anything_is_masked(tmp_path):
@@ -506,8 +519,10 @@ def test_the_outbox_keeps_one_payload_for_a_label(tmp_path):
     again = Outbox(tmp_path).again("a", request_sha256="1" * 64)
     assert (again.fields, again.vector.tolist()) == ("one", [0, 1, 2])
     assert Outbox(tmp_path).again("b", request_sha256="1" * 64) is None
-    with pytest.raises(PolicyRefusal, match="used twice"):
+    with pytest.raises(PolicyRefusal, match="another reply than before"):
         kept(tmp_path, text="two")
+    kept(tmp_path)
+    assert len((tmp_path / "outbox.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 80, 200])
@@ -540,8 +555,9 @@ def test_a_payload_that_was_altered_is_not_sent(damage, tmp_path):
     (path,) = (tmp_path / "outbox").iterdir()
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    with pytest.raises(PolicyRefusal, match="no longer kept"):
-        Outbox(tmp_path).again("a", request_sha256="1" * 64)
+    assert Outbox(tmp_path).again("a", request_sha256="1" * 64) is None
+    kept(tmp_path)
+    assert path.read_bytes() == whole
 
 
 def test_masked_messages_pass_through_flowers_records_whole(tmp_path):

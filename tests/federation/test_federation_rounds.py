@@ -37,9 +37,12 @@ def finished(tmp_path_factory):
 def test_a_study_leaves_every_artefact_that_the_report_reads(finished):
     root, plan, _, _ = finished
     assert {path.name for path in root.iterdir()} == {
+        ".server.lock",
+        "run.json",
         "plan.json",
         "journal.jsonl",
         "enrolment.json",
+        "rounds",
         "generator-plain",
         "generator-fairsynth",
         "audit",

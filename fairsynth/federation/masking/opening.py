@@ -7,7 +7,6 @@ Never: a sum of fewer than all sites; a part of a sum whose label did not come t
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +66,7 @@ class PooledConversation(Conversation):
     """Speaks with all sites of the roster, and answers as if they were one."""
 
     roster: Roster
-    run: str = field(default_factory=lambda: secrets.token_hex(32))
+    run: str  # 64 random digits
     settled: Settled = field(default_factory=Settled, repr=False)
 
     @property
@@ -118,9 +117,15 @@ class PooledConversation(Conversation):
         timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[request.kind])
         accepted: dict[SiteId, Checked] = {}
         refusals: dict[SiteId, Refusal] = {}
+        everyone = dict.fromkeys(self.roster.sites, request)
+        kept = self.recall(everyone)
+        replies: dict[SiteId, Envelope] = {}
         for _ in range(ATTEMPTS):
             waiting = [site for site in self.roster.sites if site not in accepted]
-            replies = self.transport.ask(dict.fromkeys(waiting, request), timeout=timeout)
+            if kept is None:
+                replies |= self.transport.ask(dict.fromkeys(waiting, request), timeout=timeout)
+            else:
+                replies = kept
             refusals = {}
             for site in waiting:
                 try:
@@ -134,6 +139,8 @@ class PooledConversation(Conversation):
                 break
         if refusals:
             raise self._incomplete(refusals, phase=phase)
+        if kept is None:
+            self.remember(everyone, replies, phase=phase)
         return accepted
 
     def _incomplete(self, refusals: Mapping[SiteId, Refusal], *, phase: str) -> ProtocolError:

@@ -1,12 +1,10 @@
-"""What a site sent, by label: written down before it leaves, sent again as it was, never made a second time.
+"""What a site sent, by label: written down before it leaves, and sent again as it was.
 
 In:  a label, the request it answers, the reply: its fields and its vector.   Out: `outbox.jsonl`, payloads beside it.
 Never: two payloads under one label; a payload that is sent before it is on disk.
 
-A reply is never computed a second time, so that there is no second vector that could differ from the first.
-
-Payloads of earlier labels are removed when a later one is written (a server asks again for the last one only); their
-lines stay, and so does the promise.
+Payloads of earlier labels are removed when a later one is written; their lines stay, and so does the promise. A server
+that lost rounds asks for those again: the site computes the reply anew, and sends it only if it is the same bytes.
 """
 
 from __future__ import annotations
@@ -38,6 +36,10 @@ class Sent:
     fields_sha256: str
     vector_sha256: str
 
+    def is_of(self, payload: Payload) -> bool:
+        """Whether `payload` is what was sent."""
+        return (_sha256(payload.fields), payload.vector_sha256) == (self.fields_sha256, self.vector_sha256)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Payload:
@@ -55,9 +57,9 @@ class Outbox:
         self._path, self._folder = root / NAME, root / FOLDER
 
     def again(self, label: str, *, request_sha256: str) -> Payload | None:
-        """What was sent under `label`; None when nothing was.
+        """What was sent under `label`; None when nothing was, or when it must be computed anew.
 
-        Raises PolicyRefusal when it answered another request, or is no longer kept.
+        Raises PolicyRefusal when it answered another request.
         """
         sent = self._find(label)
         if sent is None:
@@ -67,28 +69,30 @@ class Outbox:
                 "a second request under one label", where="outbox", expected="the same request, asked again"
             )
         payload = self._read(label)
-        if payload is None or (_sha256(payload.fields), payload.vector_sha256) != (
-            sent.fields_sha256,
-            sent.vector_sha256,
-        ):
-            raise PolicyRefusal.of("a reply that is no longer kept", where="outbox", expected="the last request")
-        return payload
+        return payload if payload is not None and sent.is_of(payload) else None
 
     def keep(self, label: str, payload: Payload, *, request_sha256: str) -> None:
-        """Write down what is about to be sent. Raises PolicyRefusal when the label was used."""
-        if self._find(label) is not None:
-            raise PolicyRefusal.of("a label used twice", where="outbox", expected="one payload for each label")
+        """Write down what is about to be sent. Raises PolicyRefusal when the label was used for other bytes."""
+        sent = self._find(label)
+        if sent is not None and not (sent.request_sha256 == request_sha256 and sent.is_of(payload)):
+            raise PolicyRefusal.of(
+                "another reply than before under one label",
+                where="outbox",
+                expected="the same bytes",
+                do="see that data, software and kind of machine are those of the study; else start the study again",
+            )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         earlier = list(self._folder.iterdir())
         words = np.ascontiguousarray(payload.vector, dtype=_WORD)
         write_bytes(self._payload(label), payload.fields.encode() + b"\n", words.data)
-        line = Sent(
-            label=label,
-            request_sha256=request_sha256,
-            fields_sha256=_sha256(payload.fields),
-            vector_sha256=payload.vector_sha256,
-        )
-        self._append(line)
+        if sent is None:
+            line = Sent(
+                label=label,
+                request_sha256=request_sha256,
+                fields_sha256=_sha256(payload.fields),
+                vector_sha256=payload.vector_sha256,
+            )
+            self._append(line)
         for path in earlier:
             if path != self._payload(label):
                 path.unlink(missing_ok=True)

@@ -20,7 +20,9 @@ from fairsynth.fairness.coefficients import coefficients
 from fairsynth.fairness.damping import Steering, steer
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.agreement import Members
-from fairsynth.federation.loop import Model, Server
+from fairsynth.federation.course import Model
+from fairsynth.federation.journal import Event
+from fairsynth.federation.loop import Server
 from fairsynth.federation.messages import AuditRequest, TrainRequest, weights_as
 from fairsynth.federation.noised.door import NoisedDoor, NoisedTrained
 from fairsynth.federation.noised.releases import prediction_norm, releases_of
@@ -45,17 +47,15 @@ class NoisedServer(Server):
         self.journal.append("privacy", **self._noise())
 
     def train(self, model: Model, members: Members) -> tuple[Arrays, FloatArray]:
-        """All rounds of one arm, and in the fairsynth arm a last count; as `Server.train`."""
-        groups = len(self.plan.groups.names)
-        model = replace(model, counts=None)  # no counts come from the plain arm
-        for number in range(self.plan.training.rounds):
-            model = self.round(model, members, number=number, epochs=self.plan.training.local_epochs)
-        if model.arm == FAIRSYNTH:
-            model = self.round(model, members, number=self.plan.training.rounds, epochs=0)
-        return model.weights, model.counts if model.counts is not None else np.zeros((groups, 4))
+        """As `Server.train`; no counts come from the arm before."""
+        return super().train(replace(model, counts=None), members)
 
-    def round(self, model: Model, members: Members, *, number: int, epochs: int) -> Model:
-        """One request to all sites: count where it is due, train where epochs are asked."""
+    def rounds(self, arm: str) -> int:
+        """The requests of an arm: the plan's rounds, and in the fairsynth arm a last count."""
+        return self.plan.training.rounds + (arm == FAIRSYNTH)
+
+    def round(self, model: Model, members: Members, *, number: int, epochs: int) -> tuple[Model, Event]:
+        """One request to all sites: count where it is due, train where epochs are asked; what is to be told."""
         started = time.monotonic()
         values = model.steering.coefficients if model.steering and epochs else self._nothing()
         asked = TrainRequest(
@@ -75,24 +75,23 @@ class NoisedServer(Server):
         )
         (reply,) = replies.values()
         counts = self._counts(reply, members)
-        self.journal.append(
-            "round",
-            arm=model.arm,
-            round=number,
-            sites=sorted(replies),
-            soft=None if counts is None else counts.tolist(),
-            hard=None,
-            loss=None if counts is None else self._loss(counts),
-            nll_train=None,
-            nll_validation=None,
-            bounded=False,
-            coefficients=values.tolist(),
-            strength=model.steering.strength if model.steering and epochs else None,
-            seconds=round(time.monotonic() - started, 3),
-            weights_sha256=weights_sha256(model.weights),
-        )
+        line = {
+            "arm": model.arm,
+            "round": number,
+            "sites": sorted(replies),
+            "soft": None if counts is None else counts.tolist(),
+            "hard": None,
+            "loss": None if counts is None else self._loss(counts),
+            "nll_train": None,
+            "nll_validation": None,
+            "bounded": False,
+            "coefficients": values.tolist(),
+            "strength": model.steering.strength if model.steering and epochs else None,
+            "seconds": round(time.monotonic() - started, 3),
+            "weights_sha256": weights_sha256(model.weights),
+        }
         counted = model if counts is None else replace(model, counts=counts, steering=self._steering(model, counts))
-        return counted if not epochs else replace(counted, weights=reply.weights, moments=reply.moments)
+        return (replace(counted, weights=reply.weights, moments=reply.moments) if epochs else counted), line
 
     def guide(self, weights: Arrays, members: Members) -> Guide | None:
         """None: a plan with noise has no teacher."""

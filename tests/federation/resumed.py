@@ -1,0 +1,47 @@
+"""What tests of resumed studies share: a transport that fails at a chosen exchange, and the digest of a finished study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from fairsynth.federation.journal import read
+
+RESULTS = ("enrolment.json", "generator-*/weights.safetensors", "audit/*", "terms/*")
+CHANGING = ("seconds", "started", "run")
+
+
+class Stopped(BaseException):
+    """The server's process ends here: no handler of an `Exception` sees it."""
+
+
+class Stopping:
+    """Asks as `transport` does; at exchange `number` (from 0) the server ends, before or after the sites answered."""
+
+    def __init__(self, transport, *, number: int, answered: bool) -> None:
+        self.transport, self.left, self.answered = transport, number, answered
+
+    def ask(self, requests, *, timeout):
+        self.left -= 1
+        if self.left == -1:
+            if self.answered:
+                self.transport.ask(requests, timeout=timeout)
+            raise Stopped
+        return self.transport.ask(requests, timeout=timeout)
+
+
+def digest(root: Path) -> dict[str, str]:
+    """Hash of each result of a finished study, and of what its journal tells but for clocks, the run's random name and restarts."""
+    found = {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in RESULTS
+        for path in sorted(root.glob(pattern))
+        if path.name != "manifest.json"
+    }
+    told = [
+        {name: value for name, value in event.items() if name not in CHANGING}
+        for event in read(root / "journal.jsonl")
+        if event["event"] != "resumed"
+    ]
+    return {**found, "journal": hashlib.sha256(json.dumps(told).encode()).hexdigest()}

@@ -1,0 +1,323 @@
+"""A server that ends at any moment and starts again comes to the same study, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from federation_toys import InProcess, toy_plan, toy_sites
+from masked_toys import masked_plan, masked_sites
+from resumed import Stopped, Stopping, digest
+
+from fairsynth.config import AugmentationConfig, TrainingConfig
+from fairsynth.errors import ArtefactError, ConfigError, EngineError, ProtocolError
+from fairsynth.federation import commits
+from fairsynth.federation.desk import opened
+from fairsynth.federation.journal import read, scan
+from fairsynth.federation.rounds import run_study
+
+TAUGHT = AugmentationConfig(synthetic_patients=10, candidates="taught")
+TRAINING = TrainingConfig(rounds=3, local_epochs=1, round_deadline_seconds=1)
+
+
+def plain(root):
+    plan = toy_plan(augmentation=TAUGHT, training=TRAINING)
+    return plan, InProcess(toy_sites(plan)), root / "server"
+
+
+def masked(root):
+    plan = masked_plan(augmentation=TAUGHT, training=TRAINING)
+    return plan, InProcess(masked_sites(root, plan, toy_sites(plan))), root / "server"
+
+
+KINDS = {"plain": plain, "masked": masked}
+
+
+class Counting:
+    def __init__(self, transport):
+        self.transport, self.number = transport, 0
+
+    def ask(self, requests, *, timeout):
+        self.number += 1
+        return self.transport.ask(requests, timeout=timeout)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def golden(request, tmp_path_factory):
+    """A study that never stopped: how it is made, its digest, and the number of its exchanges."""
+    plan, transport, root = KINDS[request.param](tmp_path_factory.mktemp("golden"))
+    counting = Counting(transport)
+    run_study(counting, plan=plan, root=root)
+    return KINDS[request.param], digest(root), counting.number
+
+
+def stops(exchanges):
+    """Every exchange before and in training, and some of the many after it."""
+    assert exchanges > 30
+    return [*range(12), *range(12, exchanges, 9), exchanges - 1]
+
+
+def test_it_ends_the_same_whichever_exchange_it_stopped_at(golden, tmp_path):
+    make, expected, exchanges = golden
+    for place, number in enumerate(stops(exchanges)):
+        for answered in (bool(place % 2),):
+            plan, transport, root = make(tmp_path / f"{number}-{answered}")
+            with pytest.raises(Stopped):
+                run_study(Stopping(transport, number=number, answered=answered), plan=plan, root=root)
+            run_study(transport, plan=plan, root=root, resume=True)
+            assert digest(root) == expected, f"exchange {number}, answered: {answered}"
+
+
+def test_it_ends_the_same_when_every_exchange_stops_it_once(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, root = make(tmp_path)
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=1, answered=True), plan=plan, root=root)
+    for restart in range(200):
+        try:
+            run_study(Stopping(transport, number=1, answered=bool(restart % 2)), plan=plan, root=root, resume=True)
+            break
+        except Stopped:
+            pass
+    assert digest(root) == expected
+    assert restart > 5
+
+
+def test_what_was_asked_and_accepted_is_not_asked_again(tmp_path):
+    plan, transport, root = plain(tmp_path)
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=5, answered=True), plan=plan, root=root)
+    sites = transport.sites.values()
+    before = [len(site.asked) for site in sites]
+    run_study(transport, plan=plan, root=root, resume=True)
+    for site, number in zip(sites, before, strict=True):
+        kinds = [request.kind for request in site.asked]
+        assert kinds.count("enrol") == kinds.count("agree") == 1
+        again, before = site.asked[number], site.asked[number - 1]  # the round that was not committed
+        assert again.fields == before.fields
+        assert all((again.arrays[name] == array).all() for name, array in before.arrays.items())
+
+
+def test_a_site_that_was_left_out_stays_out(tmp_path):
+    plan = toy_plan(quorum=1, training=TRAINING)
+    silent = {"b": lambda kind, envelope: None if kind == "agree" else envelope}
+    root = tmp_path / "server"
+    with pytest.raises(Stopped):
+        run_study(Stopping(InProcess(toy_sites(plan, **silent)), number=4, answered=False), plan=plan, root=root)
+    well = toy_sites(plan)
+    run_study(InProcess(well), plan=plan, root=root, resume=True)
+    assert not well["site-b"].asked
+    run_study(InProcess(toy_sites(plan, **silent)), plan=plan, root=tmp_path / "golden")
+    assert digest(root) == digest(tmp_path / "golden")
+
+
+def test_the_last_rounds_are_kept_and_the_last_of_each_arm(tmp_path):
+    plan, transport, root = plain(tmp_path)
+    run_study(transport, plan=plan, root=root)
+    names = sorted(path.name for path in (root / "rounds").iterdir())
+    assert names == ["fairsynth-00002", "fairsynth-00003", "fairsynth-00004", "plain-00004"]
+    assert not (root / "exchanges").exists()
+
+
+def stopped_in_training(root, make=masked, *, number=8):
+    plan, transport, server = make(root)
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=number, answered=True), plan=plan, root=server)
+    return plan, transport, server
+
+
+def newest(server):
+    return max((server / "rounds").iterdir(), key=lambda path: (path.name.startswith("plain"), path.name))
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors", "journal.jsonl", "manifest.json"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "missing"])
+def test_a_spoilt_round_is_told_and_the_one_before_it_is_used(golden, tmp_path, name, how):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=6)
+    spoil(newest(server) / name, how)
+    spoilt = newest(server).name
+    run_study(transport, plan=plan, root=server, resume=True)
+    (line,) = [event for event in read(server / "journal.jsonl") if event["event"] == "resumed"]
+    assert line["spoilt"] == [spoilt]
+    assert digest(server) == expected
+
+
+def spoil(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return
+    if how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "empty":
+        content = bytearray()
+    else:
+        content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_all_rounds_spoilt_begins_the_arm_again(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=6)
+    for folder in (server / "rounds").iterdir():
+        spoil(folder / "state.safetensors", "flipped")
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_a_trained_arm_whose_last_round_is_spoilt_comes_from_its_generator(golden, tmp_path):
+    make, expected, exchanges = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=exchanges - 2)
+    spoil(server / "rounds" / "plain-00004" / "state.safetensors", "cut")
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_spoilt_exchanges_are_asked_again(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=6)
+    for record in (server / "exchanges").glob("*/exchange.json"):
+        spoil(record, "flipped")
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_a_damaged_journal_is_restored_from_the_last_round_and_kept_beside_it(golden, tmp_path):
+    make, expected, _ = golden
+    for line in (0, 2, 5):
+        plan, transport, server = stopped_in_training(tmp_path / str(line), make, number=7)
+        path = server / "journal.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[line % len(lines)] = lines[line % len(lines)].replace(b'"', b"'", 1)
+        path.write_bytes(b"".join(lines))
+        damaged = path.read_bytes()
+        with pytest.raises(ArtefactError, match=f"line {line % len(lines) + 1}"):
+            read(path)
+        run_study(transport, plan=plan, root=server, resume=True)
+        assert (server / "journal.damaged.jsonl").read_bytes() == damaged
+        assert digest(server) == expected
+
+
+def test_a_line_that_a_crash_cut_short_goes(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=7)
+    path = server / "journal.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_every_bit_of_a_journal_line_counts(tmp_path):
+    plan, transport, server = stopped_in_training(tmp_path, plain)
+    path = server / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    first = lines[0]
+    for place in range(0, len(first) - 1, 7):
+        changed = bytearray(first)
+        changed[place] ^= 1 << (place % 8)
+        if 0x0A in changed[:-1]:
+            continue
+        path.write_bytes(bytes(changed) + b"".join(lines[1:]))
+        assert scan(path).damaged == 1
+
+
+def test_a_second_server_is_refused_while_the_first_works(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    with opened(server, plan=plan, resume=False, progress=lambda _: None):
+        before = sorted(path.name for path in server.iterdir())
+        for resume in (False, True):
+            with pytest.raises(EngineError, match="another server"):
+                run_study(transport, plan=plan, root=server, resume=resume)
+        assert sorted(path.name for path in server.iterdir()) == before
+    run_study(transport, plan=plan, root=server)
+
+
+def test_a_fresh_start_does_not_overwrite_committed_rounds(tmp_path):
+    plan, transport, server = stopped_in_training(tmp_path)
+    before = digest(server)
+    with pytest.raises(ConfigError, match="--resume"):
+        run_study(transport, plan=plan, root=server)
+    assert digest(server) == before
+    run_study(transport, plan=plan, root=server, resume=True)
+
+
+def test_what_did_not_begin_or_is_another_study_is_not_resumed(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    with pytest.raises(ConfigError, match="no study to resume"):
+        run_study(transport, plan=plan, root=server, resume=True)
+    other = plan.model_copy(update={"seed": plan.seed + 1})
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=4, answered=True), plan=plan, root=server)
+    with pytest.raises(ConfigError, match="another study"):
+        run_study(transport, plan=other, root=server, resume=True)
+
+
+def test_other_software_than_it_began_with_is_refused(tmp_path, monkeypatch):
+    plan, transport, server = stopped_in_training(tmp_path, plain)
+    monkeypatch.setattr("fairsynth.federation.loop.version", lambda name: "0.0.1")
+    with pytest.raises(ArtefactError, match="versions"):
+        run_study(transport, plan=plan, root=server, resume=True)
+    monkeypatch.undo()
+    run_study(transport, plan=plan, root=server, resume=True)
+
+
+def test_below_quorum_it_stops_and_goes_on_when_the_site_is_back(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = make(tmp_path)
+    sites = dict(transport.sites)
+    gone = {"round": 0}
+
+    def away(request):
+        body = json.loads(request.fields)
+        if request.kind == "train" and body["round"] == 2:
+            gone["round"] += 1
+            return None
+        return sites["site-b"](request)
+
+    with pytest.raises(ProtocolError, match="site-b"):
+        run_study(InProcess({**sites, "site-b": away}), plan=plan, root=server)
+    assert gone["round"]
+    assert read(server / "journal.jsonl")[-1]["event"] == "failed"
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_a_finished_study_resumed_changes_nothing(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = make(tmp_path)
+    run_study(transport, plan=plan, root=server)
+    before = (server / "journal.jsonl").read_bytes()
+    run_study(Stopping(transport, number=0, answered=False), plan=plan, root=server, resume=True)
+    assert (server / "journal.jsonl").read_bytes() == before
+    assert digest(server) == expected
+
+
+def test_a_full_disk_is_told_and_costs_no_committed_round(golden, tmp_path, monkeypatch):
+    make, expected, _ = golden
+    plan, transport, server = make(tmp_path)
+    save, left = commits.save_file, {"rounds": 3}
+
+    def full(arrays, path):
+        left["rounds"] -= 1
+        if left["rounds"] < 0:
+            raise OSError(28, "No space left on device")
+        save(arrays, path)
+
+    monkeypatch.setattr(commits, "save_file", full)
+    with pytest.raises(ArtefactError, match="make room"):
+        run_study(transport, plan=plan, root=server)
+    assert sorted(path.name for path in (server / "rounds").iterdir()) == [f"plain-0000{n}" for n in (1, 2, 3)]
+    monkeypatch.undo()
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+def test_a_moved_folder_is_resumed_where_it_is(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make)
+    shutil.copytree(server, tmp_path / "elsewhere")
+    run_study(transport, plan=plan, root=tmp_path / "elsewhere", resume=True)
+    assert digest(tmp_path / "elsewhere") == expected
