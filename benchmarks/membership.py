@@ -29,6 +29,7 @@ from fairsynth.audit.site import audit_site
 from fairsynth.config import AugmentationConfig, StudyPlan, TrainingConfig, read_study
 from fairsynth.experiments.study import Run
 from fairsynth.federation import answering, site
+from fairsynth.federation.journal import read
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.rounds import run_study
 from fairsynth.schemas import SiteId
@@ -132,7 +133,7 @@ def figures(run: Run, planted: Mapping[SiteId, Planted], *, scale: Scale, contro
 
 def last_losses(run: Run) -> dict[str, tuple[float, float]]:
     """Of each arm's final generator: nats a visit of training and of validation patients, all sites together."""
-    lines = map(json.loads, (run.server / "journal.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = read(run.server / "journal.jsonl")
     return {one["arm"]: (one["nll_train"], one["nll_validation"]) for one in lines if one["event"] == "round"}
 
 

@@ -44,6 +44,7 @@ from fairsynth.config import (
 )
 from fairsynth.extraction import extract
 from fairsynth.federation import answering, boundary
+from fairsynth.federation.journal import read
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import Envelope
 from fairsynth.federation.noised.household import limit_of
@@ -160,7 +161,7 @@ def figures(root: Path, plan: StudyPlan, folders: Mapping[SiteId, Path]) -> dict
         for key, values in load_file(folder / "audit" / "counts.safetensors").items():
             counted[key] = counted.get(key, 0) + values
     confusion = counted["confusion"][:, 0, 0, 1]  # (A, G, 4) at the tuned threshold: TP, FP, FN, TN
-    journal = [json.loads(line) for line in (root / "server" / "journal.jsonl").read_text().splitlines()]
+    journal = read(root / "server" / "journal.jsonl")
     steered = [event for event in journal if event["event"] == "round" and event["arm"] == "fairsynth"]
     return {
         "codes": len(cohort.vocabulary.codes),

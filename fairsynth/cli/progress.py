@@ -91,6 +91,10 @@ class StudyProgress:
     def _on_study(self, event: dict[str, Any]) -> None:
         self._step("enrolling the sites")
 
+    def _on_resumed(self, event: dict[str, Any]) -> None:
+        arm, done = event["arm"], event["round"]
+        self._step("going on", note=f"after round {done} of arm {arm}" if arm else "from the beginning")
+
     def _on_enrolled(self, event: dict[str, Any]) -> None:
         self._step("agreeing on one vocabulary")
 

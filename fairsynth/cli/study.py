@@ -14,7 +14,7 @@ from fairsynth.cli.console import errors, output, show_summary
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import Engine, Run, run_study
+from fairsynth.experiments.study import Engine, Run, resume_study, run_study
 from fairsynth.fairness.verdict import judge
 from fairsynth.federation.plans import THRESHOLDS
 from fairsynth.report.noised import NoisedStudy, is_noised, read_noised
@@ -37,24 +37,37 @@ def run(
     ] = Engine.simulation,
     data: DataOption = None,
     force: Annotated[bool, typer.Option(help="Replace the results of an earlier run in the same folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last committed round of a study that stopped.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one generator over all sites, augment at each, audit on held-out real patients, and write the report.
 
     Example: `fairsynth study studies/mimic3demo_pic.yaml --engine deployment`
     """
-    execute(study, out=out, engine=engine, data=parse_data(data), force=force, as_json=as_json)
+    execute(study, out=out, engine=engine, data=parse_data(data), force=force, resume=resume, as_json=as_json)
 
 
 def execute(
-    study: Path, *, out: Path | None, engine: Engine, data: dict[str, Path], force: bool, as_json: bool
+    study: Path,
+    *,
+    out: Path | None,
+    engine: Engine,
+    data: dict[str, Path],
+    force: bool,
+    as_json: bool,
+    resume: bool = False,
 ) -> None:
     """Run the study with progress on the terminal, then print its result."""
     config = read_study(study)
     folder = out or Path("runs") / config.name
     with StudyProgress(errors if as_json else output) as progress:
         progress.expect(config.training.rounds)
-        result = run_study(study, out=folder, engine=engine, data=data, force=force, on_event=progress)
+        if resume:
+            result = resume_study(study, out=folder, engine=engine, on_event=progress)
+        else:
+            result = run_study(study, out=folder, engine=engine, data=data, force=force, on_event=progress)
     show(result, as_json=as_json)
 
 

@@ -24,9 +24,11 @@ from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.boundary import approve
+from fairsynth.federation.desk import has_finished, is_begun
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.messages import EnrolRequest
+from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import check_pooled
 from fairsynth.federation.site import enrol
 from fairsynth.governance.approval import LOCAL_RUN
@@ -122,7 +124,7 @@ def run_study(
 
     Raises ConfigError, ExtractionError or CohortError before any training, EngineError when Flower fails.
     """
-    app = find_app()
+    find_app()
     config, sites = check(study, data=data)
     result = Run(root=out.resolve())
     _prepare_folder(result, force=force)
@@ -135,8 +137,36 @@ def run_study(
     _approve(members, plan, on_event)
     if plan.privacy.masked and len(members) > 1:
         sign_here(plan, {member.site: member.folder for member in members}, server=result.server)
-    start = run_simulation if engine is Engine.simulation else run_deployment
-    start(app, plan=plan_path, workdir=result.server, sites=members, on_event=on_event)
+    return _started(result, members, engine=engine, on_event=on_event)
+
+
+def resume_study(
+    study: Path, *, out: Path, engine: Engine = Engine.simulation, on_event: OnEvent = lambda _: None
+) -> Run:
+    """Go on with the study at `study`, begun in `out`, from its last committed round; then write its report.
+
+    The result is the one of a study that never stopped. Nothing is checked, extracted or approved again: sites answer
+    as they did. Raises ConfigError when `out` has no such study, EngineError when Flower fails.
+    """
+    result, plan = Run(root=out.resolve()), read_study(study).plan()
+    if plan_sha256(result.plan) != plan_sha256(plan):
+        raise ConfigError.of(
+            "another study is in this folder",
+            where=str(result.root),
+            expected=f"the study of {study.name} as it began",
+            do="resume with the study file unchanged, or start in another folder",
+        )
+    members = [Site(site=site, folder=result.site(site)) for site in plan.roster]
+    on_event({"event": "checked", "sites": list(plan.roster)})
+    return _started(result, members, engine=engine, on_event=on_event, resume=True)
+
+
+def _started(result: Run, members: Sequence[Site], *, engine: Engine, on_event: OnEvent, resume: bool = False) -> Run:
+    """Run the study that was prepared, unless it has finished; write its report."""
+    if not (resume and has_finished(result.server)):
+        start = run_simulation if engine is Engine.simulation else run_deployment
+        plan = result.root / "plan.json"
+        start(find_app(), plan=plan, workdir=result.server, sites=members, on_event=on_event, resume=resume)
     build(result.server, out=result.report)
     on_event({"event": "report", "path": str(result.report)})
     return result
@@ -215,7 +245,9 @@ def _prepare_folder(result: Run, *, force: bool) -> None:
         if not (result.root / "sites").is_dir():
             raise ConfigError.of("not the folder of a run", where=str(result.root), do="another --out")
         if (result.server / "plan.json").exists() and not force:
-            raise ConfigError.of("a run is here", where=str(result.root), do="another --out, or --force to replace it")
+            on = "--resume to go on with it, " if is_begun(result.server) else ""
+            do = f"{on}another --out, or --force to replace it"
+            raise ConfigError.of("a run is here", where=str(result.root), do=do)
         shutil.rmtree(result.server, ignore_errors=True)
         result.report.unlink(missing_ok=True)
     result.server.mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,12 @@ def is_begun(root: Path) -> bool:
     return bool(found) and found[-1]["event"] != FINISHED
 
 
+def has_finished(root: Path) -> bool:
+    """Whether the study at `root` has finished."""
+    found = journals.scan(root / journals.NAME).events
+    return bool(found) and found[-1]["event"] == FINISHED
+
+
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One process at a time; the lock ends with it, however it ends."""

@@ -14,6 +14,7 @@ from fairsynth.audit.site import kept_changes
 from fairsynth.cli import main
 from fairsynth.experiments.results import results
 from fairsynth.experiments.study import Run
+from fairsynth.federation.journal import read
 from fairsynth.federation.plans import POOLED
 from fairsynth.federation.terms import load_terms
 from fairsynth.generator.checkpoint import load
@@ -94,7 +95,8 @@ def test_a_study_ends_with_a_report_that_needs_no_network(run):
 def test_no_artefact_of_a_site_is_in_the_servers_folder(run):
     names = {path.name for path in (run / "server").iterdir()}
     arms = {"generator-plain", "generator-fairsynth"}
-    assert names == {"plan.json", "roster.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit"}
+    kept = {".server.lock", "run.json", "rounds"}
+    assert names == {"plan.json", "roster.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit", *kept}
 
 
 def test_the_server_of_the_study_knows_sums_over_all_sites_alone(run):
@@ -117,7 +119,7 @@ def test_each_site_settled_the_generator_at_home_and_kept_its_candidates_there(r
 
 
 def test_all_sites_together_chose_who_of_the_candidates_has_the_outcome(run):
-    lines = [json.loads(line) for line in (run / "server/journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read(run / "server/journal.jsonl")
     (planned,) = (line for line in lines if line["event"] == "planned")
     assert planned["sites"] == [POOLED]
     assert load_terms(run / "server", plan=Run(root=run).plan).guide.selected.tolist() == planned["selected"]
@@ -184,7 +186,7 @@ def test_a_report_can_be_written_again(run, tmp_path, capsys):
 
 
 def test_training_made_both_generators_better(run):
-    lines = [json.loads(line) for line in (run / "server/journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read(run / "server/journal.jsonl")
     for arm in ("plain", "fairsynth"):
         losses = [line["nll_validation"] for line in lines if line["event"] == "round" and line["arm"] == arm]
         assert losses[-1] < losses[0]

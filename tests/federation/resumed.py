@@ -1,4 +1,4 @@
-"""What tests of resumed studies share: a transport that fails at a chosen exchange, and the digest of a finished study."""
+"""What tests of resumed studies share: a transport that fails at a chosen exchange, a finished study's digest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Stopping:
 
 
 def digest(root: Path) -> dict[str, str]:
-    """Hash of each result of a finished study, and of what its journal tells but for clocks, the run's random name and restarts."""
+    """Hash of each result of a finished study, and of what its journal tells.
+
+    Left out of the journal: clocks, the run's random name, restarts.
+    """
     found = {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in RESULTS

@@ -16,7 +16,6 @@ from fairsynth import artefacts
 from fairsynth.config import AugmentationConfig, TrainingConfig
 from fairsynth.errors import ConfigError, FairSynthError, PolicyRefusal
 from fairsynth.federation import boundary
-from fairsynth.federation.journal import read
 from fairsynth.federation.messages import EnrolRequest, Envelope, Failed, TrainReply, TrainRequest
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
@@ -67,7 +66,7 @@ class GovernedSite:
 
     @property
     def log(self):
-        return read(self.root / "site.log")
+        return [json.loads(line) for line in (self.root / "site.log").read_text().splitlines()]
 
 
 def site_of(root: Path, plan, *, name="site-a", policy: str | None = None) -> GovernedSite:

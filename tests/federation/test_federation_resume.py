@@ -211,7 +211,7 @@ def test_a_line_that_a_crash_cut_short_goes(golden, tmp_path):
 
 
 def test_every_bit_of_a_journal_line_counts(tmp_path):
-    plan, transport, server = stopped_in_training(tmp_path, plain)
+    server = stopped_in_training(tmp_path, plain)[2]
     path = server / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     first = lines[0]

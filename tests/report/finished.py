@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from safetensors.numpy import save_file
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
+from fairsynth.federation.journal import text_of
 from fairsynth.federation.plans import APPROACHES, THRESHOLDS, plan_sha256
 from fairsynth.seeds import numpy_stream
 
@@ -54,7 +54,7 @@ def write(
     plan = plan or make_plan()
     audited = sites or tuple(COHORTS)
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True))
-    artefacts.write_text(root / "journal.jsonl", "".join(json.dumps(line) + "\n" for line in _journal(plan)))
+    artefacts.write_bytes(root / "journal.jsonl", *map(text_of, _journal(plan)))
     enrolled = {
         site: {
             "data_sha256": site[0] * 64,

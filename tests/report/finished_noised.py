@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from finished import CODES, COHORTS, make_plan
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
+from fairsynth.federation.journal import text_of
 from fairsynth.federation.plans import POOLED, plan_sha256
 
 # (3, G, 2): noised; nobody knows whether a 3 is anyone
@@ -61,7 +61,7 @@ def write_noised(
         *(_round(arm, number, counted=counted) for arm in ("plain", "fairsynth") for number in range(3)),
         *([{"event": "audited", "sites": sorted(COHORTS), "at_home": True}, {"event": "finished"}] if ended else []),
     ]
-    artefacts.write_text(root / "journal.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    artefacts.write_bytes(root / "journal.jsonl", *map(text_of, lines))
     return root
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from finished import GROUPS, make_plan, write
 from test_report_build import words
 
+from fairsynth.federation.journal import text_of
 from fairsynth.report import build
 from fairsynth.report.chosen import chosen
 from fairsynth.report.study import read_finished
@@ -33,8 +33,8 @@ def study(root: Path, *, augmentation: dict | None = None, primed: bool = False,
     )
     write(root, plan=plan)
     if planned:
-        with (root / "journal.jsonl").open("a") as journal:
-            journal.write(json.dumps(PLANNED) + "\n")
+        with (root / "journal.jsonl").open("ab") as journal:
+            journal.write(text_of(PLANNED))
     return read_finished(root)
 
 

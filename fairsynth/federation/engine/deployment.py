@@ -32,13 +32,20 @@ SITE_FOLDER = "site-folder"
 
 
 def run_deployment(
-    app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent = lambda _: None
+    app: Path,
+    *,
+    plan: Path,
+    workdir: Path,
+    sites: Sequence[Site],
+    resume: bool = False,
+    on_event: OnEvent = lambda _: None,
 ) -> None:
     """Run the study of the plan at `plan` with a SuperLink and SuperNodes; the server writes to `workdir`.
 
-    Raises the failing site's or server's error, or EngineError when Flower fails.
+    With `resume` it goes on from the last committed round there. Raises the failing site's or server's error, or
+    EngineError when Flower fails.
     """
-    job = open_job(app, plan=plan, workdir=workdir, sites=sites, on_event=on_event)
+    job = open_job(app, plan=plan, workdir=workdir, sites=sites, on_event=on_event, resume=resume)
     on_event({"event": "starting", "engine": "deployment"})
     with Workshop(threads=job.plan.training.threads) as workshop:
         port, *node_ports = free_ports(1 + len(job.sites))

@@ -25,13 +25,20 @@ from fairsynth.federation.engine.study import (
 
 
 def run_simulation(
-    app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent = lambda _: None
+    app: Path,
+    *,
+    plan: Path,
+    workdir: Path,
+    sites: Sequence[Site],
+    resume: bool = False,
+    on_event: OnEvent = lambda _: None,
 ) -> None:
     """Run the study of the plan at `plan` with simulated nodes; the server writes to `workdir`.
 
-    Raises the failing site's or server's error, or EngineError when Flower fails.
+    With `resume` it goes on from the last committed round there. Raises the failing site's or server's error, or
+    EngineError when Flower fails.
     """
-    job = open_job(app, plan=plan, workdir=workdir, sites=sites, on_event=on_event)
+    job = open_job(app, plan=plan, workdir=workdir, sites=sites, on_event=on_event, resume=resume)
     on_event({"event": "starting", "engine": "simulation"})
     with Workshop(threads=job.plan.training.threads) as workshop:
         _start(workshop)

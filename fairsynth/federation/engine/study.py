@@ -37,6 +37,7 @@ from fairsynth.fairness.planning import SELECTED
 from fairsynth.federation import journal
 from fairsynth.federation.conversation import PATIENCE
 from fairsynth.federation.engine.processes import Workshop
+from fairsynth.federation.masking.opening import ATTEMPTS
 from fairsynth.federation.plans import ARMS, is_taught
 from fairsynth.federation.site import LOG
 from fairsynth.federation.teaching import MAXIMUM_REQUESTS
@@ -89,19 +90,25 @@ class Job:
     sites: tuple[Site, ...]
     on_event: OnEvent
     plan: StudyPlan
+    resume: bool = False  # go on from the last committed round
     started: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     @property
     def seconds(self) -> float:
         """The longest that the study may take, if every request waits to its deadline."""
         asked = {"enrol": 1, "agree": 1, "train": len(ARMS) * (self.plan.training.rounds + 1), "audit": 1}
+        if self.plan.privacy.masked:
+            asked |= {"join": 1}
         if is_taught(self.plan):
             asked |= {"teach": MAXIMUM_REQUESTS, "feedback": len(SELECTED) + 1}
-        deadlines = sum(PATIENCE[kind] * number for kind, number in asked.items())
+        attempts = ATTEMPTS if self.plan.privacy.masked else 1
+        deadlines = attempts * sum(PATIENCE[kind] * number for kind, number in asked.items())
         return START_SECONDS + max(MINIMUM_PATIENCE, float(deadlines * self.plan.training.round_deadline_seconds))
 
 
-def open_job(app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent) -> Job:
+def open_job(
+    app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_event: OnEvent, resume: bool = False
+) -> Job:
     """A job with absolute paths. Raises ConfigError when the sites are not the plan's roster."""
     parsed = StudyPlan.model_validate(plain_json.read(plan, error=ConfigError))
     ordered = tuple(Site(site=one.site, folder=one.folder.resolve()) for one in sorted(sites, key=lambda one: one.site))
@@ -116,6 +123,7 @@ def open_job(app: Path, *, plan: Path, workdir: Path, sites: Sequence[Site], on_
         sites=ordered,
         on_event=on_event,
         plan=parsed,
+        resume=resume,
     )
 
 
@@ -128,7 +136,7 @@ def write_connection(workshop: Workshop, **settings: str | bool) -> None:
 
 def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "") -> str:
     """Start the run; returns Flower's run id. `sites` is the run configuration of a simulation."""
-    values = {"plan": str(job.plan_path), "workdir": str(job.workdir), "sites": sites}
+    values = {"plan": str(job.plan_path), "workdir": str(job.workdir), "sites": sites, "resume": job.resume}
     settings = workshop.home / "run.toml"
     settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
     options = ["--federation-config", federation] if federation else []
@@ -175,7 +183,7 @@ def run_status(workshop: Workshop, run: str) -> tuple[str, str]:
 def reason(job: Job, event: dict[str, Any]) -> FairSynthError:
     """The error of a failed study: what the sites' own logs say, for they are on this machine; else the server's."""
     for site in job.sites:
-        lines = [line for line in journal.read(site.folder / LOG) if _since(line, job.started)]
+        lines = [line for line in _site_log(site.folder / LOG) if _since(line, job.started)]
         if lines:
             return _site_error(site, lines[-1])
     problems = [Problem(**problem) for problem in event["problems"]]
@@ -198,7 +206,7 @@ class _Tail:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
-                yield json.loads(line)
+                yield journal.parse(line)
 
     def waits(self) -> bool:
         """Whether there is something that `new` has not told yet."""
@@ -216,6 +224,12 @@ def _site_error(site: Site, line: dict[str, Any]) -> FairSynthError:
     return kind(
         Problem(**{**problem, "where": f"site {site.site}: {problem['where']}"}) for problem in line["problems"]
     )
+
+
+def _site_log(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a site's log."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [plain_json.parse(line.decode(), where=str(path)) for line in lines if line.endswith(b"\n")]
 
 
 def _since(line: dict[str, Any], started: datetime.datetime) -> bool:
