@@ -102,7 +102,7 @@ def open_sites(root: Path, *, scale: Scale, seed: int) -> dict[SiteId, Path]:
         folder = folders[entry.site] = root / entry.site
         drawn = {"patients": scale.patients[entry.site], "seed": 100 * seed + number}
         simulate(entry.simulate.model_copy(update=drawn), folder / "raw")
-        config = (DEMO.parent / entry.config).resolve()
+        config = (DEMO.parent / str(entry.config)).resolve()
         told = {"site": entry.site, "config": str(config), "data": str(folder / "raw")}
         (folder / "site.json").write_text(json.dumps(told), encoding="utf-8")
     return folders

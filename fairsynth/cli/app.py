@@ -20,6 +20,7 @@ from fairsynth.cli import (
     generate,
     init_site,
     ledger,
+    plan,
     policy,
     release,
     report,
@@ -46,6 +47,7 @@ app = typer.Typer(
 VERBS = (
     demo,
     study,
+    plan,
     init_site,
     check,
     approve,

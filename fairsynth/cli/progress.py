@@ -101,6 +101,10 @@ class StudyProgress:
     def _on_agreed(self, event: dict[str, Any]) -> None:
         self._arm("plain")
 
+    def _on_refused(self, event: dict[str, Any]) -> None:
+        """A site has no part in a phase: never silently."""
+        self.console.print(f"  {event['site']} has no part in {event['phase']}: {event['code']}", highlight=False)
+
     def _on_round(self, event: dict[str, Any]) -> None:
         if event["arm"] != self.arm:
             self._arm(event["arm"])

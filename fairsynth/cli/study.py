@@ -46,6 +46,11 @@ def run(
 
     Example: `fairsynth study studies/mimic3demo_pic.yaml --engine deployment`
     """
+    if resume and (force or data):
+        raise ConfigError.of(
+            "options that do not go together", where="--resume, --force, --data", expected="--resume alone",
+            do="a study that goes on keeps the folders and the data that it began with",
+        )  # fmt: skip
     execute(study, out=out, engine=engine, data=parse_data(data), force=force, resume=resume, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""A study file: the plan, and where each site of a local run finds its tables.
+"""A study file: the plan, and where each site on this machine finds its tables.
 
 In:  YAML.   Out: `StudyConfig`, and the `StudyPlan` in it.   Never: what a deployed site keeps to itself.
 """
@@ -54,15 +54,19 @@ class SimulationConfig(Strict):
 
 
 class SiteEntry(Strict):
-    """One site of a study file: where its configuration and its tables are."""
+    """One site of a study file: where its configuration and its tables are; the name alone of one that is elsewhere."""
 
     site: SiteId = Field(pattern=r"^[a-z][a-z0-9_-]{0,47}$")
-    config: str  # folder with site.yaml, relative to the study file
+    config: str | None = None  # folder with site.yaml, relative to the study file
     data: str | None = None  # folder with the raw tables, relative to the study file
     simulate: SimulationConfig | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.config is None and self.data is None and self.simulate is None:
+            return self  # a hospital of its own: the file makes a plan, which `fairsynth plan` writes
+        if self.config is None:
+            raise ValueError("give `config`, the folder with site.yaml; or the site's name alone, if it is elsewhere")
         if (self.data is None) == (self.simulate is None):
             raise ValueError("give exactly one of `data` and `simulate`")
         return self

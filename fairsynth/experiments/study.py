@@ -209,6 +209,12 @@ def _names(config: StudyConfig) -> Iterator[FairSynthError]:
             yield error
 
 
+def check_names(config: StudyConfig) -> None:
+    """Raise ConfigError when the study names an objective, a task or a predictor that is not installed."""
+    if errors := list(_names(config)):
+        raise combined(errors)
+
+
 def _entry(config: StudyConfig, site: str) -> SiteEntry:
     known = {str(entry.site): entry for entry in config.sites}
     if site not in known:
@@ -224,6 +230,13 @@ def _overrides(config: StudyConfig, data: Mapping[str, Path]) -> Mapping[str, Pa
 
 
 def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
+    if entry.config is None:
+        raise ConfigError.of(
+            "a site that is elsewhere",
+            where=f"sites -> {entry.site}",
+            expected="`config`, and `data` or `simulate`, of every site of a study on one machine",
+            do="name them, or write the plan for several hospitals with `fairsynth plan` (docs/network.md)",
+        )
     config = (base / entry.config).resolve()
     read_groups(config / read_site(config).groups)
     read_source(config)
