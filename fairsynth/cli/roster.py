@@ -63,10 +63,7 @@ def new(
     if bool(keys) == (consortium is not None):
         raise ConfigError.of("whose keys?", where="fairsynth roster new", expected="SITE=KEY..., or --consortium")
     study, keys = read_plan(plan), keys or []
-    if consortium is None:
-        members = dict(_member(key) for key in keys)
-    else:
-        members = _granted(consortium, study.roster)
+    members = dict(_member(key) for key in keys) if consortium is None else _granted(consortium, study.roster)
     if len(members) < len(keys) or set(members) != set(study.roster):
         raise ConfigError.of(
             "sites are not the plan's",

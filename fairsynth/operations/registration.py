@@ -19,7 +19,7 @@ from pydantic import Field
 
 from fairsynth import artefacts
 from fairsynth.config import Strict
-from fairsynth.errors import ArtefactError, EngineError
+from fairsynth.errors import ArtefactError, ConfigError, EngineError
 from fairsynth.federation.engine.processes import call, flower_environment, parse_answer
 from fairsynth.provisioning import documents
 from fairsynth.provisioning.connection import ADMINISTRATOR, ServerFolder, read_server
@@ -70,8 +70,10 @@ def apply(folder: Path, *, address: str | None = None) -> Applied:
     """Bring the SuperLink's keys in line with `server.json`.
 
     `address` is that of the SuperLink itself, on loopback, where no password is asked for; None: of the proxy, with it.
-    Raises ArtefactError, KeyRefused, EngineError.
+    Raises ArtefactError, ConfigError, KeyRefused, EngineError.
     """
+    if address is not None and "@" in address:  # arguments are open to all users of the machine
+        raise ConfigError.of("address with a password", where="--address", expected="HOST:PORT")
     server = read_server(folder)
     check_permissions(folder, "server" if server.folder == folder else "coordinator")
     desk = _Desk(home=folder / HOME, server=server, address=address)
@@ -95,9 +97,10 @@ class _Desk:
     server: ServerFolder
     address: str | None
     book: Registered = field(init=False, default_factory=Registered)
+    nodes: dict[NodeNumber, str] = field(init=False, default_factory=dict)  # of the SuperLink, and their states
 
     def open(self) -> None:
-        """The private FLWR_HOME with its connection, and the book."""
+        """The private FLWR_HOME with its connection, the book, and the SuperLink's nodes."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         address = self.address or f"{ADMINISTRATOR}:{self._secret}@{self.server.facts.address}"
         settings = {"address": address, "root-certificates": str(self.server.ca.resolve())}
@@ -108,6 +111,7 @@ class _Desk:
         path = self.home / REGISTERED
         if path.is_file():
             self.book = documents.read(path, Registered, error=ArtefactError)
+        self.nodes = {str(one["node-id"]): str(one["status"]) for one in self._flwr("list")["nodes"]}
 
     def settle(self) -> None:
         """Find out whether a registration that was stopped took place. Raises EngineError when that cannot be told."""
@@ -115,7 +119,7 @@ class _Desk:
         if pending is None:
             return
         known = {*pending.there, *(one.node for one in self.book.nodes.values())}
-        new = [node for node in self._live() if node not in known]
+        new = [node for node in self.nodes if self._is_live(node) and node not in known]
         if len(new) > 1:
             raise EngineError.of(
                 "nodes that nobody wrote down", where="flwr supernode list", expected=f"one at most: {', '.join(new)}",
@@ -125,30 +129,33 @@ class _Desk:
 
     def unregister_all_but(self, wanted: dict[str, SiteId]) -> list[SiteId]:
         """Unregister every key of the book that is not wanted; the sites they were of."""
-        live, sites = self._live(), []
+        sites = []
         for sha256, one in list(self.book.nodes.items()):
             if sha256 in wanted or one.state == "unregistered":
                 continue
-            if one.node in live:
+            if self._is_live(one.node):
                 self._flwr("unregister", one.node)
+                self.nodes[one.node] = "unregistered"
             self._write({**self.book.nodes, sha256: one.model_copy(update={"state": "unregistered"})})
             sites.append(one.site)
         return sites
 
     def register(self, site: SiteId, sha256: str) -> bool:
         """Register a site's key, unless it is. Raises EngineError when Flower takes it no more."""
-        nodes, known = self._nodes(), self.book.nodes.get(sha256)
-        if known is not None and known.node in nodes and nodes[known.node] not in GONE:
+        known = self.book.nodes.get(sha256)
+        if known is not None and self._is_live(known.node):
             return False
-        if known is not None and known.node in nodes:
+        if known is not None and known.node in self.nodes:  # one that is not there at all was of another database
             raise EngineError.of(
                 "a granted key was unregistered by hand", where=f"site {site}, node {known.node}",
                 do="Flower takes no key twice: the site renews its key with `fairsynth provision request --renew`",
             )  # fmt: skip
-        pending = Pending(site=site, supernode_sha256=sha256, there=tuple(nodes))
+        pending = Pending(site=site, supernode_sha256=sha256, there=tuple(self.nodes))
         self._write(self.book.nodes, pending)
         answer = self._flwr("register", str(self.server.supernode(site).resolve()), "--name", site)
-        self._note(pending, str(answer["node-id"]))
+        node = str(answer["node-id"])
+        self._note(pending, node)
+        self.nodes[node] = "registered"
         return True
 
     def _note(self, pending: Pending, node: NodeNumber | None) -> None:
@@ -159,13 +166,8 @@ class _Desk:
         self.book = Registered(nodes=nodes, pending=pending)
         documents.write(self.home / REGISTERED, self.book)
 
-    def _live(self) -> list[NodeNumber]:
-        return [node for node, state in self._nodes().items() if state not in GONE]
-
-    def _nodes(self) -> dict[NodeNumber, str]:
-        """Every node of the SuperLink and its state."""
-        listed = self._flwr("list")["nodes"]
-        return {str(one["node-id"]): str(one["status"]) for one in listed}
+    def _is_live(self, node: NodeNumber) -> bool:
+        return node in self.nodes and self.nodes[node] not in GONE
 
     def _flwr(self, verb: str, *arguments: str) -> dict[str, Any]:
         """The answer of `flwr supernode VERB`. Raises EngineError, without the password."""

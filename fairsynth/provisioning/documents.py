@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 from pydantic import ValidationError as PydanticError
 
 from fairsynth import artefacts, plain_json
@@ -27,7 +27,14 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 Der = Annotated[str, Field(pattern=r"^([0-9a-f]{2}){8,160}$")]  # an ECDSA signature
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+
+
+def _is_time(text: str) -> str:
+    datetime.datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_is_time)]
 
 Document = TypeVar("Document", bound=Strict)
 

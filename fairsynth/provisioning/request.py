@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fairsynth import artefacts, plain_json
 from fairsynth.errors import ConfigError, ProvisioningRefused
-from fairsynth.governance.identity import Identity, ensure_identity, load_identity
+from fairsynth.governance.identity import PRIVATE, Identity, ensure_identity, load_identity
 from fairsynth.provisioning import documents, node_keys
 from fairsynth.provisioning.authority import (
     CA_CERTIFICATE,
@@ -55,8 +55,8 @@ def make_request(kit_path: Path, folder: Path, *, renew: bool = False) -> Reques
     """
     kit, ca_sha256 = read_kit(kit_path)
     _open_folder(folder, site=kit.site)
-    if renew and not (folder / SUPERNODE_KEY).exists():
-        raise ConfigError.of("no SuperNode key to renew", where=str(folder), do="leave --renew out")
+    if renew and not (folder / PRIVATE).exists():  # the SuperNode's own key may be lost, this one not
+        raise ConfigError.of("a site without an identity renews nothing", where=str(folder), do="leave --renew out")
     identity = load_identity(folder) if renew else ensure_identity(folder)
     key = _ensure_key(folder, renew=renew)
     if not (folder / SECRET).exists():
