@@ -128,6 +128,12 @@ class KeyRefused(PolicyRefusal):
     code = "FS-405"
 
 
+class ProvisioningRefused(PolicyRefusal):
+    """A kit, request or grant is altered, of another site or consortium, or not signed by who should have."""
+
+    code = "FS-406"
+
+
 class ReleaseBlocked(FairSynthError):
     """Synthetic data may not leave the site (FS-5xx)."""
 

@@ -22,6 +22,7 @@ from fairsynth.cli import (
     ledger,
     plan,
     policy,
+    provision,
     release,
     report,
     roster,
@@ -62,7 +63,7 @@ VERBS = (
 )
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
-for group in (policy, roster, ledger, release):
+for group in (provision, policy, roster, ledger, release):
     app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from fairsynth import plain_json
 from fairsynth.cli.console import output
+from fairsynth.cli.plans import read_plan
 from fairsynth.cli.policy import switches
 from fairsynth.cli.study import JsonOption
 from fairsynth.config import StudyPlan
@@ -60,17 +59,6 @@ def run(
         return
     output.print(f"approved: [bold]{path}[/bold]", highlight=False, soft_wrap=True)
     output.print(f"public key of the site: {(site / PUBLIC).read_text(encoding='ascii').strip()}", highlight=False)
-
-
-def read_plan(path: Path) -> StudyPlan:
-    """The plan at `path`. Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError.of("missing file", where=str(path), expected="a study plan (JSON)")
-    try:
-        return StudyPlan.model_validate(plain_json.read(path, error=ConfigError))
-    except ValidationError as error:
-        keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
-        raise ConfigError.of("not a study plan", where=str(path), expected=f"valid {', '.join(keys)}") from None
 
 
 _SEEN = {

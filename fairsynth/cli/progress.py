@@ -95,6 +95,9 @@ class StudyProgress:
         arm, done = event["arm"], event["round"]
         self._step("going on", note=f"after round {done} of arm {arm}" if arm else "from the beginning")
 
+    def _on_restarting(self, event: dict[str, Any]) -> None:
+        self._step("starting Flower's run again", note=f"{event['problem']}; {event['left']} more times")
+
     def _on_enrolled(self, event: dict[str, Any]) -> None:
         self._step("agreeing on one vocabulary")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,8 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from fairsynth.cli.approve import read_plan
 from fairsynth.cli.console import output
+from fairsynth.cli.plans import read_plan
 from fairsynth.errors import ConfigError
 from fairsynth.federation import boundary
 from fairsynth.federation.masking.roster import (
@@ -26,6 +27,7 @@ from fairsynth.federation.masking.roster import (
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance.approval import path_of, read_approval
 from fairsynth.governance.identity import load_identity
+from fairsynth.provisioning.connection import read_server
 from fairsynth.schemas import SiteId
 
 app = typer.Typer(
@@ -38,21 +40,30 @@ RosterArgument = Annotated[Path, typer.Argument(metavar="ROSTER", help="The rost
 
 @app.command()
 def new(
-    keys: Annotated[
-        list[str], typer.Argument(metavar="SITE=KEY...", help="Each site's identity.pub: a file, or its 64 digits.")
-    ],
     plan: PlanOption,
     out: Annotated[Path, typer.Option(help="Where to write it.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SITE=KEY...", help="Each site's identity.pub: a file, or its 64 digits."),
+    ] = None,
+    consortium: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Take the keys of the plan's sites from this folder of a coordinator."),
+    ] = None,
     epoch: Annotated[int, typer.Option(min=0, help="One more than the last, when keys are exchanged.")] = 0,
 ) -> None:
     """Write a roster that nobody has signed yet.
 
     The keys must have come from the sites by a way that the server's operator cannot change: in person, by telephone.
 
+    So had those in a coordinator's folder, when the requests' digits were compared (docs/provisioning.md).
+
     Example: `fairsynth roster new boston=boston.pub lyon=lyon.pub graz=graz.pub --plan plan.json --out roster.json`
     """
-    members = dict(_member(key) for key in keys)
-    study = read_plan(plan)
+    if bool(keys) == (consortium is not None):
+        raise ConfigError.of("whose keys?", where="fairsynth roster new", expected="SITE=KEY..., or --consortium")
+    study, keys = read_plan(plan), keys or []
+    members = dict(_member(key) for key in keys) if consortium is None else _granted(consortium, study.roster)
     if len(members) < len(keys) or set(members) != set(study.roster):
         raise ConfigError.of(
             "sites are not the plan's",
@@ -115,6 +126,19 @@ def check(
     for folder in put or []:
         write_roster(folder, signed)
     output.print(f"signed by all {len(found.sites)}: {', '.join(found.sites)}; epoch {found.epoch}", highlight=False)
+
+
+def _granted(folder: Path, sites: Collection[SiteId]) -> dict[SiteId, str]:
+    """The identities of those of `sites` that have a grant. Raises ConfigError when one has none."""
+    granted = read_server(folder).granted
+    if missing := [site for site in sites if site not in granted]:
+        raise ConfigError.of(
+            "sites of the plan without a grant",
+            where=str(folder),
+            expected=f"granted: {', '.join(missing)}",
+            do="fairsynth provision show",
+        )
+    return {site: granted[site].identity for site in sites}
 
 
 def _member(text: str) -> tuple[SiteId, str]:

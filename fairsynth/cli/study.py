@@ -11,10 +11,11 @@ import typer
 
 from fairsynth.audit.site import kept_changes
 from fairsynth.cli.console import errors, output, show_summary
+from fairsynth.cli.plans import read_plan
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import Engine, Run, resume_study, run_study
+from fairsynth.experiments.study import Engine, Reached, Run, resume_study, run_among_hospitals, run_study
 from fairsynth.fairness.verdict import judge
 from fairsynth.federation.plans import THRESHOLDS
 from fairsynth.report.noised import NoisedStudy, is_noised, read_noised
@@ -30,7 +31,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def run(
-    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    study: Annotated[Path, typer.Argument(help="The study file (YAML); with --server the plan (JSON).")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run.  [default: runs/<name of the study>]")] = None,
     engine: Annotated[
         Engine, typer.Option(help="Flower's simulation, or real processes on loopback.")
@@ -38,8 +39,15 @@ def run(
     data: DataOption = None,
     force: Annotated[bool, typer.Option(help="Replace the results of an earlier run in the same folder.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last committed round of a study that stopped.")
+        bool, typer.Option("--resume", help="Go on from the last committed round; with --server also follow what runs.")
     ] = False,
+    server: Annotated[
+        Path | None, typer.Option(help="Among hospitals: the server's folder, as `fairsynth provision` made it.")
+    ] = None,
+    roster: Annotated[Path | None, typer.Option(help="With --server: the roster that every site signed.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="With --server: HOST:PORT of the SuperLink itself, past the proxy.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one generator over all sites, augment at each, audit on held-out real patients, and write the report.
@@ -51,7 +59,23 @@ def run(
             "options that do not go together", where="--resume, --force, --data", expected="--resume alone",
             do="a study that goes on keeps the folders and the data that it began with",
         )  # fmt: skip
+    if server is None and (roster or address):
+        raise ConfigError.of("missing option", where="--roster, --address", expected="--server FOLDER beside them")
+    if server is not None:
+        reached = Reached(server=server, roster=roster, address=address)
+        _execute_network(study, reached, out=out, resume=resume, as_json=as_json)
+        return
     execute(study, out=out, engine=engine, data=parse_data(data), force=force, resume=resume, as_json=as_json)
+
+
+def _execute_network(path: Path, reached: Reached, *, out: Path | None, resume: bool, as_json: bool) -> None:
+    """Run or follow a study among hospitals with progress on the terminal, then print its result."""
+    plan = read_plan(path)
+    with StudyProgress(errors if as_json else output) as progress:
+        progress.expect(plan.training.rounds)
+        folder = out or Path("runs") / plan.name
+        result = run_among_hospitals(plan, reached, out=folder, resume=resume, on_event=progress)
+    show(result, as_json=as_json)
 
 
 def execute(
@@ -87,11 +111,13 @@ def show(result: Run, *, as_json: bool) -> None:
         output.print(_charged(read_noised(result.server)), highlight=False)
     else:
         show_summary(summary)
-    if summary is None or len(summary.scopes) == 1:  # the server cannot tell, but on this machine sites' folders can
+    if result.is_here and (
+        summary is None or len(summary.scopes) == 1
+    ):  # the server cannot tell, but on this machine sites' folders can
         for line in _own_verdicts(result):
             output.print(line, highlight=False)
     output.print(f"\nreport: [bold]{result.report}[/bold]", highlight=False, soft_wrap=True)
-    own = result.site(result.plan.roster[0])
+    own = str(result.site(result.plan.roster[0])) if result.is_here else "SITE_FOLDER"
     output.print(f"a hospital's own page: fairsynth report {own}", highlight=False, soft_wrap=True)
 
 

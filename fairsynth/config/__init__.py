@@ -1,10 +1,11 @@
 """Typed configuration: one model per file kind, read once, unknown keys refused, then passed as values.
 
-In:  YAML files (study, site, rules, groups).   Out: frozen pydantic models, or a ConfigError that names file, line,
-key, value and mend.   Never: a default that weakens privacy; a value read from the environment.
+In:  YAML files (study, site, rules, groups, consortium).   Out: frozen pydantic models, or a ConfigError that names
+file, line, key, value and mend.   Never: a default that weakens privacy; a value read from the environment.
 """
 
 from fairsynth.config.base import Fraction, Name, Pattern, Strict
+from fairsynth.config.consortium import ConsortiumConfig, ConsortiumSite, ServerAddress, is_address
 from fairsynth.config.fit import FitConfig
 from fairsynth.config.plan import (
     MINIMUM_SITES,
@@ -25,7 +26,15 @@ from fairsynth.config.plan import (
     VocabularyConfig,
     Wire,
 )
-from fairsynth.config.reading import MAXIMUM_YAML_BYTES, Model, checked, read_site, read_study, read_yaml
+from fairsynth.config.reading import (
+    MAXIMUM_YAML_BYTES,
+    Model,
+    checked,
+    read_consortium,
+    read_site,
+    read_study,
+    read_yaml,
+)
 from fairsynth.config.site import CohortConfig, FirstVisit, SiteConfig
 from fairsynth.config.study import BiasConfig, SimulationConfig, SiteEntry, StudyConfig
 
@@ -36,6 +45,8 @@ __all__ = [
     "AugmentationConfig",
     "BiasConfig",
     "CohortConfig",
+    "ConsortiumConfig",
+    "ConsortiumSite",
     "Favourable",
     "FirstVisit",
     "FitConfig",
@@ -50,6 +61,7 @@ __all__ = [
     "ObjectiveTerm",
     "Pattern",
     "PrivacyConfig",
+    "ServerAddress",
     "SimulationConfig",
     "SiteConfig",
     "SiteEntry",
@@ -62,6 +74,8 @@ __all__ = [
     "VocabularyConfig",
     "Wire",
     "checked",
+    "is_address",
+    "read_consortium",
     "read_site",
     "read_study",
     "read_yaml",

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from pydantic_core import ErrorDetails
 
+from fairsynth.config.consortium import ConsortiumConfig
 from fairsynth.config.site import SiteConfig
 from fairsynth.config.study import StudyConfig
 from fairsynth.errors import ConfigError, Problem
@@ -35,6 +36,11 @@ def read_study(path: Path) -> StudyConfig:
 def read_site(folder: Path) -> SiteConfig:
     """The site configuration in `folder/site.yaml`. Raises ConfigError."""
     return read_yaml(folder / "site.yaml", SiteConfig)
+
+
+def read_consortium(path: Path) -> ConsortiumConfig:
+    """The consortium file at `path`. Raises ConfigError."""
+    return read_yaml(path, ConsortiumConfig)
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:

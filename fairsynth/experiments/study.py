@@ -27,11 +27,13 @@ from fairsynth.federation.boundary import approve
 from fairsynth.federation.desk import has_finished, is_begun
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.masking.local import sign_here
+from fairsynth.federation.masking.roster import read_roster_file
 from fairsynth.federation.messages import EnrolRequest
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import check_pooled
 from fairsynth.federation.site import enrol
 from fairsynth.governance.approval import LOCAL_RUN
+from fairsynth.operations.network import run_network
 from fairsynth.report import build
 from fairsynth.schemas import SiteId
 from fairsynth.simulate import simulate
@@ -73,6 +75,11 @@ class Run:
             raise ConfigError.of("no finished run", where=str(self.root), do="fairsynth study STUDY --out FOLDER")
         return StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its sites are on this machine."""
+        return (self.root / "sites").is_dir()
+
     def site(self, name: str) -> Path:
         """The folder of one site. Raises ConfigError when the run has no such site on this machine."""
         folder = self.root / "sites" / name
@@ -80,6 +87,15 @@ class Run:
             known = ", ".join(sorted(path.parent.name for path in self.root.glob("sites/*/site.json")))
             raise ConfigError.of("no such site in this run", where=name, expected=f"one of: {known}")
         return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """How the consortium's SuperLink is reached: the provisioned server folder; past the proxy with an `address`."""
+
+    server: Path
+    roster: Path | None = None  # of a masked study, signed by every site
+    address: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +183,29 @@ def _started(result: Run, members: Sequence[Site], *, engine: Engine, on_event: 
         start = run_simulation if engine is Engine.simulation else run_deployment
         plan = result.root / "plan.json"
         start(find_app(), plan=plan, workdir=result.server, sites=members, on_event=on_event, resume=resume)
+    build(result.server, out=result.report)
+    on_event({"event": "report", "path": str(result.report)})
+    return result
+
+
+def run_among_hospitals(
+    plan: StudyPlan, reached: Reached, *, out: Path, resume: bool = False, on_event: OnEvent = lambda _: None
+) -> Run:
+    """Run the study of `plan` with the sites of a consortium, or go on with it; then write its report.
+
+    Raises as `operations.network.run_network`.
+    """
+    result = Run(root=out.resolve())
+    run_network(
+        find_app(),
+        plan=plan,
+        server=reached.server,
+        workdir=result.server,
+        roster=read_roster_file(reached.roster) if reached.roster else None,
+        resume=resume,
+        address=reached.address,
+        on_event=on_event,
+    )
     build(result.server, out=result.report)
     on_event({"event": "report", "path": str(result.report)})
     return result

@@ -76,6 +76,17 @@ def has_finished(root: Path) -> bool:
     return bool(found) and found[-1]["event"] == FINISHED
 
 
+def is_taken(root: Path) -> bool:
+    """Whether a server works at `root` now."""
+    if not (root / _LOCK).is_file():
+        return False
+    try:
+        with _alone(root):
+            return False
+    except EngineError:
+        return True
+
+
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One process at a time; the lock ends with it, however it ends."""

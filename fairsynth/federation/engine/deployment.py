@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairsynth.federation import journal
-from fairsynth.federation.engine.identity import write_certificates, write_node_key
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.federation.engine.study import (
     SERVER_LOG,
@@ -27,8 +26,11 @@ from fairsynth.federation.engine.study import (
     submit,
     write_connection,
 )
+from fairsynth.provisioning.authority import create_authority, write_server
+from fairsynth.provisioning.node_keys import write_node_key
 
 SITE_FOLDER = "site-folder"
+_DAYS = 7  # of certificates that are gone with the run
 
 
 def run_deployment(
@@ -49,7 +51,8 @@ def run_deployment(
     on_event({"event": "starting", "engine": "deployment"})
     with Workshop(threads=job.plan.training.threads) as workshop:
         port, *node_ports = free_ports(1 + len(job.sites))
-        write_certificates(workshop.home, host=LOOPBACK)
+        authority = create_authority("FairSynth local run CA", days=_DAYS)  # its key is never on disk
+        write_server(workshop.home, authority, names=[LOOPBACK], days=_DAYS)
         _start_superlink(workshop, port)
         for site, node_port in zip(job.sites, node_ports, strict=True):
             _start_supernode(workshop, site, superlink=port, port=node_port)
@@ -65,7 +68,7 @@ def _start_superlink(workshop: Workshop, port: int) -> None:
     superlink = workshop.start(
         "flower-superlink",
         f"--ssl-ca-certfile={home / 'ca.crt'}",
-        f"--ssl-certfile={home / 'server.pem'}",
+        f"--ssl-certfile={home / 'server.crt'}",
         f"--ssl-keyfile={home / 'server.key'}",
         "--enable-supernode-auth",
         f"--host={LOOPBACK}",
@@ -90,7 +93,8 @@ def _start_superlink(workshop: Workshop, port: int) -> None:
 def _start_supernode(workshop: Workshop, site: Site, *, superlink: int, port: int) -> None:
     """A site's SuperNode, registered under the site's id, and the process that runs the ClientApp for it."""
     home = workshop.home
-    private, public = write_node_key(home, name=site.site)
+    private, public = home / f"{site.site}.key", home / f"{site.site}.pub"
+    write_node_key(private, public)
     workshop.call("flwr", "supernode", "register", str(public), SUPERLINK, "--name", site.site, "--format", "json")
     secret = _secret(home / f"{site.site}.secret")
     supernode = workshop.start(

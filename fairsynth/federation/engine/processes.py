@@ -8,6 +8,7 @@ proxies or Flower settings; a request to the web, or a port that others on the n
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Workshop:
     """A temporary FLWR_HOME and the processes that use it; use as a context manager."""
 
     threads: int
+    reach: tuple[str, ...] = ()  # hosts beside loopback that its processes may reach
+    secret: str = ""  # no error names it
     home: Path = field(init=False)
     _running: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
     _handlers: dict[signal.Signals, Any] = field(init=False, default_factory=dict)
@@ -76,19 +79,7 @@ class Workshop:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of every process: ours, less what steers Flower or names a proxy, plus the off switches."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
-        kept = {key: value for key, value in kept.items() if key.lower() not in _PROXIES}
-        programs = str(Path(sys.executable).parent)
-        threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        return {
-            **kept,
-            **_OFF,
-            **threads,
-            "FLWR_HOME": str(self.home),
-            "TMPDIR": str(self.home),
-            "RAY_TMPDIR": str(self.home),
-            "PATH": f"{programs}{os.pathsep}{kept.get('PATH', '')}",
-        }
+        return flower_environment(self.home, threads=self.threads, reach=self.reach)
 
     def start(self, *command: str, log: str) -> subprocess.Popen[bytes]:
         """Start `command` in a process group of its own; its output goes to the file `log` of the home."""
@@ -107,30 +98,70 @@ class Workshop:
 
     def call(self, *command: str, seconds: float = 60.0) -> str:
         """The output of `command`. Raises EngineError when it fails or takes longer than `seconds`."""
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.home,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise EngineError.of(
-                f"{command[0]} took longer than {seconds:.0f} s", where=" ".join(command[:3])
-            ) from None
-        if done.returncode:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            raise EngineError.of(f"{command[0]} failed", where=" ".join(command[:3]), expected=tail(said))
-        return done.stdout.decode(errors="replace")
+        return call(*command, home=self.home, environment=self.environment, seconds=seconds, secret=self.secret)
 
     def log(self, name: str) -> str:
         """The last lines of a log file, without those that tell of requests."""
         path = self.home / name
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         return tail("\n".join(line for line in text.splitlines() if "uvicorn" not in line and "Servicer" not in line))
+
+
+def flower_environment(home: Path, *, threads: int = 1, reach: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of a process of Flower with `home` as its FLWR_HOME, which may reach loopback and hosts `reach`.
+
+    Ours, less what steers Flower or names a proxy, plus the off switches.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
+    kept = {key: value for key, value in kept.items() if key.lower() not in _PROXIES}
+    programs = str(Path(sys.executable).parent)
+    return {
+        **kept,
+        **_OFF,
+        "no_proxy": ",".join((_OFF["no_proxy"], *reach)),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "FLWR_HOME": str(home),
+        "TMPDIR": str(home),
+        "RAY_TMPDIR": str(home),
+        "PATH": f"{programs}{os.pathsep}{kept.get('PATH', '')}",
+    }
+
+
+def call(*command: str, home: Path, environment: Mapping[str, str], seconds: float = 60.0, secret: str = "") -> str:
+    """The output of `command`, run in `home`; no error names `secret`.
+
+    Raises EngineError when the command fails or takes longer than `seconds`.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineError.of(f"{command[0]} took longer than {seconds:.0f} s", where=" ".join(command[:3])) from None
+    if done.returncode:
+        said = tail((done.stdout + done.stderr).decode(errors="replace"))
+        said = said.replace(secret, "***") if secret else said
+        raise EngineError.of(f"{command[0]} failed", where=" ".join(command[:3]), expected=said)
+    return done.stdout.decode(errors="replace")
+
+
+def parse_answer(text: str) -> dict[str, Any]:
+    """The JSON object in a program's output, which may begin with warnings. Raises EngineError."""
+    start = text.find("{")
+    try:
+        value = json.loads(text[start:]) if start >= 0 else {}
+    except json.JSONDecodeError:
+        value = {}
+    if not isinstance(value, dict) or not value:
+        raise EngineError.of("Flower answered something else than JSON", where="flwr", expected=text[:200])
+    return value
 
 
 def tail(text: str, *, lines: int = 12) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairsynth import plain_json
+from fairsynth import artefacts, plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import (
     ArtefactError,
@@ -36,7 +36,7 @@ from fairsynth.errors import (
 from fairsynth.fairness.planning import SELECTED
 from fairsynth.federation import journal
 from fairsynth.federation.conversation import PATIENCE
-from fairsynth.federation.engine.processes import Workshop
+from fairsynth.federation.engine.processes import Workshop, parse_answer
 from fairsynth.federation.masking.opening import ATTEMPTS
 from fairsynth.federation.plans import ARMS, is_taught
 from fairsynth.federation.site import LOG
@@ -131,7 +131,7 @@ def write_connection(workshop: Workshop, **settings: str | bool) -> None:
     """The workshop's Flower configuration: one SuperLink, named `study`."""
     lines = [f"{key.replace('_', '-')} = {json.dumps(value)}" for key, value in settings.items()]
     text = "\n".join(["[superlink]", f'default = "{SUPERLINK}"', "", f"[superlink.{SUPERLINK}]", *lines, ""])
-    (workshop.home / "config.toml").write_text(text, encoding="utf-8")
+    artefacts.write_text(workshop.home / "config.toml", text)  # readable by this user alone: it may have a password
 
 
 def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "") -> str:
@@ -141,7 +141,7 @@ def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "
     settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
     options = ["--federation-config", federation] if federation else []
     command = ["flwr", "run", str(job.app), SUPERLINK, "--format", "json", "-c", str(settings), *options]
-    answer = _json(workshop.call(*command))
+    answer = parse_answer(workshop.call(*command))
     if not answer.get("success"):
         raise EngineError.of("flwr run failed", where="flwr run", expected=str(answer.get("error-message", answer)))
     return str(answer["run-id"])
@@ -175,7 +175,7 @@ def follow(workshop: Workshop, job: Job, *, run: str, offset: int) -> None:
 
 def run_status(workshop: Workshop, run: str) -> tuple[str, str]:
     """Flower's status of a run, such as `running` or `finished:failed`, and its details."""
-    answer = _json(workshop.call("flwr", "list", SUPERLINK, "--run-id", run, "--format", "json"))
+    answer = parse_answer(workshop.call("flwr", "list", SUPERLINK, "--run-id", run, "--format", "json"))
     (row,) = answer.get("runs") or [{}]
     return str(row.get("status", "unknown")), str(row.get("status-details", ""))
 
@@ -234,15 +234,3 @@ def _site_log(path: Path) -> list[dict[str, Any]]:
 
 def _since(line: dict[str, Any], started: datetime.datetime) -> bool:
     return datetime.datetime.fromisoformat(line["time"]) >= started
-
-
-def _json(text: str) -> dict[str, Any]:
-    """The JSON object in a program's output, which may begin with warnings."""
-    start = text.find("{")
-    try:
-        value = json.loads(text[start:]) if start >= 0 else {}
-    except json.JSONDecodeError:
-        value = {}
-    if not isinstance(value, dict) or not value:
-        raise EngineError.of("Flower answered something else than JSON", where="flwr", expected=text[:200])
-    return value
