@@ -30,7 +30,7 @@ def run(
     ] = SUPERNODE_PORT,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a site: files, network, certificate, clock, key, versions, machine, tables, policy; failures with their mend.
+    """Check a site: files, network, certificate, clock, key, versions, machine, data, policy; each fault with its mend.
 
     Run it as the user that runs the site's processes. It needs no root, opens no port, changes nothing, and connects to
     the server of `connection.json` and nothing else. The exit code is 2 if something failed, 0 otherwise.

@@ -19,7 +19,7 @@ from fairsynth.operations.findings import Finding, failed, ok, warning
 DISK, MEMORY, PROCESSORS, GPU = "disk", "memory", "processors", "GPU"
 CORES, SWAP, TEMPORARY = "core dumps", "swap", "temporary files"
 GIB = 1 << 30
-DISK_BASE, DISK_TIMES, PACKED_TIMES = 2 * GIB, 2, 20  # free bytes: a base, and for each byte of tables (packed tables)
+DISK_BASE, DISK_TIMES, PACKED_TIMES = 2 * GIB, 1, 5  # free bytes: a base, and for each byte of tables (packed tables)
 MEMORY_NEEDED, MEMORY_LEAST = 4 * GIB, 2 * GIB  # available bytes
 PACKED = {".gz", ".zst", ".bz2", ".xz", ".parquet"}
 MEMINFO, SWAPS = Path("/proc/meminfo"), Path("/proc/swaps")

@@ -127,13 +127,13 @@ def tls_finding(
             protocol = secured.version() or "TLS"
     except ssl.SSLCertVerificationError as error:
         return _unverified(connection, address, read_ca(ca), code=error.verify_code, now=now, seconds=seconds)
+    except (ssl.SSLEOFError, TimeoutError, ConnectionError):
+        do = f"ask the network's administrators whether a firewall inspects {connection.address}"
+        return failed(TLS, "the connection is cut in the TLS handshake", do=do)
     except ssl.SSLError as error:
         return _no_tls(connection, reason=error.reason or "")
-    except OSError:
-        said = "the connection is cut in the TLS handshake"
-        return failed(
-            TLS, said, do=f"ask the network's administrators whether a firewall inspects {connection.address}"
-        )
+    except OSError as error:
+        return failed(TLS, f"no handshake: {os.strerror(error.errno or 0)}", do="run doctor again")
     ends = shown.certificate.not_valid_after_utc
     left = (ends - now).days
     said = f"{protocol}, for {shown.names}, until {ends:%Y-%m-%d}, {left} days left"

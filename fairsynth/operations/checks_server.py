@@ -27,14 +27,17 @@ from fairsynth.operations.connection import Connection
 from fairsynth.operations.findings import Finding, failed, ok, warning
 
 HEALTH, CLOCK, CONTROL, RUNTIME, KEY = "server's health", "clock", "control API", "runtime API", "key registered"
+STRANGERS = "other SuperNodes"
 SECONDS = 15.0  # for an answer
 MAXIMUM_BYTES = 65_536  # of an answer that is read
 CLOCK_WARNS, CLOCK_FAILS = 60.0, 300.0  # seconds; Flower refuses signatures older than 300
 CLOSED = {401, 403, 404}
 AWAY = {429, 500, 502, 503, 504}
 INVALID_HEARTBEAT, NOT_ACTIVATED = 2003, 2004  # Flower's codes: the key is known; it is not
+NO_SELF_REGISTRATION = 2001  # only the coordinator may register a SuperNode
 PROTOBUF = "application/protobuf"
 LIST_RUNS, ACQUIRE_TASK, ACTIVATE = "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/activate-node"
+REGISTER = "/v1/fleet/register-node"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,24 @@ def key_finding(server: Server, key: ec.EllipticCurvePrivateKey, *, skew: float 
         return failed(KEY, f"the server's proxy keeps sites out ({answer.status})", do="it must let /v1/fleet/ through")
     do = "compare the versions of Flower here and at the server; ask the coordinator whether the key is registered"
     return warning(KEY, f"could not be told ({answer.status})", do=do)
+
+
+def strangers_finding(server: Server, key: ec.EllipticCurvePrivateKey) -> Finding:
+    """Whether the server keeps out SuperNodes that the coordinator did not register.
+
+    Asked with a key that is registered: a server that lets SuperNodes register themselves refuses it as one in use.
+    """
+    body, headers = activation(key, at=_now())
+    try:
+        answer = server.ask("POST", REGISTER, body=body, headers=headers)
+    except (OSError, http.client.HTTPException) as error:
+        return warning(STRANGERS, f"no answer ({_told(error)})", do="run doctor again")
+    if answer.status in CLOSED or _code(answer.body) == NO_SELF_REGISTRATION:
+        return ok(STRANGERS, "kept out: only the coordinator registers them")
+    if answer.status in AWAY:
+        return warning(STRANGERS, f"could not be told ({answer.status})", do="run doctor again when the server is well")
+    do = "the coordinator starts the SuperLink with --enable-supernode-auth"
+    return failed(STRANGERS, "let in: whoever reaches the server may pose as a site", do=do)
 
 
 def activation(key: ec.EllipticCurvePrivateKey, *, at: datetime.datetime) -> tuple[bytes, dict[str, str]]:

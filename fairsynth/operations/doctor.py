@@ -64,6 +64,7 @@ SERVER_CHECKS = (
     server.CONTROL,
     server.RUNTIME,
     server.KEY,
+    server.STRANGERS,
 )
 
 
@@ -127,10 +128,16 @@ def _answers(root: Path, there: server.Server, *, key: Finding) -> Iterator[Find
         return
     yield server.hidden_finding(there, name=server.CONTROL, path=server.LIST_RUNS)
     yield server.hidden_finding(there, name=server.RUNTIME, path=server.ACQUIRE_TASK)
-    if key.good:
-        yield server.key_finding(there, files.load_node_key(root / files.NODE_KEY), skew=answer.skew)
-    else:
+    if not key.good:
         yield from _waiting(server.KEY, because=key)
+        return
+    own = files.load_node_key(root / files.NODE_KEY)
+    registered = server.key_finding(there, own, skew=answer.skew)
+    yield registered
+    if registered.state == "ok":
+        yield server.strangers_finding(there, own)
+    else:
+        yield from _waiting(server.STRANGERS, because=registered)
 
 
 def _waiting(first: str, *, because: Finding) -> Iterator[Finding]:
