@@ -98,9 +98,7 @@ def test_a_self_signed_certificate(site, authority):
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     alone = trustme.LeafCert(pem, certificate.public_bytes(serialization.Encoding.PEM), [])
     tls = told(site, authority, certificate=alone)
     assert (tls.state, "self-signed by CN=alone" in tls.said) == ("failed", True)
@@ -217,7 +215,9 @@ def test_a_proxy_of_the_environment_is_told_and_not_used(variable, site, monkeyp
 def test_an_ended_ca_is_told_of_itself(site, tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA")])
-    for number, (ends, state) in enumerate(((NOW - DAY, "failed"), (NOW + 20 * DAY, "warning"), (NOW + 90 * DAY, "ok"))):
+    for number, (ends, state) in enumerate(
+        ((NOW - DAY, "failed"), (NOW + 20 * DAY, "warning"), (NOW + 90 * DAY, "ok"))
+    ):
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)

@@ -1,0 +1,153 @@
+"""A real SuperLink behind a real proxy: the key is registered, unknown or revoked, and a running SuperNode stays so."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from doctor_stories import change, found, join
+
+from fairsynth.cli import main
+from fairsynth.federation.engine.deployment import _start_superlink
+from fairsynth.federation.engine.identity import write_certificates
+from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
+from fairsynth.federation.engine.study import SUPERLINK
+from fairsynth.operations import checks_server as server
+
+pytestmark = pytest.mark.flower
+CADDY = """{{
+    admin off
+    auto_https off
+    persist_config off
+    storage file_system {home}/caddy
+    servers {{
+        protocols h1 h2
+    }}
+}}
+https://:{port} {{
+    bind 127.0.0.1
+    tls {home}/server.pem {home}/server.key
+    @sites path /v1/fleet/* /health
+    handle @sites {{
+        reverse_proxy https://127.0.0.1:{superlink} {{
+            transport http {{
+                tls_trust_pool file {home}/ca.crt
+            }}
+        }}
+    }}
+    handle {{
+        respond 404
+    }}
+}}
+"""
+
+
+class _File:
+    """A CA's certificate, as trustme's would be written."""
+
+    def __init__(self, path: Path):
+        self.cert_pem, self._path = self, path
+
+    def write_to_path(self, path: Path) -> None:
+        Path(path).write_bytes(self._path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A SuperLink, and a proxy in front of it: the workshop, and both ports."""
+    with Workshop(threads=1) as workshop:
+        superlink, proxy = free_ports(2)
+        write_certificates(workshop.home, host=LOOPBACK)
+        _start_superlink(workshop, superlink)
+        text = CADDY.format(port=proxy, home=workshop.home, superlink=superlink)
+        (workshop.home / "Caddyfile").write_text(text)
+        caddy = workshop.start("caddy", "run", "--config", str(workshop.home / "Caddyfile"), log="caddy.log")
+        wait_for(lambda: listens(proxy), seconds=60, what="caddy", process=caddy)
+        yield workshop, superlink, proxy
+
+
+@pytest.fixture
+def joined(place, sound, tmp_path):
+    """A site of that server, whose key is not registered yet."""
+    workshop, _, proxy = place
+    root = Path(shutil.copytree(sound, tmp_path / "site"))
+    join(root, port=proxy, host=LOOPBACK, authority=_File(workshop.home / "ca.crt"))
+    return root
+
+
+def register(workshop, site):
+    answer = workshop.call("flwr", "supernode", "register", str(site / "supernode.pub"), SUPERLINK, "--format", "json")
+    return str(json.loads(answer)["node-id"])
+
+
+def state(workshop, node):
+    nodes = json.loads(workshop.call("flwr", "supernode", "list", SUPERLINK, "--format", "json"))["nodes"]
+    return {one["node-id"]: (one["status"], one["online-at"]) for one in nodes}.get(node)
+
+
+def test_a_key_is_unknown_registered_and_revoked(place, joined):
+    workshop, _, _ = place
+    unknown = found(joined)
+    assert (unknown[server.KEY].state, "not registered yet, or revoked" in unknown[server.KEY].said) == ("failed", True)
+    node = register(workshop, joined)
+    before = state(workshop, node)
+    findings = found(joined)
+    assert (findings[server.KEY].state, findings[server.STRANGERS].state) == ("ok", "ok")
+    assert state(workshop, node) == before == ("registered", "N/A")  # no trace of having been asked
+    workshop.call("flwr", "supernode", "unregister", node, SUPERLINK, "--format", "json")
+    assert found(joined)[server.KEY].state == "failed"
+
+
+def test_a_running_supernode_does_not_notice(place, joined):
+    workshop, _, proxy = place
+    (port,) = free_ports(1)
+    node = register(workshop, joined)
+    supernode = workshop.start(
+        "flower-supernode",
+        f"--root-certificates={joined / 'ca.crt'}",
+        f"--superlink={LOOPBACK}:{proxy}",
+        f"--auth-supernode-private-key={joined / 'supernode.key'}",
+        f"--host={LOOPBACK}",
+        f"--port={port}",
+        "--isolation=process",
+        f"--superexec-auth-secret-file={joined / 'superexec.secret'}",
+        log="supernode.log",
+    )
+    wait_for(lambda: (state(workshop, node) or ("",))[0] == "online", seconds=60, what="SuperNode", process=supernode)
+    before = state(workshop, node)
+    findings = found(joined, supernode_port=port)
+    assert (findings[server.KEY].state, findings["SuperNode"].said) == ("ok", f"runs (127.0.0.1 port {port})")
+    assert state(workshop, node) == before
+    assert supernode.poll() is None
+
+
+def test_a_superlink_without_a_proxy_shows_its_control_api(place, joined):
+    _, superlink, proxy = place
+    assert found(joined)[server.CONTROL].state == "ok"
+    change(joined / "connection.json", port=superlink)
+    findings = found(joined)
+    assert (findings[server.CONTROL].state, "answers 200" in findings[server.CONTROL].said) == ("failed", True)
+    assert findings[server.RUNTIME].state == "ok"  # this SuperLink's own secret
+
+
+def typed(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", *map(str, arguments)])
+    return stopped.value.code, capsys.readouterr().out
+
+
+def test_a_sound_site_ends_with_0_and_a_site_with_a_fault_with_2(place, joined, capsys, monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    workshop, _, _ = place
+    register(workshop, joined)
+    code, out = typed(capsys, joined)
+    assert (code, "0 failed" in out) == (0, True), out
+    joined.joinpath("supernode.key").chmod(0o644)
+    code, out = typed(capsys, joined, "--json", "--quick")
+    told = json.loads(out)
+    assert (code, told["failed"]) == (2, 1)
+    (finding,) = [one for one in told["findings"] if one["state"] == "failed"]
+    assert (finding["name"], "chmod 600" in finding["do"]) == ("supernode.key", True)
+    code, out = typed(capsys, joined, "--quick")
+    assert (code, "do: chmod 600" in out, "1 failed" in out) == (2, True, True)
