@@ -122,7 +122,7 @@ def test_a_running_supernode_does_not_notice(place, joined):
 
 
 def test_a_superlink_without_a_proxy_shows_its_control_api(place, joined):
-    _, superlink, proxy = place
+    _, superlink, _ = place
     assert found(joined)[server.CONTROL].state == "ok"
     change(joined / "connection.json", port=superlink)
     findings = found(joined)
