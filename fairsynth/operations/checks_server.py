@@ -30,7 +30,8 @@ HEALTH, CLOCK, CONTROL, RUNTIME, KEY = "server's health", "clock", "control API"
 STRANGERS = "other SuperNodes"
 SECONDS = 15.0  # for an answer
 MAXIMUM_BYTES = 65_536  # of an answer that is read
-CLOCK_WARNS, CLOCK_FAILS = 60.0, 300.0  # seconds; Flower refuses signatures older than 300
+BEHIND_WARNS, BEHIND_FAILS = 60.0, 300.0  # seconds behind the server's clock; Flower refuses signatures of 305 s ago
+AHEAD_WARNS, AHEAD_FAILS = 2.0, 5.0  # seconds ahead of it; Flower refuses signatures of more than 5 s to come
 CLOSED = {401, 403, 404}
 AWAY = {429, 500, 502, 503, 504}
 INVALID_HEARTBEAT, NOT_ACTIVATED = 2003, 2004  # Flower's codes: the key is known; it is not
@@ -108,18 +109,20 @@ def health_finding(server: Server) -> tuple[Finding, Answer | None]:
 
 
 def clock_finding(answer: Answer) -> Finding:
-    """This machine's clock against the server's."""
+    """This machine's clock against the server's. Flower forgives one that is behind more than one that is ahead."""
     skew = answer.skew
     if skew is None:
-        do = "compare `date -u` with the coordinator's: more than 300 s apart, the server refuses the site"
+        do = "compare `date -u` with the coordinator's: 5 s ahead or 300 s behind, the server refuses the site"
         return warning(CLOCK, "the server does not tell its time", do=do)
-    said = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server's"
+    ahead = skew > 0
+    said = f"{abs(skew):.0f} s {'ahead of' if ahead else 'behind'} the server's"
+    warns, fails = (AHEAD_WARNS, AHEAD_FAILS) if ahead else (BEHIND_WARNS, BEHIND_FAILS)
     do = "let NTP set the clock on both machines (chronyc tracking, timedatectl)"
-    if abs(skew) > CLOCK_FAILS:
+    if abs(skew) > fails:
         return failed(CLOCK, f"{said}: every message is refused (401), the SuperNode cannot start", do=do)
-    if abs(skew) > CLOCK_WARNS:
-        return warning(CLOCK, f"{said}: refused beyond {CLOCK_FAILS:.0f} s", do=do)
-    return ok(CLOCK, f"within {CLOCK_WARNS:.0f} s of the server's")
+    if abs(skew) > warns:
+        return warning(CLOCK, f"{said}: refused beyond {fails:.0f} s", do=do)
+    return ok(CLOCK, said)
 
 
 def hidden_finding(server: Server, *, name: str, path: str) -> Finding:
@@ -153,7 +156,7 @@ def key_finding(server: Server, key: ec.EllipticCurvePrivateKey, *, skew: float 
         do = "send request.json to the coordinator (fairsynth provision accept, then apply); if it was revoked, ask why"
         return failed(KEY, "the server does not know this site's key: not registered yet, or revoked", do=do)
     if answer.status == 401:
-        if skew is not None and abs(skew) > CLOCK_WARNS:
+        if skew is not None and not -BEHIND_WARNS <= skew <= AHEAD_WARNS:
             return failed(KEY, "the server refuses the signature for its time", do="mend the clock first")
         return failed(KEY, "the server refuses the signature", do="the coordinator looks at the SuperLink's log")
     if answer.status in CLOSED:

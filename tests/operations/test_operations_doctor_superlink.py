@@ -1,5 +1,6 @@
 """A real SuperLink behind a real proxy: the key is registered, unknown or revoked, and a running SuperNode stays so."""
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,11 @@ from fairsynth.federation.engine.deployment import _start_superlink
 from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.federation.engine.study import SUPERLINK
+from fairsynth.operations import checks_network as network
 from fairsynth.operations import checks_server as server
+from fairsynth.operations.checks_files import load_node_key
+from fairsynth.operations.checks_server import Answer
+from fairsynth.operations.connection import read_connection
 
 pytestmark = pytest.mark.flower
 CADDY = """{{
@@ -119,6 +124,24 @@ def test_a_running_supernode_does_not_notice(place, joined):
     assert (findings[server.KEY].state, findings["SuperNode"].said) == ("ok", f"runs (127.0.0.1 port {port})")
     assert state(workshop, node) == before
     assert supernode.poll() is None
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(-290, False), (-320, True), (3, False), (20, True)])
+def test_flower_refuses_clocks_as_the_check_says(ahead, refused, place, joined):
+    key = load_node_key(joined / "supernode.key")
+    there = server.Server(connection=read_connection(joined), context=network.trusting(joined / "ca.crt"))
+    now = datetime.datetime.now(datetime.UTC)
+    body, headers = server.activation(key, at=now + datetime.timedelta(seconds=ahead))
+    answer = there.ask("POST", server.ACTIVATE, body=body, headers=headers)
+    assert (answer.status == 401) == refused
+    skewed = Answer(
+        status=200,
+        date=now,
+        body=b"",
+        sent=now + datetime.timedelta(seconds=ahead),
+        received=now + datetime.timedelta(seconds=ahead),
+    )
+    assert (server.clock_finding(skewed).state == "failed") == refused
 
 
 def test_a_superlink_without_a_proxy_shows_its_control_api(place, joined):
