@@ -16,6 +16,7 @@ from fairsynth.cli.study import JsonOption
 from fairsynth.operations.doctor import SUPERNODE_PORT, examine
 from fairsynth.operations.findings import Finding
 
+SCHEMA = "fairsynth.doctor/1"
 MUST_BE_MENDED = 2  # exit code
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -44,7 +45,9 @@ def run(
             status.update(f"looking; {len(findings)} checks made")
     number = sum(finding.state == "failed" for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"failed": number, "findings": [asdict(finding) for finding in findings]}))
+        typer.echo(
+            json.dumps({"schema": SCHEMA, "failed": number, "findings": [asdict(finding) for finding in findings]})
+        )
     else:
         _show(findings, number=number)
     if number:

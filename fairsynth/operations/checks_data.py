@@ -19,6 +19,12 @@ from fairsynth.governance.identity import load_identity
 from fairsynth.governance.policy import SitePolicy, read_policy
 from fairsynth.operations.findings import Finding, failed, ok, refused, skipped, warning
 
+UNSOUND = (
+    "approval is",
+    "plan is",
+    "study not approved",
+    "request that names no study",
+)  # what no change of policy or data explains
 TABLES, POLICY, APPROVALS, LEDGER, BUDGET = "tables", "policy", "approvals", "ledger", "privacy budget"
 
 
@@ -56,21 +62,27 @@ def approvals_finding(place: Place, policy: SitePolicy) -> Finding:
         identity = load_identity(place.root)
     except FairSynthError as error:
         return skipped(APPROVALS, f"the site's key cannot be used: {error.problems[0].what}")
-    holding, broken = [], []
+    entries = ledger.read(place.root)
+    holding: list[str] = []
+    changed: list[str] = []
+    unsound: list[str] = []
     for path in paths:
         try:
             approved = approval.check_approved(place, path.stem, policy=policy, identity=identity)
-            entries = ledger.read(place.root)
             approval.since_approved(entries, approved, where=path)
             holding.append(approved.plan.name)
         except FairSynthError as error:
-            broken.append(f"{path.stem[:12]}: {error.problems[0].what} ({error.problems[0].expected})")
+            told = f"{path.stem[:12]}: {error.problems[0].what} (expected {error.problems[0].expected})"
+            is_unsound = any(problem.what.startswith(UNSOUND) for problem in error.problems)
+            (unsound if is_unsound else changed).append(told)
     said = f"{len(holding)} of {len(paths)} hold" + (f": {', '.join(holding)}" if holding else "")
-    if not broken:
-        return ok(APPROVALS, said)
-    told = f"{said}; {'; '.join(broken)}"
-    do = "fairsynth approve SITE_FOLDER --plan plan.json --officer NAME, if the change is wanted"
-    return warning(APPROVALS, told, do=do) if holding else failed(APPROVALS, told, do=do)
+    if unsound:
+        do = "find out who changed it; put back a copy, or approve anew"
+        return failed(APPROVALS, f"{said}; {'; '.join((*unsound, *changed))}", do=do)
+    if changed:
+        do = "of a finished study: nothing; else fairsynth approve, if the change is wanted"
+        return warning(APPROVALS, f"{said}; {'; '.join(changed)}", do=do)
+    return ok(APPROVALS, said)
 
 
 def ledger_finding(root: Path) -> Finding:

@@ -22,8 +22,8 @@ from fairsynth.operations.findings import Finding, failed, ok, refused, warning
 
 CA, NODE_KEY, NODE_PUBLIC, SECRET = "ca.crt", "supernode.key", "supernode.pub", "superexec.secret"
 SOON_DAYS = 30  # before a certificate ends
-AGAIN = "fairsynth provision install GRANT.json, once more"
-ANEW = "fairsynth provision request KIT.json --renew: if others could read it, it is no secret any more"
+AGAIN = "fairsynth provision install GRANT.json SITE_FOLDER, once more"
+ANEW = "fairsynth provision request KIT.json --out SITE_FOLDER --renew"
 
 
 def folder_finding(folder: Path) -> Finding:
@@ -56,7 +56,9 @@ def key_finding(folder: Path) -> Finding:
         return failed(name, "no private key of an elliptic curve, as Flower needs", do=ANEW)
     public = folder / NODE_PUBLIC
     if not public.is_file() or not _same(public.read_bytes(), key):
-        return failed(name, f"{NODE_PUBLIC} is not its public key", do=f"put back both from a backup, or {ANEW}")
+        return failed(
+            name, f"{NODE_PUBLIC} is not its public key", do=f"put back both from a backup, or make a new pair: {ANEW}"
+        )
     return ok(name, f"mode 0600, {key.curve.name}")
 
 
@@ -129,14 +131,16 @@ def _closed(name: str, path: Path) -> Finding | None:
     try:
         status = path.lstat()
     except OSError:
-        return failed(name, "missing", do="fairsynth provision request KIT.json makes it")
+        return failed(name, "missing", do="fairsynth provision request KIT.json --out SITE_FOLDER makes it")
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
         return failed(name, "a link, or no file", do="put the file itself here")
     if status.st_uid != os.geteuid():
         return failed(name, "another user's file", do="run as the user that runs the site's processes")
     if mode & 0o177:
-        return failed(name, f"mode {mode:04o}: others may read it", do=f"chmod 600 {path}; then {ANEW}")
+        return failed(
+            name, f"mode {mode:04o}: others may read it", do=f"chmod 600 {path}; if others may have read it, {ANEW}"
+        )
     return None
 
 

@@ -11,13 +11,13 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fairsynth.operations.findings import Finding, failed, ok, warning
 
 DISK, MEMORY, PROCESSORS, GPU = "disk", "memory", "processors", "GPU"
-CORES, SWAP, TEMPORARY = "core dumps", "swap", "temporary files"
+CORES, SWAP, TEMPORARY, FLOWER_HOME = "core dumps", "swap", "temporary files", "FLWR_HOME"
 GIB = 1 << 30
 DISK_BASE, DISK_TIMES, PACKED_TIMES = 2 * GIB, 1, 5  # free bytes: a base, and for each byte of tables (packed tables)
 MEMORY_NEEDED, MEMORY_LEAST = 4 * GIB, 2 * GIB  # available bytes
@@ -115,6 +115,20 @@ def temporary_finding(folder: Path) -> Finding:
     return warning(
         TEMPORARY, f"{place}, on another file system: events pass through it while tables are checked", do=do
     )
+
+
+def flower_home_finding(environment: Mapping[str, str]) -> Finding:
+    """Whether Flower can unpack the app that the server sends: it goes to FLWR_HOME."""
+    named = environment.get("FLWR_HOME")
+    if not named:
+        return ok(FLOWER_HOME, "not set here", do="each of the site's services sets its own, writable and of mode 0700")
+    home = Path(named)
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        return failed(FLOWER_HOME, f"{home} is no folder that this user can write to", do=f"make {home}, mode 0700")
+    if home.stat().st_mode & 0o022:
+        do = f"chmod 700 {home}: whoever writes there, runs code beside the tables"
+        return failed(FLOWER_HOME, f"{home} can be written to by others", do=do)
+    return ok(FLOWER_HOME, f"{home}, writable")
 
 
 def _available(meminfo: Path) -> Iterator[int]:

@@ -47,7 +47,7 @@ def read_connection(folder: Path) -> Connection:
             "the site has not joined a consortium",
             where=str(path),
             expected="the file that the coordinator's grant makes",
-            do="fairsynth provision request KIT.json, then fairsynth provision install GRANT.json",
+            do="fairsynth provision request KIT.json --out SITE_FOLDER; then install GRANT.json SITE_FOLDER",
         )
     try:
         return Connection.model_validate(plain_json.read(path))
@@ -57,5 +57,5 @@ def read_connection(folder: Path) -> Connection:
             "not a connection",
             where=f"{path}  {', '.join(keys)}",
             expected="the file as it was installed",
-            do="fairsynth provision install GRANT.json, once more",
+            do="fairsynth provision install GRANT.json SITE_FOLDER, once more",
         ) from None

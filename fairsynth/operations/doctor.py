@@ -10,6 +10,7 @@ A check that needs what another found missing is skipped, and says what it waits
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,7 @@ def _machine(root: Path, place: Place | None) -> Iterator[Finding]:
     yield machine.cores_finding()
     yield machine.swap_finding()
     yield machine.temporary_finding(root)
+    yield machine.flower_home_finding(os.environ)
 
 
 def _decided(root: Path, place: Place | None, *, tables: bool) -> Iterator[Finding]:

@@ -83,6 +83,15 @@ def test_temporary_files_on_another_file_system_are_a_warning(tmp_path, monkeypa
     assert (found.state, "TMPDIR" in found.do) == ("warning", True)
 
 
+def test_flowers_home_is_writable_by_this_user_alone(tmp_path):
+    assert machine.flower_home_finding({}).state == "ok"
+    tmp_path.chmod(0o700)
+    assert machine.flower_home_finding({"FLWR_HOME": str(tmp_path)}).state == "ok"
+    tmp_path.chmod(0o777)
+    assert machine.flower_home_finding({"FLWR_HOME": str(tmp_path)}).state == "failed"
+    assert machine.flower_home_finding({"FLWR_HOME": str(tmp_path / "none")}).state == "failed"
+
+
 def test_one_processor_is_a_warning(monkeypatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert machine.processors_finding().state == "warning"

@@ -17,7 +17,7 @@ from fairsynth.federation.engine.identity import write_node_key
 from fairsynth.governance import approval, ledger
 from fairsynth.governance.budget import NAME as BUDGET
 from fairsynth.governance.budget import Budget, Gaussian, Limit
-from fairsynth.governance.identity import load_identity
+from fairsynth.governance.identity import create_identity, load_identity
 
 NEVER = "0123456789abcdef" * 4
 
@@ -185,13 +185,14 @@ def test_an_approval_holds_until_the_policy_or_the_data_change(site):
         handle.write("# another\n")
     findings = found(site)
     assert (findings["approvals"].state, "site.yaml, rules and groups" in findings["approvals"].said) == (
-        "failed",
+        "warning",
         True,
     )
     approve(site, name="second")
-    assert found(site)["approvals"].state == "warning"  # one of two
+    assert found(site)["approvals"].said.startswith("1 of 2 hold: second")
     replace(config.parent / "policy.yaml", "most_bytes_per_study: ", "most_bytes_per_study: 1")
-    assert failures(site) == {"approvals"}
+    findings = found(site)["approvals"]
+    assert (findings.state, findings.said.startswith("0 of 2 hold")) == ("warning", True)
 
 
 def test_an_approval_that_the_ledger_does_not_know_fails(site):
@@ -200,6 +201,15 @@ def test_an_approval_that_the_ledger_does_not_know_fails(site):
     for name in (ledger.NAME, ledger.HEAD):
         (site / name).unlink()
     assert (path.read_text(), failures(site)) == (kept, {"approvals"})
+
+
+def test_an_approval_that_another_site_signed_fails(site):
+    approve(site)
+    (site / "identity.key").unlink()
+    for name in (ledger.NAME, ledger.HEAD):
+        (site / name).unlink()
+    create_identity(site)
+    assert failures(site) == {"approvals"}
 
 
 def test_a_damaged_approval_fails(site):
