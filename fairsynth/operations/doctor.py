@@ -26,7 +26,7 @@ from fairsynth.operations import checks_server as server
 from fairsynth.operations import checks_software as software
 from fairsynth.operations.connection import NAME as CONNECTION
 from fairsynth.operations.connection import Connection, read_connection
-from fairsynth.operations.findings import Finding, failed, ok, refused, skipped
+from fairsynth.operations.findings import Finding, failed, guarded, ok, refused, skipped
 
 SITE = "site.json"
 SUPERNODE_PORT = 9094
@@ -153,7 +153,7 @@ def _software(connection: Connection | None) -> Iterator[Finding]:
 
 
 def _machine(root: Path, place: Place | None) -> Iterator[Finding]:
-    yield machine.disk_finding(root, place.data if place else None)
+    yield guarded(machine.DISK, lambda: machine.disk_finding(root, place.data if place else None))
     yield machine.memory_finding()
     yield machine.processors_finding()
     yield machine.gpu_finding()
@@ -167,12 +167,18 @@ def _decided(root: Path, place: Place | None, *, tables: bool) -> Iterator[Findi
     """Tables, and what officers decided about them."""
     if place is None:
         yield from (skipped(name, f"after: {SITE}") for name in (data.TABLES, data.POLICY, data.APPROVALS))
-        yield data.ledger_finding(root)
+        yield guarded(data.LEDGER, lambda: data.ledger_finding(root))
         yield skipped(data.BUDGET, f"after: {SITE}")
         return
-    yield data.tables_finding(place) if tables else skipped(data.TABLES, "--quick")
+    yield guarded(data.TABLES, lambda: data.tables_finding(place)) if tables else skipped(data.TABLES, "--quick")
     found, policy = data.policy_finding(place)
     yield found
-    yield skipped(data.APPROVALS, f"after: {data.POLICY}") if policy is None else data.approvals_finding(place, policy)
-    yield data.ledger_finding(root)
-    yield skipped(data.BUDGET, f"after: {data.POLICY}") if policy is None else data.budget_finding(root, policy)
+    if policy is None:
+        yield skipped(data.APPROVALS, f"after: {data.POLICY}")
+    else:
+        yield guarded(data.APPROVALS, lambda: data.approvals_finding(place, policy))
+    yield guarded(data.LEDGER, lambda: data.ledger_finding(root))
+    if policy is None:
+        yield skipped(data.BUDGET, f"after: {data.POLICY}")
+    else:
+        yield guarded(data.BUDGET, lambda: data.budget_finding(root, policy))

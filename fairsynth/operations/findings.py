@@ -6,8 +6,12 @@ Never: a patient's value or identifier; a private key or a secret, in part or wh
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from polars.exceptions import PanicException
 
 from fairsynth.errors import FairSynthError
 
@@ -47,6 +51,20 @@ def failed(name: str, said: str, *, do: str) -> Finding:
 def skipped(name: str, because: str) -> Finding:
     """Not checked, and why."""
     return Finding(name=name, state="skipped", said=because)
+
+
+def guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """What `check` finds; where it fails itself, that is a finding too, without the error's text."""
+    try:
+        return check()
+    except FairSynthError as error:
+        return refused(name, error)
+    except OSError as error:
+        do = "check that this user may read the site's folder, its configuration and its tables"
+        return failed(name, f"could not be checked: {os.strerror(error.errno or 0)}", do=do)
+    except (Exception, PanicException) as error:  # noqa: BLE001 - a library's text may hold a value: type only
+        do = "report it; on data that may be shown, FAIRSYNTH_DEBUG=1 and the command of that check tell more"
+        return failed(name, f"could not be checked: unforeseen {type(error).__name__}", do=do)
 
 
 def refused(name: str, error: FairSynthError) -> Finding:

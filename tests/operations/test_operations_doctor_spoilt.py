@@ -10,6 +10,7 @@ import pytest
 from canary_words import heard
 from doctor_stories import change, failures, found, join
 from governance_stories import a_plan
+from polars.exceptions import PanicException
 
 from fairsynth.config import PrivacyConfig
 from fairsynth.federation import boundary
@@ -18,6 +19,7 @@ from fairsynth.governance import approval, ledger
 from fairsynth.governance.budget import NAME as BUDGET
 from fairsynth.governance.budget import Budget, Gaussian, Limit
 from fairsynth.governance.identity import create_identity, load_identity
+from fairsynth.operations import checks_data
 
 NEVER = "0123456789abcdef" * 4
 
@@ -162,6 +164,20 @@ def test_tables_that_do_not_fit_fail_without_a_cell(site):
     assert (tables.state, "FS-2" in tables.said, "fairsynth check" in tables.do) == ("failed", True, True)
     assert "SECRET" not in repr(findings)
     assert heard(repr(findings)) == []
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("SECRET-row-42"), PanicException("SECRET-row-42"), PermissionError(13, "x")]
+)
+def test_a_check_that_breaks_is_a_failure_without_the_errors_text(error, site, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checks_data, "check_tables", fail)
+    findings = found(site, tables=True)
+    assert {one.name for one in findings.values() if one.state == "failed"} == {"tables"}
+    assert "SECRET" not in repr(findings)
+    assert findings["tables"].do
 
 
 def test_tables_that_are_not_there_fail(site):
