@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import fairsynth
-from fairsynth.operations.findings import Finding, failed, ok, warning
+from fairsynth.operations.findings import Finding, failed, ok, skipped, warning
 
 VERSIONS, EQUAL, APP = "versions", "versions at the server", "app's packages"
 COMPARED = ("fairsynth", "flwr", "torch", "numpy")
@@ -47,8 +47,8 @@ def equal_finding(there: Mapping[str, str]) -> Finding:
     here = versions_here()
     if not there:
         line = ", ".join(f"{name} {here[name]}" for name in COMPARED)
-        said = "not compared: connection.json does not name the server's versions"
-        return ok(EQUAL, said, do=f"tell the coordinator: {line}")
+        because = "not compared, connection.json does not name the server's versions; compare with the coordinator"
+        return skipped(EQUAL, f"{because}: {line}")
     other = [
         f"{name} {here[name] or 'missing'} here, {told} there" for name, told in _common(there) if here[name] != told
     ]
