@@ -92,7 +92,7 @@ def ca_finding(folder: Path, *, now: datetime.datetime) -> Finding:
     if ends <= now:
         return failed(name, f"ended on {ends:%Y-%m-%d}", do="the coordinator makes a new CA and new grants")
     left = (ends - now).days
-    said = f"until {ends:%Y-%m-%d}, SHA-256 {fingerprint(authority)[:16]}"
+    said = f"until {ends:%Y-%m-%d}, SHA-256 {spoken(authority)}"
     if left < SOON_DAYS:
         return warning(name, f"{said}: {left} days left", do="the coordinator makes a new CA and new grants")
     return ok(name, said)
@@ -121,9 +121,10 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of a certificate, in hexadecimal digits."""
-    return certificate.fingerprint(hashes.SHA256()).hex()
+def spoken(certificate: x509.Certificate) -> str:
+    """The first 128 bits of a certificate's SHA-256, in groups to be read out, as `fairsynth provision` prints them."""
+    digits = certificate.fingerprint(hashes.SHA256()).hex()
+    return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
 
 
 def _closed(name: str, path: Path) -> Finding | None:

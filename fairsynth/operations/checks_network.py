@@ -24,7 +24,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fairsynth.operations.checks_files import SOON_DAYS, fingerprint, read_ca
+from fairsynth.operations.checks_files import SOON_DAYS, read_ca, spoken
 from fairsynth.operations.connection import Connection
 from fairsynth.operations.findings import Finding, failed, ok, warning
 
@@ -35,7 +35,7 @@ MAXIMUM_SHOWN = 5  # names of a certificate, addresses of a name
 EXPIRED, NOT_YET, WRONG_NAME = {10}, {9}, {62, 64}  # OpenSSL's verification codes: X509_V_ERR_...
 OLD_PROTOCOL = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"}
 _CLOCK = "this machine's clock is wrong, most likely: let NTP set it (chronyc tracking, timedatectl)"
-_COMPARE = "compare ca.crt with the coordinator's by telephone (SHA-256 {}), then install the newest grant"
+_COMPARE = "compare ca.crt with the coordinator's by telephone ({}), then install the newest grant"
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
 
@@ -187,7 +187,7 @@ def _unverified(
     try:
         shown = _look(connection, address, seconds=seconds)
     except OSError:
-        return failed(TLS, f"refused (OpenSSL's code {code})", do=_COMPARE.format(fingerprint(authority)))
+        return failed(TLS, f"refused (OpenSSL's code {code})", do=_COMPARE.format(spoken(authority)))
     certificate = shown.certificate
     if code in EXPIRED and certificate.not_valid_after_utc <= now:
         said = f"ended on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M}"
@@ -208,7 +208,7 @@ def _unverified(
         return failed(TLS, said, do="the server must use the server.crt that fairsynth provision made for it")
     if certificate.issuer == authority.subject:
         said = "from another CA of the same name as the one in ca.crt"
-        return failed(TLS, said, do=_COMPARE.format(fingerprint(authority)))
+        return failed(TLS, said, do=_COMPARE.format(spoken(authority)))
     said = (
         f"issued by {shown.issuer}, not by the consortium's CA: another server, or a device that opens TLS on the way"
     )

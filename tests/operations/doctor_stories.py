@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from fairsynth.config import SimulationConfig
-from fairsynth.federation.engine.identity import write_node_key
 from fairsynth.governance.identity import ensure_identity
 from fairsynth.operations import doctor
 from fairsynth.operations.findings import Finding
@@ -119,11 +121,23 @@ def join(root: Path, *, port: int, authority, host: str = "localhost", **more) -
     }
     (root / "connection.json").write_text(json.dumps(values | more))
     authority.cert_pem.write_to_path(root / "ca.crt")
-    write_node_key(root, name="supernode")
+    write_node_key(root)
     ensure_identity(root)
     secret = root / "superexec.secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
+
+
+def write_node_key(root: Path) -> None:
+    """A new key pair for the site's SuperNode."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = root / "supernode.key"
+    private.touch(mode=0o600)
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    )
+    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (root / "supernode.pub").write_bytes(line + b"\n")
 
 
 def change(path: Path, **values) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from canary_words import heard
-from doctor_stories import change, failures, found, join
+from doctor_stories import change, failures, found, join, write_node_key
 from governance_stories import a_plan
 from polars.exceptions import PanicException
 
 from fairsynth.config import PrivacyConfig
 from fairsynth.federation import boundary
-from fairsynth.federation.engine.identity import write_node_key
 from fairsynth.governance import approval, ledger
 from fairsynth.governance.budget import NAME as BUDGET
 from fairsynth.governance.budget import Budget, Gaussian, Limit
@@ -94,7 +93,7 @@ FILES = {
 def swap(root: Path) -> None:
     """The private key of one pair beside the public key of another."""
     public = (root / "supernode.pub").read_bytes()
-    write_node_key(root, name="supernode")
+    write_node_key(root)
     (root / "supernode.pub").write_bytes(public)
 
 

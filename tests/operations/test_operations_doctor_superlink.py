@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,8 @@ import pytest
 from doctor_stories import change, found, join
 
 from fairsynth.cli import main
-from fairsynth.federation.engine.deployment import _start_superlink
-from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
-from fairsynth.federation.engine.study import SUPERLINK
+from fairsynth.federation.engine.study import SUPERLINK, write_connection
 from fairsynth.operations import checks_network as network
 from fairsynth.operations import checks_server as server
 from fairsynth.operations.checks_files import load_node_key
@@ -31,7 +30,7 @@ CADDY = """{{
 }}
 https://:{port} {{
     bind 127.0.0.1
-    tls {home}/server.pem {home}/server.key
+    tls {home}/server.crt {home}/server.key
     @sites path /v1/fleet/* /health
     handle @sites {{
         reverse_proxy https://127.0.0.1:{superlink} {{
@@ -47,36 +46,50 @@ https://:{port} {{
 """
 
 
-class _File:
-    """A CA's certificate, as trustme's would be written."""
-
-    def __init__(self, path: Path):
-        self.cert_pem, self._path = self, path
-
-    def write_to_path(self, path: Path) -> None:
-        Path(path).write_bytes(self._path.read_bytes())
-
-
 @pytest.fixture(scope="module")
-def place():
+def place(authority):
     """A SuperLink, and a proxy in front of it: the workshop, and both ports."""
     with Workshop(threads=1) as workshop:
-        superlink, proxy = free_ports(2)
-        write_certificates(workshop.home, host=LOOPBACK)
-        _start_superlink(workshop, superlink)
-        text = CADDY.format(port=proxy, home=workshop.home, superlink=superlink)
-        (workshop.home / "Caddyfile").write_text(text)
-        caddy = workshop.start("caddy", "run", "--config", str(workshop.home / "Caddyfile"), log="caddy.log")
+        home, (superlink, proxy) = workshop.home, free_ports(2)
+        certificate = authority.issue_cert(LOOPBACK)
+        authority.cert_pem.write_to_path(home / "ca.crt")
+        certificate.private_key_pem.write_to_path(home / "server.key")
+        certificate.cert_chain_pems[0].write_to_path(home / "server.crt")
+        (home / "superlink.secret").touch(mode=0o600)
+        (home / "superlink.secret").write_text(secrets.token_hex(32))
+        start_superlink(workshop, superlink)
+        (home / "Caddyfile").write_text(CADDY.format(port=proxy, home=home, superlink=superlink))
+        caddy = workshop.start("caddy", "run", "--config", str(home / "Caddyfile"), log="caddy.log")
         wait_for(lambda: listens(proxy), seconds=60, what="caddy", process=caddy)
         yield workshop, superlink, proxy
 
 
+def start_superlink(workshop, port):
+    home = workshop.home
+    process = workshop.start(
+        "flower-superlink",
+        f"--ssl-ca-certfile={home / 'ca.crt'}",
+        f"--ssl-certfile={home / 'server.crt'}",
+        f"--ssl-keyfile={home / 'server.key'}",
+        "--enable-supernode-auth",
+        f"--host={LOOPBACK}",
+        f"--port={port}",
+        f"--database={home / 'state.db'}",
+        "--isolation=process",
+        f"--superexec-auth-secret-file={home / 'superlink.secret'}",
+        "--disable-runtime-dependency-installation",
+        log="superlink.log",
+    )
+    wait_for(lambda: listens(port), seconds=60, what="SuperLink", process=process)
+    write_connection(workshop, address=f"{LOOPBACK}:{port}", root_certificates=str(home / "ca.crt"))
+
+
 @pytest.fixture
-def joined(place, sound, tmp_path):
+def joined(place, sound, tmp_path, authority):
     """A site of that server, whose key is not registered yet."""
-    workshop, _, proxy = place
+    _, _, proxy = place
     root = Path(shutil.copytree(sound, tmp_path / "site"))
-    join(root, port=proxy, host=LOOPBACK, authority=_File(workshop.home / "ca.crt"))
+    join(root, port=proxy, host=LOOPBACK, authority=authority)
     return root
 
 
