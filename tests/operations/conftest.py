@@ -14,6 +14,14 @@ from doctor_stories import Stand, join, make_site
 from fairsynth.operations.connection import Connection
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """No proxy and no FLWR_HOME of whoever runs the tests."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "FLWR_HOME"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
     """A site's folder as it is before it joins: simulated tables, configuration, policy. Copied for each test."""

@@ -172,9 +172,7 @@ def typed(capsys, *arguments):
     return stopped.value.code, capsys.readouterr().out
 
 
-def test_a_sound_site_ends_with_0_and_a_site_with_a_fault_with_2(place, joined, capsys, monkeypatch):
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_sound_site_ends_with_0_and_a_site_with_a_fault_with_2(place, joined, capsys):
     workshop, _, _ = place
     register(workshop, joined)
     code, out = typed(capsys, joined)
