@@ -227,6 +227,7 @@ def test_a_path_that_leads_nowhere_is_named(arguments, expected, tmp_path, monke
         "report",
         "check",
         "init-site",
+        "doctor",
         "vocabulary",
     ],
 )
