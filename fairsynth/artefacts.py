@@ -24,6 +24,7 @@ from fairsynth.errors import ArtefactError
 MANIFEST = "manifest.json"
 LOCK = ".lock"  # in a temporary folder: held by the process that writes it
 SCHEMA = 1
+VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
 
 
 def code_version() -> str:
@@ -32,6 +33,17 @@ def code_version() -> str:
         return version("fairsynth")
     except PackageNotFoundError:
         return "unknown"
+
+
+def software_versions() -> dict[str, str]:
+    """The versions of what a study's last bits depend on; `unknown` of what is not installed as a package."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
 
 
 def sha256_file(path: Path) -> str:

@@ -21,7 +21,6 @@ import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,6 @@ from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, SiteId
 
 ROUND = "round"  # the event of a committed round
-_VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,16 +270,9 @@ def _study_event(plan: StudyPlan) -> dict[str, object]:
         "roster": list(plan.roster),
         "quorum": plan.quorum,
         "seed": plan.seed,
-        "versions": {name: _version(name) for name in _VERSIONED},
+        "versions": artefacts.software_versions(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _round_event(replies: Mapping[SiteId, TrainedReply], soft: FloatArray, *, loss: float | None) -> dict[str, object]:

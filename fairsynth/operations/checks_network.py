@@ -25,8 +25,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fairsynth.operations.checks_files import SOON_DAYS, read_ca, spoken
-from fairsynth.operations.connection import Connection
 from fairsynth.operations.findings import Finding, failed, ok, warning
+from fairsynth.provisioning.connection import Connection
 
 RESOLVE, PORT, PROXY, TLS = "server's name", "server's port", "proxy", "server's certificate"
 SECONDS = 5.0  # for a connection, and for a handshake

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fairsynth.operations.connection import Connection
 from fairsynth.operations.findings import Finding, failed, ok, warning
+from fairsynth.provisioning.connection import Connection
 
 HEALTH, CLOCK, CONTROL, RUNTIME, KEY = "server's health", "clock", "control API", "runtime API", "key registered"
 STRANGERS = "other SuperNodes"

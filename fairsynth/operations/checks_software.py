@@ -16,10 +16,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import fairsynth
+from fairsynth.artefacts import VERSIONED
 from fairsynth.operations.findings import Finding, failed, ok, skipped, warning
 
 VERSIONS, EQUAL, APP = "versions", "versions at the server", "app's packages"
-COMPARED = ("fairsynth", "flwr", "torch", "numpy")
+COMPARED = VERSIONED
 APP_PACKAGES = ("server", "client")
 INSTALL = "install FairSynth with the coordinator's lock file (docs/supply_chain.md)"
 

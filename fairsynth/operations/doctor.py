@@ -24,9 +24,8 @@ from fairsynth.operations import checks_machine as machine
 from fairsynth.operations import checks_network as network
 from fairsynth.operations import checks_server as server
 from fairsynth.operations import checks_software as software
-from fairsynth.operations.connection import NAME as CONNECTION
-from fairsynth.operations.connection import Connection, read_connection
 from fairsynth.operations.findings import Finding, failed, guarded, ok, refused, skipped
+from fairsynth.provisioning.connection import CONNECTION, Connection, read_connection
 
 SITE = "site.json"
 SUPERNODE_PORT = 9094

@@ -38,6 +38,7 @@ class Connection(Strict):
     port: Port
     granted: Time
     serial: PositiveInt
+    versions: dict[str, str] = {}  # of the software at the coordinator when it granted
 
     @property
     def address(self) -> str:

@@ -98,6 +98,7 @@ class Grant(Strict):
     serial: PositiveInt  # of this site's grants; a site installs none that is older than what it has
     granted: Time
     ca_pem: str
+    versions: dict[str, str] = {}  # of the software at the coordinator, which a site's should be
     signature: Der | None = None
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairsynth import artefacts
 from fairsynth.config import read_consortium
 from fairsynth.errors import Problem, ProvisioningRefused
 from fairsynth.governance import identity
@@ -48,6 +49,7 @@ def accept(folder: Path, request_path: Path) -> tuple[Request, SiteRecord]:
                 consortium=config.name, site=request.site, host=server.host, port=server.port,
                 identity=request.identity, supernode=request.supernode, request_sha256=request.sha256,
                 serial=record.serial + 1, granted=documents.now(), ca_pem=authority.pem.decode(),
+                versions=artefacts.software_versions(),
             ),
             authority,
         )  # fmt: skip

@@ -95,6 +95,7 @@ def install(grant_path: Path, folder: Path) -> Connection:
         port=grant.port,
         granted=grant.granted,
         serial=grant.serial,
+        versions=grant.versions,
     )
     documents.write(folder / CONNECTION, connection)
     return connection

@@ -257,7 +257,7 @@ def test_what_did_not_begin_or_is_another_study_is_not_resumed(tmp_path):
 
 def test_other_software_than_it_began_with_is_refused(tmp_path, monkeypatch):
     plan, transport, server = stopped_in_training(tmp_path, plain)
-    monkeypatch.setattr("fairsynth.federation.loop.version", lambda name: "0.0.1")
+    monkeypatch.setattr("fairsynth.artefacts.version", lambda name: "0.0.1")
     with pytest.raises(ArtefactError, match="versions"):
         run_study(transport, plan=plan, root=server, resume=True)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "governance"))
 
 from doctor_stories import Stand, join, make_site
 
-from fairsynth.operations.connection import Connection
+from fairsynth.provisioning.connection import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def connection(server):
             "site": "boston",
             "host": "localhost",
             "port": server.port,
-            "granted": "2026-11-28",
+            "granted": "2026-11-28T00:00:00+00:00",
             "serial": 1,
         }
     )

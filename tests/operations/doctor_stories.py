@@ -116,7 +116,7 @@ def join(root: Path, *, port: int, authority, host: str = "localhost", **more) -
         "site": "boston",
         "host": host,
         "port": port,
-        "granted": "2026-11-28",
+        "granted": "2026-11-28T00:00:00+00:00",
         "serial": 1,
     }
     (root / "connection.json").write_text(json.dumps(values | more))

@@ -130,7 +130,10 @@ def test_versions_of_the_server_are_compared_as_far_as_they_are_known():
     assert (unknown.state, "not compared" in unknown.said) == ("skipped", True)
     assert f"flwr {here['flwr']}" in unknown.said
     partly = software.equal_finding({"flwr": here["flwr"]})
-    assert (partly.state, "not told by the server: fairsynth, torch, numpy, python" in partly.said) == ("ok", True)
+    assert (partly.state, "not told by the server: fairsynth, numpy, polars, torch, python" in partly.said) == (
+        "ok",
+        True,
+    )
     assert software.equal_finding(here | {"torch": "2.12.0"}).state == "warning"
     for name in ("flwr", "fairsynth"):
         other = software.equal_finding(here | {name: "0.0.1"})

@@ -16,7 +16,7 @@ from fairsynth.operations import checks_network as network
 from fairsynth.operations import checks_server as server
 from fairsynth.operations.checks_files import load_node_key
 from fairsynth.operations.checks_server import Answer
-from fairsynth.operations.connection import read_connection
+from fairsynth.provisioning.connection import read_connection
 
 pytestmark = pytest.mark.flower
 CADDY = """{{
