@@ -125,13 +125,16 @@ class Bare:
         wait_for(lambda: listens(port), seconds=PATIENCE, what=f"SuperNode of {site}", process=supernode)
         self.start("site", "fairsynth-superexec@", site)
 
-    def start(self, side: str, unit: str, instance: str = "") -> subprocess.Popen[bytes]:
-        """Start a unit in a process group of its own; its output goes to a log below the host's folder."""
+    def start(self, side: str, unit: str, instance: str = "", *, without: str = "-") -> subprocess.Popen[bytes]:
+        """Start a unit in a process group of its own; its output goes to a log below the host's folder.
+
+        `without` is an option that a test leaves out.
+        """
         ready = service(DEPLOY / side / "systemd" / f"{unit}.service", host=self.host, instance=instance)
         self._homes.add(ready.environment.get("FLWR_HOME", "nowhere"))
         with self.log_path(ready.name).open("ab") as output:
             process = subprocess.Popen(
-                ready.command,
+                [word for word in ready.command if not word.startswith(f"{without}=")],
                 cwd=ready.folder,
                 env=ready.environment,
                 stdin=subprocess.DEVNULL,
@@ -145,6 +148,10 @@ class Bare:
     def stop(self, name: str) -> None:
         """Stop one service, as systemd would: politely, then by force."""
         stop(self._running.pop(name))
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """A service that was started."""
+        return self._running[name]
 
     def log_path(self, name: str) -> Path:
         return self.host / f"{name}.log"
