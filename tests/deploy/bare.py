@@ -1,6 +1,6 @@
 """The bare form of a deployment on loopback: what the systemd units start, proxy and all, below one temporary folder.
 
-In:  a folder that stands for the root of the hosts.   Out: running processes, and a desk with `flwr` for the coordinator.
+In:  a folder that stands for the root of the hosts.   Out: running processes, and the way of `flwr` to them.
 Never: a command that the units do not have; a process that outlives the block; a port that others could reach.
 """
 
@@ -204,4 +204,3 @@ def changed(text: str, values: dict[str, str]) -> str:
     assert not missing, f"not in the file: {missing}"
     lines = [f"{name}={values[name]}" if name in values else line for name, line in zip(names, lines, strict=True)]
     return "\n".join(lines) + "\n"
-

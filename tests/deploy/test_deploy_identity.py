@@ -1,4 +1,4 @@
-"""A SuperNode speaks to its own server alone, and a server takes registered SuperNodes alone: real processes of both."""
+"""A SuperNode speaks to its own server alone, and a server to registered SuperNodes alone: real processes of both."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def run(desk, plan, folders, root):
     return heard
 
 
-def test_a_studys_first_request_reaches_both_sites_through_the_proxy_and_their_answers_come_back(online, desk, tmp_path):
+def test_a_studys_first_request_reaches_both_sites_through_the_proxy_and_their_answers_come_back(
+    online, desk, tmp_path
+):
     plan = real_plan()
     folders = {site: online.site_folder(site) for site in plan.roster}
     for site, folder in folders.items():

@@ -1,0 +1,408 @@
+"""The files that are shipped: sound by their own schemas, within the policy of `policy.py`, whose checks can fail."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from bare import hashed
+from policy import (
+    SWITCHES,
+    compose_problems,
+    inline_secrets,
+    kubernetes_problems,
+    unit_problems,
+)
+from units import DEPLOY, PROGRAMS, UNITS, parsed, variables
+
+from fairsynth.federation.engine.identity import write_certificates
+from fairsynth.federation.engine.processes import LOOPBACK
+
+SIDES = ("server", "site")
+COMPOSE = sorted(DEPLOY.glob("*/compose*.yaml"))
+MANIFESTS = sorted(DEPLOY.glob("*/kubernetes/*.yaml"))
+TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+SHORT = {"ids": lambda path: "-".join(path.parts[-2:])}
+
+
+def compose(side):
+    return yaml.safe_load((DEPLOY / side / "compose.yaml").read_text())
+
+
+def manifests(side):
+    return [one for path in MANIFESTS if side in path.parts for one in yaml.safe_load_all(path.read_text())]
+
+
+def units():
+    return {path.name.removesuffix(".service"): dict(parsed(path)["Service"]) for path in UNITS}
+
+
+def checked(*command, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)
+    return done.returncode, done.stdout + done.stderr
+
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+
+def compose_valid(path):
+    return checked(PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+
+
+@pytest.mark.parametrize("path", COMPOSE, **SHORT)
+def test_compose_files_fit_the_compose_specification(path):
+    code, said = compose_valid(path)
+    assert code == 0, said
+
+
+def test_the_compose_check_finds_a_misspelt_setting(tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        (DEPLOY / "site" / "compose.yaml").read_text().replace("read_only", "readonly")
+    )
+    code, said = compose_valid(tmp_path / "compose.yaml")
+    assert code != 0
+    assert "readonly" in said
+
+
+@pytest.mark.parametrize("path", MANIFESTS, **SHORT)
+def test_manifests_fit_kubernetes_own_schema(path):
+    code, said = checked(PROGRAMS / "kubernetes-validate", "--strict", path)
+    assert code == 0, said
+    assert "networkpolicy" in said
+
+
+def test_the_manifests_check_finds_a_misspelt_setting(tmp_path):
+    text = (DEPLOY / "server" / "kubernetes" / "server.yaml").read_text()
+    (tmp_path / "server.yaml").write_text(text.replace("readOnlyRootFilesystem", "readonlyRootFilesystem"))
+    assert checked(PROGRAMS / "kubernetes-validate", "--strict", tmp_path / "server.yaml")[0] != 0
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
+)
+
+
+def installed(folder):
+    """The units with programs that exist, as systemd's own check wants."""
+    for path in UNITS:
+        text = re.sub(r"/opt/fairsynth/bin/", f"{PROGRAMS}/", path.read_text())
+        (folder / path.name.replace("@.", "@boston.")).write_text(text)
+    return sorted(folder.glob("*.service"))
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
+    code, said = checked("systemd-analyze", "verify", "--man=no", *installed(tmp_path))
+    assert (code, said) == (0, "")
+
+
+@needs_systemd
+def test_systemds_check_finds_a_misspelt_setting(tmp_path):
+    paths = installed(tmp_path)
+    paths[0].write_text(paths[0].read_text().replace("ProtectSystem=", "ProtectSystems="))
+    assert "ProtectSystems" in checked("systemd-analyze", "verify", "--man=no", *paths)[1]
+
+
+@needs_systemd
+def test_systemd_rates_every_unit_as_little_exposed(tmp_path):
+    code, said = checked("systemd-analyze", "security", "--offline=yes", "--threshold=20", *installed(tmp_path))
+    assert code == 0, said
+    assert said.count("Overall exposure level") == len(UNITS)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """What the Caddyfile reads from its environment."""
+    write_certificates(tmp_path, host=LOOPBACK)
+    (tmp_path / "server.pem").rename(tmp_path / "server.crt")
+    (tmp_path / "control.users").write_text(f"admin {hashed('x')}\n")
+    values = variables(DEPLOY / "server" / "server.env")
+    return {**values, "CREDENTIALS_DIRECTORY": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)}
+
+
+def test_caddy_takes_the_caddyfile_and_would_lay_it_out_no_otherwise(settings):
+    path = DEPLOY / "server" / "Caddyfile"
+    code, said = checked(PROGRAMS / "caddy", "validate", "--config", path, "--adapter", "caddyfile", env=settings)
+    assert code == 0, said
+    assert "Valid configuration" in said
+    assert checked(PROGRAMS / "caddy", "fmt", path) == (0, path.read_text())
+
+
+def test_caddy_refuses_a_caddyfile_without_the_administrators_password(settings, tmp_path):
+    (tmp_path / "control.users").unlink()
+    path = DEPLOY / "server" / "Caddyfile"
+    assert checked(PROGRAMS / "caddy", "validate", "--config", path, "--adapter", "caddyfile", env=settings)[0] != 0
+
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_containers_keep_to_the_policy(side):
+    assert compose_problems(compose(side), side=side) == []
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_manifests_keep_to_the_policy(side):
+    assert kubernetes_problems(manifests(side), side=side) == []
+
+
+@pytest.mark.parametrize("name", units())
+def test_units_keep_to_the_policy(name):
+    assert unit_problems(name, units()[name]) == []
+
+
+def change(tree, path, value):
+    """Set, or with `...` remove, one value of a tree."""
+    *steps, last = path
+    for step in steps:
+        tree = tree[step]
+    if value is ...:
+        del tree[last]
+    else:
+        tree[last] = value
+
+
+SERVICES = {"server": ("superlink", "superexec-serverapp", "proxy"), "site": ("supernode", "superexec-clientapp")}
+OF_A_SERVICE = (
+    (("read_only",), False, "can be written"),
+    (("user",), "0:0", "root"),
+    (("user",), ..., "root"),
+    (("cap_drop",), ["NET_RAW"], "capabilities"),
+    (("cap_add",), ["SYS_ADMIN"], "capabilities"),
+    (("privileged",), True, "privileged"),
+    (("security_opt",), [], "privileges"),
+    (("network_mode",), "host", "namespace"),
+    (("image",), "fairsynth", "pinned"),
+    (("image",), "fairsynth:latest", "pinned"),
+    (("image",), "${IMAGE:-registry:5000/fairsynth}", "pinned"),
+    (("pull_policy",), "always", "pinned"),
+    (("deploy", "resources"), {}, "limits"),
+    (("restart",), "no", "restarts"),
+    (("deploy", "restart_policy", "delay"), "1s", "restarts"),
+    (("stop_grace_period",), "1s", "good-bye"),
+    (("ulimits",), {}, "core dump"),
+    (("environment",), {"FLWR_TELEMETRY_ENABLED": "1"}, "off switch"),
+    (("environment",), {"SUPEREXEC_SECRET": "x"}, "secret"),
+    (("volumes",), ["/var/run/docker.sock:/var/run/docker.sock"], "mounts"),
+    (("volumes",), ["${DATA:?folder}:/data"], "/data can be written"),
+    (("volumes",), ["a:/a", "b:/b"], "more than one"),
+)
+
+
+@pytest.mark.parametrize("path, value, problem", OF_A_SERVICE)
+@pytest.mark.parametrize("side, name", [(side, name) for side, names in SERVICES.items() for name in names])
+def test_a_container_that_leaves_the_policy_is_found(side, name, path, value, problem):
+    tree = copy.deepcopy(compose(side))
+    change(tree, ("services", name, *path), value)
+    assert any(found.startswith(f"{name}: ") and problem in found for found in compose_problems(tree, side=side))
+
+
+@pytest.mark.parametrize(
+    "side, path, value, problem",
+    [
+        ("site", ("services", "supernode", "env_file"), [], "supernode: off switches"),
+        ("server", ("services", "superlink", "env_file"), ["other.env"], "superlink: off switches"),
+        ("site", ("services", "supernode", "ports"), ["9094:9094"], "supernode: publishes"),
+        ("site", ("services", "superexec-clientapp", "ports"), ["80"], "superexec-clientapp: publishes"),
+        ("server", ("services", "superlink", "ports"), ["8000:8000"], "superlink: publishes"),
+        ("site", ("services", "superexec-clientapp", "networks"), ["inside", "outbound"], "clientapp: has a way out"),
+        ("site", ("networks", "inside"), {}, "superexec-clientapp: has a way out"),
+        ("site", ("services", "superexec-clientapp", "dns"), ["192.0.2.1"], "name server"),
+        ("server", ("networks", "inside", "internal"), False, "superlink: has a way out"),
+        ("site", ("secrets", "supernode.key"), {"environment": "KEY"}, "secret supernode.key"),
+    ],
+)
+def test_a_way_in_or_out_that_the_policy_does_not_have_is_found(side, path, value, problem):
+    tree = copy.deepcopy(compose(side))
+    change(tree, path, value)
+    assert any(problem in found for found in compose_problems(tree, side=side))
+
+
+POD, FIRST = ("spec", "template", "spec"), ("spec", "template", "spec", "containers", 0)
+
+
+@pytest.mark.parametrize(
+    "path, value, problem",
+    [
+        (("spec", "replicas"), 2, "twice"),
+        (("spec", "strategy"), {"type": "RollingUpdate"}, "twice"),
+        ((*POD, "automountServiceAccountToken"), ..., "token"),
+        ((*POD, "hostNetwork"), True, "host"),
+        ((*POD, "volumes", 0), {"name": "x", "hostPath": {"path": "/"}}, "host"),
+        ((*POD, "securityContext", "runAsNonRoot"), ..., "root"),
+        ((*POD, "securityContext", "runAsUser"), 0, "root"),
+        ((*POD, "securityContext", "seccompProfile"), ..., "seccomp"),
+        ((*POD, "terminationGracePeriodSeconds"), 0, "good-bye"),
+        ((*FIRST, "securityContext", "privileged"), True, "hardened"),
+        ((*FIRST, "securityContext", "readOnlyRootFilesystem"), False, "hardened"),
+        ((*FIRST, "securityContext", "capabilities"), {"drop": []}, "hardened"),
+        ((*FIRST, "securityContext"), ..., "hardened"),
+        ((*FIRST, "image"), "registry.example.org/fairsynth:latest", "pinned"),
+        ((*FIRST, "resources", "limits"), {}, "limits"),
+        ((*FIRST, "envFrom"), [], "off switches"),
+        ((*FIRST, "env"), [{"name": "SECRET", "value": "x"}], "secret"),
+        ((*FIRST, "volumeMounts"), [{"name": "data", "mountPath": "/data"}], "can be written"),
+        (("metadata", "name"), "other", "no network policy"),
+    ],
+)
+@pytest.mark.parametrize("side", SIDES)
+def test_a_manifest_that_leaves_the_policy_is_found(side, path, value, problem):
+    documents = copy.deepcopy(manifests(side))
+    for one in documents:
+        if one["kind"] == "Deployment":
+            change(one, path, value)
+            break
+    assert any(problem in found for found in kubernetes_problems(documents, side=side))
+
+
+@pytest.mark.parametrize(
+    "side, kind, name, path, value, problem",
+    [
+        ("site", "Service", "fairsynth-supernode", ("spec", "type"), "NodePort", "publishes"),
+        ("server", "Service", "fairsynth-server", ("spec", "ports", 0, "port"), 8000, "another port"),
+        ("server", "NetworkPolicy", "fairsynth-server", ("spec", "ingress"), [{}], "other than its own"),
+        ("server", "NetworkPolicy", "fairsynth-server", ("spec", "egress"), [{}], "other than its own"),
+        ("site", "NetworkPolicy", "fairsynth-superexec", ("spec", "egress", 0, "to"), [], "other than its own"),
+        ("site", "NetworkPolicy", "fairsynth-superexec", ("spec", "policyTypes"), ["Ingress"], "no network policy"),
+        ("site", "NetworkPolicy", "fairsynth-supernode", ("spec", "ingress", 0, "from"), [], "other than its own"),
+        (
+            "site",
+            "NetworkPolicy",
+            "fairsynth-supernode",
+            ("spec", "egress", 0, "to", 0, "ipBlock", "cidr"),
+            "0.0.0.0/0",
+            "other than its own",
+        ),
+        ("server", "ConfigMap", "fairsynth-server", ("kind",), "Secret", "secret in a manifest"),
+    ],
+)
+def test_a_network_that_leaves_the_policy_is_found(side, kind, name, path, value, problem):
+    documents = copy.deepcopy(manifests(side))
+    (one,) = [one for one in documents if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    change(one, path, value)
+    assert any(problem in found for found in kubernetes_problems(documents, side=side))
+
+
+OF_A_UNIT = (
+    ("User", "root", "root"),
+    ("User", ..., "root"),
+    ("NoNewPrivileges", "no", "NoNewPrivileges"),
+    ("CapabilityBoundingSet", "CAP_SYS_ADMIN", "CapabilityBoundingSet"),
+    ("ProtectSystem", "full", "ProtectSystem"),
+    ("UMask", "0022", "UMask"),
+    ("LimitCORE", ..., "LimitCORE"),
+    ("RestartSec", "1", "RestartSec"),
+    ("MemoryMax", ..., "limits"),
+    ("Environment", "FLWR_TELEMETRY_ENABLED=1", "off switch"),
+    ("ReadWritePaths", "/srv", "more than one"),
+    ("StateDirectory", "a b", "more than one"),
+    ("ExecStart", "/opt/fairsynth/bin/x --key=/etc/fairsynth/server/server.key", "credential"),
+    ("ExecStart", "/opt/fairsynth/bin/x --insecure --runtime-api-address=192.0.2.1:9094", "without TLS"),
+)
+
+
+@pytest.mark.parametrize("key, value, problem", OF_A_UNIT)
+@pytest.mark.parametrize("name", units())
+def test_a_unit_that_leaves_the_policy_is_found(name, key, value, problem):
+    service = units()[name]
+    change(service, (key,), value)
+    assert any(problem in found for found in unit_problems(name, service))
+
+
+def test_a_unit_with_a_way_out_or_without_the_off_switches_is_found():
+    for name, service in units().items():
+        if "IPAddressDeny" in service:
+            assert any("way out" in one for one in unit_problems(name, {**service, "IPAddressDeny": ""}))
+            assert any("way out" in one for one in unit_problems(name, {**service, "IPAddressAllow": "any"}))
+        if "flower" in service["ExecStart"]:
+            found = unit_problems(name, {**service, "EnvironmentFile": "/etc/fairsynth/server.env"})
+            assert any("off switches" in one for one in found)
+
+
+# --- what has to be the same everywhere ------------------------------------------------------------------------------
+
+
+def options(command):
+    """The options of a command, without the values that differ between the forms."""
+    return {word.partition("=")[0] for word in command if word.startswith("--")} | {command[0].rpartition("/")[2]}
+
+
+def test_the_three_forms_start_the_same_commands():
+    containers = {
+        (side, name): options(service["command"])
+        for side in SIDES
+        for name, service in compose(side)["services"].items()
+    }
+    pods = {
+        (side, container["name"]): options(container["command"])
+        for side in SIDES
+        for one in manifests(side)
+        if one["kind"] == "Deployment"
+        for container in one["spec"]["template"]["spec"]["containers"]
+    }
+    assert pods == containers
+    names = {
+        ("server", "superlink"): "fairsynth-superlink",
+        ("server", "superexec-serverapp"): "fairsynth-superexec",
+        ("server", "proxy"): "fairsynth-proxy",
+        ("site", "supernode"): "fairsynth-supernode@",
+        ("site", "superexec-clientapp"): "fairsynth-superexec@",
+    }
+    bare = {key: options(units()[name]["ExecStart"].replace('"', "").split()) for key, name in names.items()}
+    assert bare == containers
+
+
+def test_the_superlink_asks_for_keys_and_installs_nothing():
+    needed = {"--enable-supernode-auth", "--superexec-auth-secret-file", "--disable-runtime-dependency-installation"}
+    for side, name in (("server", "superlink"),):
+        assert needed | {"--database", "--ssl-keyfile"} <= options(compose(side)["services"][name]["command"])
+    assert "--isolation=process" in units()["fairsynth-superlink"]["ExecStart"]
+    assert "--isolation=process" in units()["fairsynth-supernode@"]["ExecStart"]
+
+
+def test_the_off_switches_are_off_and_the_same_on_both_sides_and_in_the_images():
+    server, site = (variables(DEPLOY / side / "flower.env") for side in SIDES)
+    assert server == site
+    assert {name: server[name] for name in SWITCHES} == SWITCHES
+    for side in SIDES:
+        image = (DEPLOY / side / "Dockerfile").read_text()
+        assert all(f"{name}={value}" in image for name, value in SWITCHES.items())
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_no_file_has_a_secret_in_it(path):
+    assert inline_secrets(path.read_text()) == []
+
+
+def test_the_search_for_secrets_finds_them(tmp_path):
+    write_certificates(tmp_path, host=LOOPBACK)
+    assert inline_secrets((tmp_path / "server.key").read_text())
+    assert inline_secrets(f"admin {hashed('x')}")
+    assert inline_secrets("secret: " + 8 * "0a1b2c3d")
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_images_are_built_from_a_named_version_by_hashes_and_end_as_nobody(side):
+    text = (DEPLOY / side / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${PYTHON_IMAGE}", "${PYTHON_IMAGE}"]
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", text, re.MULTILINE)
+    assert re.search(r":3\.\d+-slim", default)
+    installs = [
+        line for line in text.replace("\\\n", "").splitlines() if "pip install" in line and line.startswith("RUN")
+    ]
+    assert len(installs) == 2
+    assert all("--require-hashes" in line or "--no-index --no-deps" in line for line in installs)
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001:10001"
+    assert not re.search(r"\b(curl|wget|apt-get|ADD|latest)\b", text)
+
+
+def test_the_proxys_program_is_the_one_that_is_tested():
+    (line,) = (DEPLOY / "server" / "caddy.lock").read_text().splitlines()
+    name, _, version = line.split()[0].partition("==")
+    assert version == importlib.metadata.version(name)
