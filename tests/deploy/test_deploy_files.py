@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -323,6 +324,15 @@ def test_a_unit_with_a_way_out_or_without_the_off_switches_is_found():
         if "flower" in service["ExecStart"]:
             found = unit_problems(name, {**service, "EnvironmentFile": "/etc/fairsynth/server.env"})
             assert any("off switches" in one for one in found)
+
+
+@pytest.mark.skipif(find_spec("fairsynth.cli.provision") is None, reason="fairsynth provision is not in this version")
+def test_what_units_run_before_their_start_is_a_command_of_this_version():
+    before = [dict(parsed(path)["Service"]).get("ExecStartPre", "") for path in UNITS]
+    commands = {found[1] for line in before if (found := re.search(r"bin/fairsynth ([a-z]+ [a-z]+) [/%]", line))}
+    assert commands == {"provision check"}
+    code, said = checked(PROGRAMS / "fairsynth", "provision", "check", "--help")
+    assert code == 0, said
 
 
 # --- what has to be the same everywhere ------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import select
 import shutil
 import socket
+import socketserver
 import ssl
 import threading
 from dataclasses import dataclass, field
@@ -244,3 +246,48 @@ def test_a_site_that_is_revoked_is_refused_the_next_time(lyon, desk):
     lyon.start("site", "fairsynth-supernode@", "leaver")
     assert lyon.ended("fairsynth-supernode@leaver") != 0
     assert nodes(desk)[number] == "unregistered"
+
+
+# --- a site behind a web proxy ---------------------------------------------------------------------------------------
+
+
+class WebProxy(socketserver.ThreadingTCPServer):
+    """A hospital's proxy: it passes on what it is asked to CONNECT to, and remembers where that was."""
+
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self) -> None:
+        super().__init__((LOOPBACK, 0), Tunnel)
+        self.asked: list[str] = []
+
+
+class Tunnel(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        verb, target, _ = self.rfile.readline().decode().split()
+        self.server.asked.append(f"{verb} {target}")
+        while self.rfile.readline().strip():
+            pass
+        host, _, port = target.partition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port))) as onward:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            other = {self.connection: onward, onward: self.connection}
+            while True:
+                for ready in select.select(list(other), [], [])[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    other[ready].sendall(data)
+
+
+def test_a_site_that_has_only_a_web_proxy_reaches_the_server_through_it_with_tls_from_end_to_end(server, desk):
+    server.register(desk, "nice", server.provide_site("nice"))
+    with WebProxy() as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        with (server.etc / "sites" / "nice.env").open("a") as settings:
+            settings.write(f"HTTPS_PROXY=http://{LOOPBACK}:{web.server_address[1]}\n")
+        server.start_site("nice")
+        server.until("fairsynth-supernode@nice", "SuperNode ID")
+        server.stop("fairsynth-superexec@nice")
+        server.stop("fairsynth-supernode@nice")
+        web.shutdown()
+    assert set(web.asked) == {f"CONNECT {LOOPBACK}:{server.port}"}
