@@ -106,6 +106,7 @@ lock: $(VENV)/runtime.stamp     ## build/requirements.lock, for pip install --re
 	$(CHAIN) lock
 
 image-inputs: lock              ## what deploy/*/Dockerfile copy: the lock and the wheel of this tree
+	rm -f build/fairsynth-*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build .
 
 clean:                          ## remove the environment, caches and build products; runs/ stays
