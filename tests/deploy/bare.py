@@ -31,7 +31,7 @@ from fairsynth.federation.engine.processes import (
 )
 from fairsynth.federation.engine.study import SUPERLINK, write_connection
 
-PATIENCE = 180.0  # several processes import torch at once where there are two cores
+PATIENCE = 180.0  # seconds; many processes may start at once on few cores
 PASSWORD = "a password of the tests: 100 %/?#"
 URL_PASSWORD = "a%20password%20of%20the%20tests%3A%20100%20%25%2F%3F%23"
 
