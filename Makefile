@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz security licences sbom lock coverage clean install
+.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz security licences sbom lock image-inputs coverage clean install
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -104,6 +104,10 @@ sbom: $(VENV)/runtime.stamp $(TOOLS)/tools.stamp      ## build/sbom.json (Cyclon
 
 lock: $(VENV)/runtime.stamp     ## build/requirements.lock, for pip install --require-hashes
 	$(CHAIN) lock
+
+image-inputs: lock              ## what deploy/*/Dockerfile copy: the lock and the wheel of this tree
+	rm -f build/fairsynth-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build .
 
 clean:                          ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage *.egg-info
