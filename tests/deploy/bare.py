@@ -18,7 +18,6 @@ from pathlib import Path
 
 from units import DEPLOY, PROGRAMS, service
 
-from fairsynth.federation.engine.identity import write_certificates, write_node_key
 from fairsynth.federation.engine.processes import (
     LOOPBACK,
     Workshop,
@@ -30,6 +29,8 @@ from fairsynth.federation.engine.processes import (
     wait_for,
 )
 from fairsynth.federation.engine.study import SUPERLINK, write_connection
+from fairsynth.provisioning.authority import create_authority, write_server
+from fairsynth.provisioning.node_keys import write_node_key
 
 PATIENCE = 180.0  # seconds; many processes may start at once on few cores
 PASSWORD = "a password of the tests: 100 %/?#"
@@ -52,7 +53,6 @@ class Bare:
         self.keys = self.etc / "server"
         self.keys.mkdir(parents=True, mode=0o700)
         write_certificates(self.keys, host=LOOPBACK)
-        (self.keys / "server.pem").rename(self.keys / "server.crt")
         write_secret(self.keys / "superexec.secret")
         (self.keys / "control.users").write_text(f"admin {hashed(PASSWORD)}\n")
         for name in ("Caddyfile", "flower.env"):
@@ -109,7 +109,8 @@ class Bare:
     def provide_site(self, site: str, *, server: str | None = None) -> Path:
         """Give a site its keys, the CA and its environment file; returns its public key, to be registered."""
         folder = self.site_folder(site)
-        _, public = write_node_key(folder, name="supernode")
+        public = folder / "supernode.pub"
+        write_node_key(folder / "supernode.key", public)
         write_secret(folder / "superexec.secret")
         shutil.copy(self.keys / "ca.crt", folder)
         values = {"FAIRSYNTH_SERVER": server or f"{LOOPBACK}:{self.port}", "FAIRSYNTH_NODE_PORT": str(free_ports(1)[0])}
@@ -183,6 +184,11 @@ class Bare:
     def ended(self, name: str) -> int:
         """The exit code of a service that is to end by itself."""
         return self._running[name].wait(timeout=PATIENCE)
+
+
+def write_certificates(folder: Path, *, host: str) -> None:
+    """`ca.crt`, `server.crt` and `server.key` of an authority that nobody else knows."""
+    write_server(folder, create_authority("Tests", days=7), names=[host], days=7)
 
 
 def hashed(password: str) -> str:

@@ -9,12 +9,11 @@ import subprocess
 from importlib.util import find_spec
 
 import pytest
-from bare import hashed
+from bare import hashed, write_certificates
 from policy import SWITCHES, inline_secrets
 from shipped import COMPOSE, MANIFESTS, SHORT, SIDES, TEXTS, compose, manifests, units
 from units import DEPLOY, PROGRAMS, UNITS, parsed, variables
 
-from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK
 
 
@@ -95,7 +94,6 @@ def test_systemd_rates_every_unit_as_little_exposed(tmp_path):
 def settings(tmp_path):
     """What the Caddyfile reads from its environment."""
     write_certificates(tmp_path, host=LOOPBACK)
-    (tmp_path / "server.pem").rename(tmp_path / "server.crt")
     (tmp_path / "control.users").write_text(f"admin {hashed('x')}\n")
     values = variables(DEPLOY / "server" / "server.env")
     return {**values, "CREDENTIALS_DIRECTORY": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)}

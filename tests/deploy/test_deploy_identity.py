@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fairsynth.errors import EngineError
-from fairsynth.federation.engine.identity import write_node_key
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, wait_for
 from fairsynth.federation.engine.study import SUPERLINK
+from fairsynth.provisioning.node_keys import write_node_key
 
 pytestmark = pytest.mark.flower
 
@@ -181,7 +181,7 @@ def unregistered(folder, registered, lyons):
 def exchanged(folder, registered, lyons):
     """The site's key file was changed for another after it had been registered."""
     registered()
-    write_node_key(folder / "other", name="supernode")
+    write_node_key(folder / "other" / "supernode.key", folder / "other" / "supernode.pub")
     shutil.move(folder / "other" / "supernode.key", folder / "supernode.key")
 
 

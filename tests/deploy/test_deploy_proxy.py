@@ -12,11 +12,10 @@ import subprocess
 import sys
 
 import pytest
-from bare import PASSWORD, URL_PASSWORD, Bare
+from bare import PASSWORD, URL_PASSWORD, Bare, write_certificates
 from units import DEPLOY
 
 from fairsynth.errors import EngineError
-from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens
 from fairsynth.federation.engine.study import SUPERLINK
 
