@@ -74,6 +74,7 @@ def apply(folder: Path, *, address: str | None = None) -> Applied:
     """
     if address is not None and "@" in address:  # arguments are open to all users of the machine
         raise ConfigError.of("address with a password", where="--address", expected="HOST:PORT")
+    folder = folder.resolve()  # Flower's programs run in a folder of their own
     server = read_server(folder)
     check_permissions(folder, "server" if server.folder == folder else "coordinator")
     desk = _Desk(home=folder / HOME, server=server, address=address)
