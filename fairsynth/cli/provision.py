@@ -115,14 +115,14 @@ def revoke(folder: FolderArgument, site: SiteArgument) -> None:
 @app.command()
 def renew(
     folder: FolderArgument,
-    server: Annotated[bool, typer.Option("--server", help="The server's certificate; there is no other.")] = True,
+    server: Annotated[
+        bool, typer.Option("--server", help="The server's, as without it: a site's key is renewed at the site.")
+    ] = True,
 ) -> None:
     """At the coordinator: a new key and certificate of the server, by the same authority. Sites need nothing.
 
     Example: `fairsynth provision renew consortium --server`
     """
-    if not server:
-        raise ConfigError.of("nothing to renew", where="--no-server", do="a site's key: request --renew, at the site")
     until = coordinator.renew_server(folder)
     _say(f"server's certificate valid until {until:%Y-%m-%d}; restart SuperLink and proxy with it")
 

@@ -31,6 +31,8 @@ from fairsynth.governance.egress import Outgoing, release
 from fairsynth.governance.identity import Identity, ensure_identity, load_identity
 from fairsynth.governance.ledger import Ledger
 from fairsynth.governance.policy import SitePolicy, read_policy
+from fairsynth.provisioning.connection import CONNECTION
+from fairsynth.provisioning.permissions import check_modes
 from fairsynth.schemas import SiteId
 
 UNKNOWN = SiteId("unknown")  # a site that cannot keep a ledger does not say its name
@@ -194,6 +196,8 @@ def _refusal(folder: Callable[[], Path], request: Callable[[], Envelope], failed
 def _gate(root: Path, request: Envelope) -> Gate:
     """The gate before approval is looked at: it lets refusals through."""
     place = place_of(root)
+    if (root / CONNECTION).exists():  # a site with a grant: its other keys are as private as the identity
+        check_modes(root)
     try:
         study = named_study(request)
         approval.path_of(root, study)

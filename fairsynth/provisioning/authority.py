@@ -71,12 +71,8 @@ def write_authority(folder: Path, authority: Authority) -> None:
 def read_authority(folder: Path) -> Authority:
     """The authority of `folder`. Raises KeyRefused when its key is missing, open to others, or another's."""
     path = folder / CA_KEY
-    certificate = read_certificate(folder / CA_CERTIFICATE)
-    try:
-        key = serialization.load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyRefused.of("not a private key", where=str(path), expected="EC P-256, PKCS8 PEM") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    key, certificate = _read_key(path), read_certificate(folder / CA_CERTIFICATE)
+    if key.public_key() != certificate.public_key():
         raise KeyRefused.of("a key of another certificate", where=str(path), expected=f"that of {CA_CERTIFICATE}")
     return Authority(key=key, certificate=certificate)
 
@@ -164,9 +160,8 @@ def server_problems(folder: Path) -> list[Problem]:
     mend = "fairsynth provision renew FOLDER --server, at the coordinator"
     path = folder / SERVER_CERTIFICATE
     certificate, ca = read_certificate(path), read_certificate(folder / CA_CERTIFICATE)
-    key = serialization.load_pem_private_key(read_private(folder / SERVER_KEY), password=None)
     problems = []
-    if key.public_key() != certificate.public_key():
+    if _read_key(folder / SERVER_KEY).public_key() != certificate.public_key():
         problems.append(Problem(what=f"certificate of another key than {SERVER_KEY}", where=str(path), do=mend))
     if certificate.not_valid_after_utc <= _now():
         problems.append(Problem(what="certificate has expired", where=str(path), do=mend))
@@ -175,6 +170,17 @@ def server_problems(folder: Path) -> list[Problem]:
     except (InvalidSignature, ValueError, TypeError):
         problems.append(Problem(what="certificate of another authority", where=str(path), do=mend))
     return problems
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in a file. Raises KeyRefused."""
+    try:
+        key = serialization.load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KeyRefused.of("not a private key", where=str(path), expected="EC P-256, PKCS8 PEM")
+    return key
 
 
 def _builder(

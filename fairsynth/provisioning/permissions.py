@@ -38,6 +38,16 @@ def check_permissions(folder: Path, who: Who) -> None:
         raise KeyRefused(problems)
 
 
+def check_modes(site: Path) -> None:
+    """Raise KeyRefused when a private file of a site can be read by others; whose it is does not count.
+
+    For the process that works for the SuperNode: it may run as another user than that, with an identity of its own.
+    """
+    paths = [path for path in private_files(site) if stat.S_IMODE(path.lstat().st_mode) & 0o177]
+    if problems := [problem for path in paths for problem in file_problems(path)]:
+        raise KeyRefused(problems)
+
+
 def permission_problems(folder: Path, who: Who, *, complete: bool = False) -> list[Problem]:
     """What is wrong with owner or mode of files and folders; with `complete`, private files that are missing too."""
     folders = [folder / name if name != "." else folder for name in _FOLDERS[who]]
@@ -66,7 +76,7 @@ def private_files(folder: Path) -> Iterator[Path]:
 
 def file_problems(path: Path) -> list[Problem]:
     """What is wrong with a private file."""
-    return _status_problems(os.lstat(path), path)
+    return _status_problems(path.lstat(), path)
 
 
 def read_private(path: Path) -> bytes:

@@ -224,6 +224,7 @@ BROKEN = {
     "an unknown key in the policy": (lambda root: _add(root / "config" / "policy.yaml", "more: 1\n"), "FS-100"),
     "no key": (lambda root: (root / PRIVATE).unlink(), "FS-405"),
     "a key that others can read": (lambda root: (root / PRIVATE).chmod(0o644), "FS-405"),
+    "a SuperNode key that others can read": (lambda root: _provisioned(root, mode=0o640), "FS-405"),
     "an altered ledger": (lambda root: _replace(root / ledger.NAME, "Dr. A. Lee", "Dr. B. Lee"), "FS-404"),
     "a cut ledger": (lambda root: (root / ledger.NAME).write_text(""), "FS-404"),
     "a ledger that is gone": (lambda root: (root / ledger.NAME).unlink(), "FS-404"),
@@ -232,6 +233,13 @@ BROKEN = {
 
 def _add(path, text):
     path.write_text(path.read_text() + text)
+
+
+def _provisioned(root, *, mode):
+    """As after a grant."""
+    (root / "connection.json").write_text("{}")
+    (root / "supernode.key").write_text("")
+    (root / "supernode.key").chmod(mode)
 
 
 def _replace(path, old, new):
@@ -245,6 +253,11 @@ def test_a_site_that_cannot_keep_its_rules_says_a_code_and_not_even_its_name(cas
     reply = one.ask(enrolment(one.toy.plan))
     assert Failed.unpack(reply) == Failed(site="unknown", code=code)
     assert one.worked == []
+
+
+def test_a_site_with_a_grant_and_private_keys_answers(one):
+    _provisioned(one.root, mode=0o600)
+    assert one.ask(enrolment(one.toy.plan)).kind != Failed.kind
 
 
 def test_a_site_without_a_policy_makes_no_key_and_approves_nothing(tmp_path):
