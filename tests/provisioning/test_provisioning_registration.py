@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fairsynth.provisioning import coordinator, documents
 from fairsynth.provisioning.connection import read_server
 
 pytestmark = pytest.mark.flower
+CADDY = Path(sys.executable).with_name("caddy")
 
 
 class Served:
@@ -161,6 +163,50 @@ def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path):
     assert password not in str(failed.value)
     with pytest.raises(ConfigError, match="address with a password"):
         apply(story.hub, address=f"admin:{password}@{LOOPBACK}:{port}")
+
+
+CADDYFILE = """{{
+    admin off
+    auto_https off
+    persist_config off
+    storage file_system {home}/caddy
+}}
+https://127.0.0.1:{port} {{
+    tls {server}/server.crt {server}/server.key
+    handle /v1/control/* {{
+        basic_auth {{
+            import {server}/control.users
+        }}
+        reverse_proxy https://{superlink} {{
+            header_up -Authorization
+            transport http {{
+                tls_trust_pool file {server}/ca.crt
+            }}
+        }}
+    }}
+    handle {{
+        respond 404
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(not CADDY.is_file(), reason="needs the proxy")
+def test_through_the_proxy_the_password_of_the_folder_is_asked_for_and_given(tmp_path):
+    (port,) = free_ports(1)
+    text = CONSORTIUM.replace("fairsynth.example.org, port: 8443", f"{LOOPBACK}, port: {port}")
+    story = begun(tmp_path / "story", text=text)
+    story.joined("boston")
+    with Workshop(threads=1) as workshop:
+        superlink = Served(workshop, story.hub)
+        settings = {"home": workshop.home, "port": port, "server": story.hub / "server", "superlink": superlink.address}
+        (workshop.home / "Caddyfile").write_text(CADDYFILE.format(**settings))
+        proxy = workshop.start(str(CADDY), "run", "--config", "Caddyfile", "--adapter", "caddyfile", log="proxy.log")
+        wait_for(lambda: listens(port), seconds=60, what="proxy", process=proxy)
+        with pytest.raises(EngineError, match="flwr supernode list failed"):
+            apply(story.hub, address=f"{LOOPBACK}:{port}")  # without the password
+        assert apply(story.hub).registered == ("boston",)
+        assert list(superlink.states(story.hub).values()) == ["registered"]
 
 
 @pytest.mark.slow
