@@ -107,7 +107,7 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
         for path in temporary.rglob("*"):
             if path.is_file():
                 _sync_file(path)
-        with _guarded(root):
+        with guarded(root):
             (temporary / LOCK).unlink()
             _swap(temporary, root / kind)
     finally:
@@ -121,7 +121,7 @@ def _claimed(root: Path, kind: str) -> tuple[Path, int]:
     What a killed process left behind is removed first: temporary folders that nobody holds. The lock is on a file in
     the folder, not on the folder: an artefact may be written inside another's temporary folder.
     """
-    with _guarded(root):
+    with guarded(root):
         _sweep(root, kind)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{kind}."))
         lock = os.open(temporary / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -132,13 +132,13 @@ def _claimed(root: Path, kind: str) -> tuple[Path, int]:
 def sweep(root: Path, *, kind: str) -> None:
     """Remove what killed processes left of artefacts of this kind."""
     if root.is_dir():
-        with _guarded(root):
+        with guarded(root):
             _sweep(root, kind)
 
 
 @contextmanager
-def _guarded(root: Path) -> Iterator[None]:
-    """One process at a time looks for what was left, makes a temporary folder, or gives one its name."""
+def guarded(root: Path) -> Iterator[None]:
+    """One process at a time: it looks for what was left, makes a temporary folder, or gives one its name."""
     guard = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from fairsynth.cli.console import errors, output
 from fairsynth.cli.study import JsonOption
-from fairsynth.errors import ConfigError, FairSynthError, Problem
+from fairsynth.errors import ConfigError, FairSynthError, KeyRefused
 from fairsynth.operations import registration
 from fairsynth.provisioning import coordinator, documents, grants, node_keys, request
-from fairsynth.provisioning.authority import server_problems
+from fairsynth.provisioning.authority import check_server
 from fairsynth.provisioning.connection import CONNECTION, SERVER, SERVER_FILE, read_connection, read_server
 from fairsynth.provisioning.permissions import Who, permission_problems
 from fairsynth.provisioning.records import CONSORTIUM
@@ -179,16 +179,17 @@ def check(
 
     Example: `fairsynth provision check site`
     """
-    who, problems = _checked(folder)
-    for problem in problems:
-        line = f"FS-405 {problem.what}: {problem.where}" + (f"  do: {problem.do}" if problem.do else "")
-        errors.print(line, markup=False, highlight=False, soft_wrap=True)
-    if problems:
+    who, found = _checked(folder)
+    for error in found:
+        for problem in error.problems:
+            line = f"{error.code} {problem.what}: {problem.where}" + (f"  do: {problem.do}" if problem.do else "")
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found:
         raise typer.Exit(2)
     _say(f"{who}: in order")
 
 
-def _checked(folder: Path) -> tuple[Who, list[Problem]]:
+def _checked(folder: Path) -> tuple[Who, list[FairSynthError]]:
     """Whose folder it is, and what is wrong there."""
     who: Who
     if (folder / CONSORTIUM).is_file():
@@ -202,15 +203,16 @@ def _checked(folder: Path) -> tuple[Who, list[Problem]]:
             "no folder of a site or server", where=str(folder), expected=f"{CONNECTION}, {SERVER_FILE} or {CONSORTIUM}"
         )
     problems = permission_problems(folder, who, complete=True)
+    found: list[FairSynthError] = [KeyRefused(problems)] if problems else []
     try:
         if server is None:
             read_connection(folder)
         elif not problems:
             read_server(server)
-            problems = server_problems(server)
+            check_server(server)
     except FairSynthError as error:
-        problems = [*problems, *error.problems]
-    return who, problems
+        found.append(error)
+    return who, found
 
 
 def _tell(made: documents.Request) -> None:

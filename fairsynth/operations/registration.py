@@ -24,7 +24,7 @@ from fairsynth.federation.engine.processes import call, flower_environment, pars
 from fairsynth.provisioning import documents
 from fairsynth.provisioning.connection import ADMINISTRATOR, ServerFolder, read_server
 from fairsynth.provisioning.documents import Hex32, Site
-from fairsynth.provisioning.permissions import check_permissions
+from fairsynth.provisioning.permissions import check_permissions, read_private
 from fairsynth.schemas import SiteId
 
 HOME, CONFIG, REGISTERED = "flwr", "config.toml", "registered.json"
@@ -77,12 +77,14 @@ def apply(folder: Path, *, address: str | None = None) -> Applied:
     folder = folder.resolve()  # Flower's programs run in a folder of their own
     server = read_server(folder)
     check_permissions(folder, "server" if server.folder == folder else "coordinator")
-    desk = _Desk(home=folder / HOME, server=server, address=address)
-    desk.open()
-    desk.settle()
-    wanted = {one.supernode_sha256: site for site, one in server.granted.items()}
-    unregistered = desk.unregister_all_but(wanted)
-    registered = [site for sha256, site in wanted.items() if desk.register(site, sha256)]
+    home, wanted = folder / HOME, {one.supernode_sha256: site for site, one in server.granted.items()}
+    home.mkdir(mode=0o700, exist_ok=True)
+    with artefacts.guarded(home):
+        desk = _Desk(home=home, server=server, address=address)
+        desk.open()
+        desk.settle()
+        unregistered = desk.unregister_all_but(wanted)
+        registered = [site for sha256, site in wanted.items() if desk.register(site, sha256)]
     return Applied(
         registered=tuple(registered),
         unregistered=tuple(unregistered),
@@ -102,7 +104,6 @@ class _Desk:
 
     def open(self) -> None:
         """The private FLWR_HOME with its connection, the book, and the SuperLink's nodes."""
-        self.home.mkdir(mode=0o700, exist_ok=True)
         address = self.address or f"{ADMINISTRATOR}:{self._secret}@{self.server.facts.address}"
         settings = {"address": address, "root-certificates": str(self.server.ca.resolve())}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
@@ -195,4 +196,4 @@ class _Desk:
 
     @property
     def _secret(self) -> str:
-        return self.server.control_secret.read_text(encoding="ascii").strip()
+        return read_private(self.server.control_secret).decode("ascii").strip()

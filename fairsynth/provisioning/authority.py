@@ -28,6 +28,15 @@ from fairsynth.provisioning.permissions import read_private
 
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 SERVER_CERTIFICATE, SERVER_KEY = "server.crt", "server.key"
+_UNSOUND = (  # what `cryptography` raises of a certificate that parses
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+)
 _BACKDATED = datetime.timedelta(minutes=5)  # for clocks that are a little behind
 
 
@@ -41,7 +50,7 @@ class Authority:
     @property
     def pem(self) -> bytes:
         """Its certificate, as a file has it."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        return pem_of(self.certificate)
 
     def sign(self, message: bytes) -> bytes:
         """An ECDSA signature (DER, SHA-256). Begin `message` with what it is for."""
@@ -103,7 +112,7 @@ def write_server(folder: Path, authority: Authority, *, names: Iterable[str], da
     )
     artefacts.write_bytes(folder / CA_CERTIFICATE, authority.pem)
     artefacts.write_bytes(folder / SERVER_KEY, _private_bytes(key))
-    artefacts.write_bytes(folder / SERVER_CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
+    artefacts.write_bytes(folder / SERVER_CERTIFICATE, pem_of(certificate))
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -118,8 +127,13 @@ def parse_certificate(pem: bytes, *, where: str) -> x509.Certificate:
     """The certificate in `pem`. Raises ProvisioningRefused."""
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ProvisioningRefused.of("not a certificate", where=where, expected="X.509, PEM") from None
+
+
+def pem_of(certificate: x509.Certificate) -> bytes:
+    """A certificate, as a file has it."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
@@ -127,9 +141,10 @@ def is_authority(certificate: x509.Certificate) -> bool:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         certificate.verify_directly_issued_by(certificate)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, InvalidSignature, ValueError, TypeError):
+        key = certificate.public_key()
+    except _UNSOUND:
         return False
-    return constraints.ca and isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    return constraints.ca and isinstance(key, ec.EllipticCurvePublicKey)
 
 
 def signed_by(certificate: x509.Certificate, message: bytes, signature: bytes) -> bool:
@@ -155,8 +170,8 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(str(name.value) for name in names)
 
 
-def server_problems(folder: Path) -> list[Problem]:
-    """Why sites would refuse the certificate of a server's folder: expired, or not that of its key or authority."""
+def check_server(folder: Path) -> None:
+    """Raise ProvisioningRefused where sites would refuse the certificate: expired, of another key or authority."""
     mend = "fairsynth provision renew FOLDER --server, at the coordinator"
     path = folder / SERVER_CERTIFICATE
     certificate, ca = read_certificate(path), read_certificate(folder / CA_CERTIFICATE)
@@ -167,9 +182,10 @@ def server_problems(folder: Path) -> list[Problem]:
         problems.append(Problem(what="certificate has expired", where=str(path), do=mend))
     try:
         certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
+    except _UNSOUND:
         problems.append(Problem(what="certificate of another authority", where=str(path), do=mend))
-    return problems
+    if problems:
+        raise ProvisioningRefused(problems)
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -122,7 +122,7 @@ def read(path: Path, model: type[Document], *, error: type[FairSynthError] = Pro
 def write(path: Path, document: Strict) -> None:
     """Write `document` to `path`, atomically; a file that has it already stays as it is."""
     text = json.dumps(document.model_dump(mode="json", by_alias=True), indent=2, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         artefacts.write_text(path, text)
 
 

@@ -9,8 +9,6 @@ command should one have been stopped in between.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from fairsynth import artefacts
 from fairsynth.config import ConsortiumConfig, Strict, read_consortium
 from fairsynth.errors import ArtefactError, ConfigError
 from fairsynth.provisioning import documents, node_keys
-from fairsynth.provisioning.authority import CA_CERTIFICATE
+from fairsynth.provisioning.authority import CA_CERTIFICATE, pem_of, read_certificate
 from fairsynth.provisioning.connection import SERVER, SERVER_FILE, ServerFacts, ServerSite
 from fairsynth.provisioning.documents import Grant, Hex32, Kit, Site, Time
 from fairsynth.provisioning.permissions import check_permissions
@@ -58,12 +56,8 @@ def held(folder: Path) -> Iterator[None]:
             "no coordinator's folder", where=str(folder), expected=CONSORTIUM, do="fairsynth provision init makes one"
         )
     check_permissions(folder, "coordinator")
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with artefacts.guarded(folder):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_all(folder: Path) -> dict[SiteId, SiteRecord]:
@@ -82,7 +76,7 @@ def write_record(folder: Path, record: SiteRecord) -> None:
 def publish(folder: Path) -> None:
     """Write the files that follow from the records; those that are right already stay untouched. Raises ConfigError."""
     config, records = _read_config(folder), read_all(folder)
-    ca_pem = (folder / CA_CERTIFICATE).read_text(encoding="ascii")
+    ca_pem = pem_of(read_certificate(folder / CA_CERTIFICATE)).decode()
     for record in records.values():
         documents.write(folder / KITS / f"{record.site}.kit.json", kit_of(config, record.site, ca_pem=ca_pem))
         _publish_keys(folder, record)

@@ -6,7 +6,6 @@ Never: a private key outside the folder; a grant that the kit's authority did no
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fairsynth.provisioning.authority import (
     fingerprint,
     is_authority,
     parse_certificate,
+    read_certificate,
     signed_by,
 )
 from fairsynth.provisioning.connection import (
@@ -54,7 +54,7 @@ def make_request(kit_path: Path, folder: Path, *, renew: bool = False) -> Reques
     is there, it signs for the same keys. Raises ProvisioningRefused, KeyRefused, ConfigError.
     """
     kit, ca_sha256 = read_kit(kit_path)
-    _open_folder(folder, site=kit.site)
+    _open_folder(folder, kit)
     if renew and not (folder / PRIVATE).exists():  # the SuperNode's own key may be lost, this one not
         raise ConfigError.of("a site without an identity renews nothing", where=str(folder), do="leave --renew out")
     identity = load_identity(folder) if renew else ensure_identity(folder)
@@ -100,16 +100,23 @@ def install(grant_path: Path, folder: Path) -> Connection:
     return connection
 
 
-def _open_folder(folder: Path, *, site: str) -> None:
+def _open_folder(folder: Path, kit: Kit) -> None:
     """Make the folder, private to this user; one that is there must be this site's, and in order."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     check_permissions(folder, "site")
     named = plain_json.read(folder / "site.json") if (folder / "site.json").is_file() else {}
-    if isinstance(named, dict) and named.get("site", site) != site:
+    if isinstance(named, dict) and named.get("site", kit.site) != kit.site:
         raise ProvisioningRefused.of(
-            "kit of another site", where=str(folder / "site.json"), expected=f"the folder of {site}"
+            "kit of another site", where=str(folder / "site.json"), expected=f"the folder of {kit.site}"
+        )
+    if (folder / CONNECTION).exists() and read_connection(folder).consortium != kit.consortium:
+        raise ProvisioningRefused.of(
+            "kit of another consortium",
+            where=str(folder / CONNECTION),
+            expected=f"the folder of a site of {kit.consortium}",
+            do=f"another folder, or delete {CONNECTION} when the other one is over",
         )
 
 
@@ -166,5 +173,9 @@ def _check_keys(grant: Grant, folder: Path, *, where: str) -> None:
             "grant for other keys", where=where, expected="the keys in this folder",
             do="send the coordinator this folder's request.json",
         )  # fmt: skip
-    if os.path.lexists(folder / CONNECTION) and read_connection(folder).serial > grant.serial:
+    if not (folder / CONNECTION).exists() or not (folder / CA_CERTIFICATE).exists():
+        return
+    installed = fingerprint(read_certificate(folder / CA_CERTIFICATE))
+    same = installed == fingerprint(parse_certificate(grant.ca_pem.encode(), where=where))
+    if same and read_connection(folder).serial > grant.serial:  # another authority counts anew
         raise ProvisioningRefused.of("an older grant", where=where, expected="the latest that the coordinator sent")

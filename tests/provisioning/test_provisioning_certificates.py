@@ -14,7 +14,7 @@ import pytest
 from consortium_stories import CONSORTIUM, begun, hashes
 from cryptography import x509
 
-from fairsynth.errors import ConfigError
+from fairsynth.errors import ConfigError, ProvisioningRefused
 from fairsynth.provisioning import authority, coordinator
 from fairsynth.provisioning.connection import read_server
 
@@ -82,7 +82,7 @@ def test_a_renewed_server_certificate_is_of_the_same_authority_and_has_the_names
     certificate.verify_directly_issued_by(authority.read_certificate(story.hub / "ca.crt"))
     assert "10.0.0.6" in authority.names_of(certificate)
     assert server.key.read_bytes() != before
-    assert authority.server_problems(server.folder) == []
+    authority.check_server(server.folder)
 
 
 def test_a_server_that_moves_needs_a_new_consortium(story):
@@ -103,14 +103,16 @@ def test_an_expired_certificate_is_shown(story, monkeypatch):
     shown = coordinator.show(story.hub)
     assert (shown["certificate"]["expired"], shown["certificate"]["days_left"]) == (True, 0)
     assert shown["authority"]["expired"] is False
-    (problem,) = authority.server_problems(story.hub / "server")
-    assert problem.what == "certificate has expired"
+    with pytest.raises(ProvisioningRefused, match="certificate has expired"):
+        authority.check_server(story.hub / "server")
 
 
 def test_a_certificate_of_another_key_or_authority_is_found(story):
     other = begun(story.root / "other")
     shutil.copy(other.hub / "server" / "server.crt", story.hub / "server" / "server.crt")
-    found = [problem.what for problem in authority.server_problems(story.hub / "server")]
+    with pytest.raises(ProvisioningRefused) as refused:
+        authority.check_server(story.hub / "server")
+    found = [problem.what for problem in refused.value.problems]
     assert found == ["certificate of another key than server.key", "certificate of another authority"]
 
 

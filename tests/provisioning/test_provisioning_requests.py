@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 
 import pytest
 from consortium_stories import begun, hashes
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from fairsynth.errors import ConfigError, KeyRefused, ProvisioningRefused
+from fairsynth.errors import ConfigError, FairSynthError, KeyRefused, ProvisioningRefused
 from fairsynth.governance.identity import load_identity
 from fairsynth.provisioning import coordinator, documents, grants, node_keys, request
 from fairsynth.provisioning.authority import create_authority, read_authority
+from fairsynth.provisioning.connection import read_connection
 from fairsynth.provisioning.documents import Grant, Request
 
 
@@ -272,6 +274,22 @@ def test_the_folder_of_another_site_gets_no_key(story):
         story.asked("boston")
 
 
+def test_a_folder_that_is_in_another_consortium_gets_no_request(story):
+    story.joined("boston")
+    with pytest.raises(ProvisioningRefused, match="kit of another consortium"):
+        request.make_request(changed(story.kit("boston"), consortium="others"), story.site("boston"))
+
+
+def test_a_site_joins_the_successor_of_a_consortium_whose_key_was_seen(story):
+    story.joined("boston")
+    story.joined("boston", renew=True)
+    story.hub.rename(story.root / "old hub")
+    coordinator.init(story.root / "consortium.yaml", story.hub)
+    story.joined("boston")
+    assert read_connection(story.site("boston")).serial == 1
+    assert (story.site("boston") / "ca.crt").read_bytes() == (story.hub / "ca.crt").read_bytes()
+
+
 def test_there_is_nothing_to_renew_where_there_was_no_request(story):
     with pytest.raises(ConfigError, match="without an identity"):
         story.asked("boston", renew=True)
@@ -291,6 +309,47 @@ def test_a_file_that_is_no_request_is_a_clear_error(story, text):
         grants.accept(story.hub, path)
     with pytest.raises(ProvisioningRefused, match="missing file"):
         grants.accept(story.hub, story.root / "nowhere.json")
+
+
+@pytest.mark.parametrize("what", ["request", "grant"])
+def test_no_flipped_bit_gets_through_and_every_damage_is_an_error_of_ours(story, what):
+    path = story.asked("boston") if what == "request" else story.granted("boston")
+    whole, model = path.read_bytes(), Request if what == "request" else Grant
+    meant, places = documents.read(path, model), random.Random(11)
+    folder = story.hub if what == "request" else story.site("boston")
+    before, refused = hashes(folder), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            same = documents.read(path, model) == meant  # of white space alone
+        except ProvisioningRefused:
+            same = False
+        if not same:
+            with pytest.raises(FairSynthError):
+                grants.accept(folder, path) if what == "request" else request.install(path, folder)
+            refused += 1
+    assert hashes(folder) == before
+    assert refused > 250
+
+
+def test_every_damage_of_a_kit_is_an_error_of_ours_and_of_its_certificate_one(story):
+    """A kit is not signed: its names are held to the grant's, its certificate to the telephone."""
+    path = story.kit("boston")
+    whole, places, sha256 = path.read_bytes(), random.Random(12), request.read_kit(path)[1]
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            read = request.read_kit(path)
+        except ProvisioningRefused:
+            refused += 1
+        else:
+            assert read[1] == sha256
+    assert refused > 200
 
 
 def test_what_is_signed_names_its_purpose_and_its_time(story):
