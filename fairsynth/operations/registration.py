@@ -84,6 +84,7 @@ def apply(folder: Path, *, address: str | None = None) -> Applied:
         desk.open()
         desk.settle()
         unregistered = desk.unregister_all_but(wanted)
+        desk.refuse_unknown()
         registered = [site for sha256, site in wanted.items() if desk.register(site, sha256)]
     return Applied(
         registered=tuple(registered),
@@ -116,18 +117,20 @@ class _Desk:
         self.nodes = {str(one["node-id"]): str(one["status"]) for one in self._flwr("list")["nodes"]}
 
     def settle(self) -> None:
-        """Find out whether a registration that was stopped took place. Raises EngineError when that cannot be told."""
+        """Find out whether a registration that was stopped took place."""
         pending = self.book.pending
-        if pending is None:
-            return
-        known = {*pending.there, *(one.node for one in self.book.nodes.values())}
-        new = [node for node in self.nodes if self._is_live(node) and node not in known]
-        if len(new) > 1:
+        if pending is not None:
+            new = [node for node in self._unknown() if node not in pending.there]
+            self._note(pending, new[0] if len(new) == 1 else None)
+
+    def refuse_unknown(self) -> None:
+        """Raise EngineError when the SuperLink lets in nodes that are not in the book, so nobody could revoke them."""
+        if unknown := self._unknown():
             raise EngineError.of(
-                "nodes that nobody wrote down", where="flwr supernode list", expected=f"one at most: {', '.join(new)}",
-                do="unregister them with `flwr supernode unregister`, then renew their sites' keys",
+                "nodes that `apply` did not register", where=f"SuperLink: {', '.join(unknown)}",
+                expected=f"those of {self.home / REGISTERED}",
+                do="flwr supernode unregister NODE; if the list was lost: docs/provisioning.md",
             )  # fmt: skip
-        self._note(pending, new[0] if new else None)
 
     def unregister_all_but(self, wanted: dict[str, SiteId]) -> list[SiteId]:
         """Unregister every key of the book that is not wanted; the sites they were of."""
@@ -167,6 +170,10 @@ class _Desk:
     def _write(self, nodes: dict[str, Node], pending: Pending | None = None) -> None:
         self.book = Registered(nodes=nodes, pending=pending)
         documents.write(self.home / REGISTERED, self.book)
+
+    def _unknown(self) -> list[NodeNumber]:
+        known = {one.node for one in self.book.nodes.values()}
+        return [node for node in self.nodes if self._is_live(node) and node not in known]
 
     def _is_live(self, node: NodeNumber) -> bool:
         return node in self.nodes and self.nodes[node] not in GONE

@@ -15,7 +15,7 @@ from consortium_stories import CONSORTIUM, begun
 from fairsynth.errors import ConfigError, EngineError, KeyRefused
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.operations.registration import CONFIG, HOME, REGISTERED, Node, Pending, Registered, apply
-from fairsynth.provisioning import coordinator, documents
+from fairsynth.provisioning import coordinator, documents, node_keys
 from fairsynth.provisioning.connection import read_server
 
 pytestmark = pytest.mark.flower
@@ -126,6 +126,19 @@ def test_a_key_that_was_unregistered_by_hand_does_not_come_back(served):
     superlink.workshop.call("env", environment, "flwr", "supernode", "unregister", node, "lungs", "--format", "json")
     with pytest.raises(EngineError, match="unregistered by hand"):
         apply(story.hub, address=superlink.address)
+
+
+def test_a_node_that_was_registered_by_hand_is_told_after_what_is_revoked_is_out(served):
+    story, superlink = served
+    apply(story.hub, address=superlink.address)
+    node_keys.write_node_key(story.root / "own.key", story.root / "own.pub")
+    environment, own = f"FLWR_HOME={story.hub / HOME}", str(story.root / "own.pub")
+    superlink.workshop.call("env", environment, "flwr", "supernode", "register", own, "lungs", "--format", "json")
+    coordinator.revoke(story.hub, "boston")
+    story.joined("lyon", renew=True)
+    with pytest.raises(EngineError, match="nodes that `apply` did not register"):
+        apply(story.hub, address=superlink.address)
+    assert sorted(superlink.states(story.hub).values()) == ["registered", "unregistered", "unregistered"]
 
 
 def test_a_superlink_with_a_new_database_gets_all_keys(served):
