@@ -191,7 +191,7 @@ class _Desk:
             environment=flower_environment(self.home, reach=reach),
             secret=self._secret,
         )
-        answer = parse_answer(text.replace(self._secret, "***"))
+        answer = parse_answer(text.replace(self._secret, "***") if self._secret else text)
         if not answer.get("success"):
             raise EngineError.of(
                 f"flwr supernode {verb} failed",
@@ -203,4 +203,7 @@ class _Desk:
 
     @property
     def _secret(self) -> str:
+        """The administrator's password; empty where it is not asked for, and so need not be there."""
+        if self.address is not None:
+            return ""
         return read_private(self.server.control_secret).decode("ascii").strip()

@@ -20,7 +20,7 @@ Who = Literal["coordinator", "server", "site"]
 # What each must have; other files of these endings are private too.
 REQUIRED: dict[Who, tuple[str, ...]] = {
     "coordinator": ("ca.key", "server/server.key", "server/superexec.secret", "server/control.secret"),
-    "server": ("server.key", "superexec.secret", "control.secret"),
+    "server": ("server.key", "superexec.secret"),  # the administrator's password need not be on the server
     "site": ("identity.key", "supernode.key", "superexec.secret"),
 }
 PRIVATE_ENDINGS = (".key", ".key.new", ".secret")

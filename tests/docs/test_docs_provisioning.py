@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from walk import FENCE, ROOT, walk
 
+from fairsynth.config import PrivacyConfig
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.provisioning.connection import read_server
+
+sys.path.append(str(ROOT / "tests" / "governance"))
+from governance_stories import a_plan
 
 DOCUMENT = ROOT / "docs" / "provisioning.md"
 AT = "## The SuperLink is told"
@@ -27,7 +30,8 @@ def walked(workshop: Workshop) -> str:
     """The document with what its commands print now, in the current folder; its port 8000 is a free one here."""
     (port,) = free_ports(1)
     before, after = DOCUMENT.read_text(encoding="utf-8").replace(":8000", f":{port}").split(AT)
-    shutil.copy(ROOT / "tests" / "docs" / "provisioning_plan.json", "plan.json")
+    plan = a_plan(privacy=PrivacyConfig(agreement="DUA-2026-014"), roster=("boston", "lyon"), quorum=2)
+    Path("plan.json").write_text(plan.model_dump_json(by_alias=True), encoding="utf-8")
     before = walk(before)
     server = read_server(Path("consortium").resolve())
     process = workshop.start(

@@ -156,6 +156,7 @@ def test_a_superlink_with_a_new_database_gets_all_keys(served):
 def test_a_copy_of_the_server_part_is_enough_and_the_connection_is_private(served, tmp_path):
     story, superlink = served
     server = Path(shutil.copytree(story.hub / "server", tmp_path / "server"))
+    (server / "control.secret").unlink()
     assert apply(server, address=superlink.address).registered == ("boston", "lyon")
     assert stat.S_IMODE((server / HOME).stat().st_mode) == 0o700
     assert stat.S_IMODE((server / HOME / CONFIG).stat().st_mode) == 0o600
