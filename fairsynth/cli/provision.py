@@ -69,15 +69,19 @@ def make_request(
 def accept(
     folder: FolderArgument,
     asked: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="From the site.")],
+    digits: Annotated[
+        str | None, typer.Option(help="The 32 digits that the site read to you: nothing is signed for others.")
+    ] = None,
 ) -> None:
     """At the coordinator: check a site's request and sign its grant.
 
     Example: `fairsynth provision accept consortium request.json`
     """
-    made, record = grants.accept(folder, asked)
+    made, record = grants.accept(folder, asked, digits=digits)
     _say(f"grant {record.serial} for {record.site}: [bold]{folder / 'grants' / f'{record.site}.grant.json'}[/bold]")
     _tell(made)
-    _say("send the grant when the site has read the same digits to you; else: fairsynth provision revoke")
+    if digits is None:
+        _say("send the grant when the site has read the same digits to you; else: fairsynth provision revoke")
 
 
 @app.command()

@@ -24,12 +24,19 @@ MAXIMUM_AGE = datetime.timedelta(days=30)
 _CLOCKS = datetime.timedelta(days=1)  # that a site's clock may be ahead
 
 
-def accept(folder: Path, request_path: Path) -> tuple[Request, SiteRecord]:
+def accept(folder: Path, request_path: Path, *, digits: str | None = None) -> tuple[Request, SiteRecord]:
     """Check the request, sign a grant, enter it. The same request again gives the same grant.
+
+    `digits` are those that the site read out, where the coordinator has them before.
 
     Raises ProvisioningRefused, KeyRefused.
     """
     request = documents.read(request_path, Request)
+    if digits is not None and "".join(digits.split()).lower() != "".join(documents.spoken(request.sha256).split()):
+        raise ProvisioningRefused.of(
+            "request with other digits than the site's", where=str(request_path), expected=documents.spoken(request.sha256),
+            do="ask the site to read them again; if they differ, somebody exchanged the file",
+        )  # fmt: skip
     with held(folder):
         publish(folder)
         config, authority = read_consortium(folder / CONSORTIUM), read_authority(folder)

@@ -119,6 +119,16 @@ def test_the_same_change_signed_as_it_was_is_accepted(story):
     assert grants.accept(story.hub, asked)[1].state == "granted"
 
 
+def test_nothing_is_signed_for_other_digits_than_those_of_the_telephone(story):
+    asked = story.asked("boston")
+    digits, before = documents.spoken(documents.read(asked, Request).sha256), hashes(story.hub)
+    for wrong in ("", digits[:-1], f"{digits} 0000", digits.replace(digits[0], "x")):
+        with pytest.raises(ProvisioningRefused, match="other digits"):
+            grants.accept(story.hub, asked, digits=wrong)
+    assert hashes(story.hub) == before
+    assert grants.accept(story.hub, asked, digits=f" {digits.upper()} ")[1].state == "granted"
+
+
 def test_a_key_of_another_site_is_refused(story):
     story.joined("boston")
     asked = story.asked("boston")
