@@ -35,9 +35,11 @@ def accept(folder: Path, request_path: Path, *, digits: str | None = None) -> tu
     request = documents.read(request_path, Request)
     if digits is not None and "".join(digits.split()).lower() != "".join(documents.spoken(request.sha256).split()):
         raise ProvisioningRefused.of(
-            "request with other digits than the site's", where=str(request_path), expected=documents.spoken(request.sha256),
+            "request with other digits than the site's",
+            where=str(request_path),
+            expected="the 32 digits that `fairsynth provision request` printed at the site",
             do="ask the site to read them again; if they differ, somebody exchanged the file",
-        )  # fmt: skip
+        )
     with held(folder):
         publish(folder)
         config, authority = read_consortium(folder / CONSORTIUM), read_authority(folder)

@@ -138,9 +138,7 @@ def test_the_doctor_finds_nothing_wrong_at_a_site(consortium):
     found, _ = consortium
     for site, folder in found.folders.items():
         port = (found.bare.etc / "sites" / f"{site}.env").read_text().strip().rpartition("=")[2]
-        said = json.loads(
-            fairsynth("doctor", folder, "--quick", "--supernode-port", port, "--json", cwd=found.desk)
-        )
+        said = json.loads(fairsynth("doctor", folder, "--quick", "--supernode-port", port, "--json", cwd=found.desk))
         assert [finding for finding in said["findings"] if finding["state"] == "failed"] == []
 
 
