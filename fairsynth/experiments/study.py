@@ -274,7 +274,7 @@ def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
             "a site that is elsewhere",
             where=f"sites -> {entry.site}",
             expected="`config`, and `data` or `simulate`, of every site of a study on one machine",
-            do="name them, or write the plan for several hospitals with `fairsynth plan` (docs/network.md)",
+            do="name them, or write the plan for several hospitals with `fairsynth plan` (docs/runbook.md)",
         )
     config = (base / entry.config).resolve()
     read_groups(config / read_site(config).groups)

@@ -47,9 +47,9 @@ def run_network(
     """Run the study of `plan` with the sites of the consortium; with `resume` go on with it, or follow what runs.
 
     `server` is the folder that `fairsynth provision` made, `roster` the one that all sites signed for a masked study;
-    `address` is that of the SuperLink itself, on loopback, where no password is asked for; None: of the proxy. Raises
-    ConfigError or ProtocolError when the study cannot start, the study's own error when it stopped, EngineError when
-    Flower failed more than `restarts` times.
+    `address` is that of the SuperLink itself, on loopback, where no password is asked for and of `server` only
+    `server.json` and `ca.crt` are needed; None: of the proxy. Raises ConfigError or ProtocolError when the study cannot
+    start, the study's own error when it stopped, EngineError when Flower failed more than `restarts` times.
     """
     workdir = workdir.resolve()
     _check_folder(workdir, resume=resume)
@@ -57,11 +57,10 @@ def run_network(
         return
     folder = read_server(server.resolve())
     _check_sites(plan, folder)
-    check_permissions(folder.folder, "server")
     workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_roster(plan, workdir, roster)
     artefacts.write_text(workdir / ASKED, plan.model_dump_json(by_alias=True, indent=2) + "\n")
-    secret = "" if address else read_private(folder.control_secret).decode().strip()
+    secret = "" if address else _password(folder)
     on_event({"event": "starting", "engine": folder.facts.consortium})
     with Workshop(threads=1, reach=(folder.facts.host,), secret=secret) as workshop:
         at = address or f"{ADMINISTRATOR}:{secret}@{folder.facts.address}"
@@ -104,6 +103,12 @@ def _submitted(workshop: Workshop, job: Job) -> str:
     run = submit(workshop, job)
     artefacts.write_json(job.workdir / FLOWER, {"run": run})
     return run
+
+
+def _password(folder: ServerFolder) -> str:
+    """The administrator's password. Raises KeyRefused when it is not here, or open to others."""
+    check_permissions(folder.folder, "server")
+    return read_private(folder.control_secret).decode().strip()
 
 
 def _check_folder(workdir: Path, *, resume: bool) -> None:

@@ -67,6 +67,9 @@ class Consortium:
             fairsynth("provision", "install", grant, folder, cwd=self.desk)
         shutil.rmtree(self.bare.keys)
         shutil.copytree(self.desk / "consortium" / "server", self.bare.keys)
+        (self.desk / "public").mkdir()
+        for name in ("server.json", "ca.crt"):
+            shutil.copy(self.bare.keys / name, self.desk / "public")
 
     def start(self):
         self.bare.start_server()
@@ -100,7 +103,7 @@ class Consortium:
 
     def study(self, *more):
         """`fairsynth study` as a process."""
-        reach = ("--server", self.bare.keys, "--address", self.superlink)
+        reach = ("--server", "public", "--address", self.superlink)
         command = [PROGRAMS / "fairsynth", "study", "plan.json", *reach, "--out", "run", *more]
         with (self.desk / "study.log").open("ab") as log:
             return subprocess.Popen([str(one) for one in command], cwd=self.desk, stdout=log, stderr=log)
