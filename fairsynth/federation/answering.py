@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking.form import Known
@@ -38,6 +40,11 @@ def answered(root: Path, request: Envelope, work: Work) -> Envelope:
         with alone(root):
             return work(root, request)
     plan = _plan(root, request)
+    with threadpool_limits(limits=plan.training.threads):  # sums depend on it in their last bits
+        return _answered(root, request, work, plan=plan)
+
+
+def _answered(root: Path, request: Envelope, work: Work, *, plan: StudyPlan) -> Envelope:
     if not plan.privacy.masked:
         return work(root, request)
     early = request.kind in (EnrolRequest.kind, AgreeRequest.kind)

@@ -1,0 +1,28 @@
+"""What a site settles before any of its work: how many threads its sums are made by."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from federation_toys import toy_plan
+
+from fairsynth.config import TrainingConfig
+from fairsynth.federation.answering import answered
+from fairsynth.federation.messages import EnrolRequest, Envelope
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_work_has_the_threads_of_the_plan_whatever_the_machine_or_its_environment(threads, tmp_path):
+    plan = toy_plan(training=TrainingConfig(threads=threads))
+    (tmp_path / "site.json").write_text(json.dumps({"site": "site-a", "config": ".", "data": "."}))
+    before, seen = torch.get_num_threads(), []
+
+    def work(root, request):
+        seen.append(torch.get_num_threads())
+        return Envelope(kind="enrolled", fields="{}")
+
+    answered(tmp_path, EnrolRequest(plan=plan).pack(), work)
+    assert seen == [threads]
+    assert torch.get_num_threads() == before
