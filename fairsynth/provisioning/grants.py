@@ -7,6 +7,7 @@ Never: a grant for a key whose holder did not sign, for a site that was not invi
 from __future__ import annotations
 
 import datetime
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def accept(folder: Path, request_path: Path, *, digits: str | None = None) -> tu
                 consortium=config.name, site=request.site, host=server.host, port=server.port,
                 identity=request.identity, supernode=request.supernode, request_sha256=request.sha256,
                 serial=record.serial + 1, granted=documents.now(), ca_pem=authority.pem.decode(),
-                versions=artefacts.software_versions(),
+                versions={**artefacts.software_versions(), "python": platform.python_version()},
             ),
             authority,
         )  # fmt: skip
