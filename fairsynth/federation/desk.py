@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ PLAN = "plan.json"
 DAMAGED = "journal.damaged.jsonl"
 STUDY, FINISHED = "study", "finished"  # the first and the last event
 _LOCK, _RUN = ".server.lock", "run.json"
+_GLANCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,17 @@ def has_finished(root: Path) -> bool:
 
 def is_taken(root: Path) -> bool:
     """Whether a server works at `root` now."""
-    if not (root / _LOCK).is_file():
+    try:
+        lock = os.open(root / _LOCK, os.O_RDONLY)
+    except OSError:
         return False
     try:
-        with _alone(root):
-            return False
-    except EngineError:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
+    finally:
+        os.close(lock)
+    return False
 
 
 @contextlib.contextmanager
@@ -92,18 +98,30 @@ def _alone(root: Path) -> Iterator[None]:
     """One process at a time; the lock ends with it, however it ends."""
     lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _got(lock):
             raise EngineError.of(
                 "another server works in this folder",
                 where=str(root),
                 expected="one server a study",
                 do="wait for it or stop it; after a crash Flower ends its process within a minute",
-            ) from None
+            )
         yield
     finally:
         os.close(lock)
+
+
+def _got(lock: int) -> bool:
+    """Whether the lock is ours; who only looks whether it is taken (`is_taken`) has it for a moment."""
+    deadline = time.monotonic() + _GLANCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_GLANCE_SECONDS / 20)
+        else:
+            return True
 
 
 def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:

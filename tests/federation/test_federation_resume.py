@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 
 import pytest
 from federation_toys import InProcess, toy_plan, toy_sites
@@ -13,7 +14,7 @@ from resumed import Stopped, Stopping, digest
 from fairsynth.config import AugmentationConfig, TrainingConfig
 from fairsynth.errors import ArtefactError, ConfigError, EngineError, ProtocolError
 from fairsynth.federation import commits
-from fairsynth.federation.desk import opened
+from fairsynth.federation.desk import is_taken, opened
 from fairsynth.federation.journal import read, scan
 from fairsynth.federation.rounds import run_study
 
@@ -228,11 +229,30 @@ def test_a_second_server_is_refused_while_the_first_works(tmp_path):
     plan, transport, server = plain(tmp_path)
     with opened(server, plan=plan, resume=False, progress=lambda _: None):
         before = sorted(path.name for path in server.iterdir())
+        assert is_taken(server)
         for resume in (False, True):
             with pytest.raises(EngineError, match="another server"):
                 run_study(transport, plan=plan, root=server, resume=resume)
         assert sorted(path.name for path in server.iterdir()) == before
+    assert not is_taken(server)
+    assert not is_taken(tmp_path / "nowhere")
     run_study(transport, plan=plan, root=server)
+
+
+def test_who_looks_whether_a_server_works_does_not_stop_one_from_starting(tmp_path):
+    plan, _, server = plain(tmp_path)
+    server.mkdir()
+    done = threading.Event()
+    looking = threading.Thread(target=lambda: [is_taken(server) for _ in iter(done.is_set, True)])
+    looking.start()
+    try:
+        for number in range(30):
+            root = server if number else tmp_path / "first"
+            with opened(root, plan=plan, resume=False, progress=lambda _: None):
+                pass
+    finally:
+        done.set()
+        looking.join()
 
 
 def test_a_fresh_start_does_not_overwrite_committed_rounds(tmp_path):
