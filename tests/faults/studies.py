@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "federation")]
 
-from federation_real import WORK, Local, approve, make_sites, real_plan  # noqa: E402
+from federation_real import ROOT, WORK, Local, approve, make_sites, real_plan  # noqa: E402
 from federation_toys import InProcess, toy_plan, toy_sites  # noqa: E402
 from masked_toys import MaskedToySite, masked_plan, masked_sites  # noqa: E402
 from resumed import digest  # noqa: E402
@@ -40,6 +40,7 @@ from fairsynth.federation.rounds import run_study  # noqa: E402
 from fairsynth.governance import ledger  # noqa: E402
 
 ASKED, SENT = "asked.jsonl", "sent.jsonl"  # what was asked and what left, as a witness beside the folders saw it
+DEADLINE, SHORT = 240, 40  # seconds of a round in a deployment, and in one that is to be missed
 TRAINING = TrainingConfig(rounds=1, local_epochs=1, round_deadline_seconds=5)
 Site = Callable[[Envelope], Envelope | None]
 
@@ -102,6 +103,13 @@ def kinds() -> dict[str, Kind]:
         training=TrainingConfig(rounds=1, round_deadline_seconds=300),
         vocabulary=VocabularyConfig(minimum_patients=11, maximum_codes=120),
     )
+    deployed, short = (
+        real_plan(privacy=pair, audit=two, training=TrainingConfig(rounds=rounds, **{**training, **deadline}))
+        for rounds, deadline in (
+            (2, {"round_deadline_seconds": DEADLINE}),
+            (1, {"round_deadline_seconds": SHORT}),
+        )
+    )
     real = real_plan(privacy=pair, audit=two, training=TrainingConfig(rounds=2, **training))
     found = (
         Kind(name="plain", plan=toy_plan(training=TRAINING), prepare=plain_prepared, sites=toys),
@@ -113,6 +121,8 @@ def kinds() -> dict[str, Kind]:
             sites=masked_toys_of,
         ),
         Kind(name="real", plan=real, prepare=real_prepared, sites=real_sites),
+        Kind(name="deployed", plan=deployed, prepare=real_prepared, sites=real_sites),
+        Kind(name="short", plan=short, prepare=real_prepared, sites=real_sites),
         Kind(name="noised", plan=noised, prepare=real_prepared, sites=real_sites),
     )
     return {one.name: one for one in found}
