@@ -107,9 +107,9 @@ def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     commits.clear()
     exchanges.clear()
     run = secrets.token_hex(32)
-    artefacts.write_json(root / _RUN, {"run": run})
-    artefacts.write_text(root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     journal = Journal(root, progress=progress)
+    artefacts.write_json(root / _RUN, {"run": run, "after": journal.position})
+    artefacts.write_text(root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run)
 
 
@@ -120,12 +120,14 @@ def _resumed(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     sound, spoilt = commits.all()
     _mend(root, sound)
     events = journals.scan(root / journals.NAME).events
-    run = str(plain_json.read(root / _RUN)["run"])
-    if events and events[-1]["event"] == FINISHED:
+    known = plain_json.read(root / _RUN)
+    run, before = str(known["run"]), min(int(known["after"]), len(events))  # what a study before this one told
+    begun = max((place for place, event in enumerate(events, start=1) if event["event"] == STUDY), default=0)
+    if begun > before and events[-1]["event"] == FINISHED:
         journal = Journal(root, progress=progress)
         return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run, finished=True)
-    begun = max((place for place, event in enumerate(events, start=1) if event["event"] == STUDY), default=0)
-    after = max([begun, exchanges.position(), *(one.position for one in sound)])
+    begun = begun if begun > before else before + 1  # killed before it told that it began: there is nothing to replay
+    after = max([min(begun, len(events)), exchanges.position(), *(one.position for one in sound)])
     after = min(after, len(events))
     commits.drop(spoilt)
     journal = Journal(root, progress=progress)

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from killing import Driver, in_child
+from killing import Driver
 from studies import broken, kinds
 from world import SUPERLINK, World, world
 
 from fairsynth.errors import EngineError
-from fairsynth.federation.engine import deployment as engine
 from fairsynth.federation.engine.study import SUPERLINK as CONNECTION
 from resumed import digest
 
@@ -265,8 +264,6 @@ def main() -> None:
         except EngineError as error:
             case.tell(options.case, "the harness", problems=[str(error)])
 
-
-__all__ = ["CASES", "engine", "in_child"]
 
 if __name__ == "__main__":
     sys.exit(main())

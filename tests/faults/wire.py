@@ -16,14 +16,14 @@ _PART = 1 << 16
 
 
 class Wire:
-    """Listens on `port`, connects to `target`; use as a context manager.
+    """Listens on `port`, connects to port `target`; use as a context manager.
 
     `hold` stops bytes of a direction as a dead link does: connections stay open, nothing arrives until `release`.
     `cut` closes all connections and refuses new ones until `mend`. `rate` is a cap in bytes a second, `delay` in seconds.
     """
 
-    def __init__(self, *, target: int) -> None:
-        self.target = target
+    def __init__(self) -> None:
+        self.target = 0  # a port, once it is known
         self.rate: float | None = None
         self.delay = 0.0
         self.carried = {UP: 0, DOWN: 0}

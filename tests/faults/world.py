@@ -5,7 +5,6 @@ TLS and registered keys, each SuperNode behind a proxy, each process within reac
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -61,12 +60,14 @@ class World:
     def __enter__(self) -> World:
         self.room = self._stack.enter_context(Room(threads=1))
         self.room.extra = {"PYTHONPATH": str(HOOKS), "FAULTS": str(self.orders)}
+        for site in self.kind.plan.roster:  # before ports are chosen that are free
+            self.wires[site] = self._stack.enter_context(Wire())
         self.port, *ports = free_ports(1 + len(self.kind.plan.roster))
         write_certificates(self.room.home, host=LOOPBACK)
         engine._start_superlink(self.room, self.port)
         self.processes |= {SUPERLINK: self.room.last("flower-superlink"), "server": self.room.last("flower-superexec")}
         for site, port in zip(self.kind.plan.roster, ports, strict=True):
-            self.wires[site] = self._stack.enter_context(Wire(target=self.port))
+            self.wires[site].target = self.port
             self.node_ports[site] = port
             self.start_site(site)
         return self
@@ -148,8 +149,8 @@ class World:
 
     def progress(self) -> int:
         """How much is kept: committed rounds and exchanges, and the end."""
-        kept = [*self.workdir.glob("rounds/[a-z]*-*"), *self.workdir.glob("exchanges/exchange-*")]
-        return len(kept) + 100 * self.is_over
+        rounds = sum(event["event"] == "round" for event in self.events())
+        return rounds + len(list(self.workdir.glob("exchanges/exchange-*"))) + 1000 * self.is_over
 
     @property
     def is_over(self) -> bool:
@@ -193,7 +194,3 @@ def world(kind: Kind, template: Path, root: Path, **options) -> Iterator[World]:
                         shutil.copyfile(one.workdir / "journal.jsonl", target / "journal.jsonl")
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def told(value: object) -> str:
-    return json.dumps(value)
