@@ -51,6 +51,7 @@ class Journal:
         root.mkdir(parents=True, exist_ok=True)
         self.path = root / NAME
         _trim(self.path)
+        self._size = size(root)
         self._told = len(read(self.path))
         self._progress = progress
         self._history: deque[tuple[int, Event]] = deque()
@@ -72,6 +73,13 @@ class Journal:
 
     def _write(self, text: bytes) -> None:
         whole = size(self.path.parent)
+        if whole != self._size:
+            raise ArtefactError.of(
+                "the journal is not as this server left it",
+                where=str(self.path),
+                expected=f"{self._size:,} bytes",
+                do="find out who removed or changed the folder; put back the backup, then go on with --resume",
+            )
         try:
             with self.path.open("ab") as handle:
                 handle.write(text)
@@ -86,6 +94,7 @@ class Journal:
                 expected="room and permission to write",
                 do="make room, then go on with `fairsynth study ... --resume`",
             ) from None
+        self._size = whole + len(text)
 
     def replay(self, history: Iterable[tuple[int, Event]]) -> None:
         """Expect these events, each with its place in the journal (counted from 1), before new ones are written."""

@@ -387,3 +387,20 @@ def test_a_start_that_was_killed_before_its_first_line_is_not_taken_for_the_stud
         events = read(server / "journal.jsonl")[before:]
         assert [event["event"] for event in events[:2]] == ["resumed", "study"]
         assert events[-1]["event"] == "finished"
+
+
+def test_a_folder_that_is_removed_under_the_server_ends_the_study_at_once(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    asked = []
+
+    class Removing:
+        def ask(self, requests, *, timeout):
+            asked.append(requests)
+            if len(asked) == 3:
+                shutil.rmtree(server)
+            return transport.ask(requests, timeout=timeout)
+
+    with pytest.raises(ArtefactError, match=r"could not be|not as this server left it"):
+        run_study(Removing(), plan=plan, root=server)
+    assert len(asked) <= 4
+    assert not (server / "journal.jsonl").exists()
