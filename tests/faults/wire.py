@@ -27,7 +27,7 @@ class Wire:
         self.rate: float | None = None
         self.delay = 0.0
         self.carried = {UP: 0, DOWN: 0}
-        self.recorded = bytearray()  # what the last connection sent to the server first
+        self.recorded = bytearray()  # what a connection sent to the server first
         self._flows = {UP: threading.Event(), DOWN: threading.Event()}
         for flow in self._flows.values():
             flow.set()
@@ -89,15 +89,16 @@ class Wire:
                 continue
             server.settimeout(None)
             self._open += [client, server]
-            self.recorded = bytearray()
             threading.Thread(target=self._carry, args=(client, server, UP), daemon=True).start()
             threading.Thread(target=self._carry, args=(server, client, DOWN), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+        first = bytearray()
         with contextlib.suppress(OSError):
             while part := source.recv(_PART):
-                if direction == UP and len(self.recorded) < 4 * _PART:
-                    self.recorded += part
+                if direction == UP and len(first) < 4 * _PART:
+                    first += part
+                    self.recorded = max(self.recorded, first, key=len)
                 if self.delay:
                     time.sleep(self.delay)
                 if self.rate:
