@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 from killing import KILLED, Driver, check, in_child
-from studies import SENT, Kind, Spawn, Witnessed, copied, kinds, noted
 from writes import MODES, Writes
 
 from fairsynth.federation.journal import read
 from fairsynth.federation.rounds import run_study
+from studies import SENT, Kind, Spawn, Witnessed, copied, kinds, noted
 
 NOBODY = 65534
 CLEAR = ("ArtefactError", "ConfigError", "ProtocolError", "EngineError")  # what, where, expected, do
@@ -165,7 +165,9 @@ def closed(here: Here, number: int) -> None:
                 os.setuid(NOBODY)
             if how == "read-only":
                 (root / "server").chmod(0o555)
-            transport = Witnessed(root, Spoiling(here.kind.sites(root, here.kind.plan), root / "server", how, at, saved), spawn=None)
+            transport = Witnessed(
+                root, Spoiling(here.kind.sites(root, here.kind.plan), root / "server", how, at, saved), spawn=None
+            )
             run_study(transport, plan=here.kind.plan, root=root / "server")
 
         here.work.chmod(0o755)
@@ -221,7 +223,7 @@ def left(here: Here, number: int) -> None:
                 asked[0] += 1
                 return site(request) if asked[0] <= at else None
 
-            from federation_toys import InProcess  # noqa: PLC0415
+            from federation_toys import InProcess
 
             transport = Witnessed(root, InProcess({**sites, gone: leaving}), spawn=None)
             run_study(transport, plan=here.kind.plan, root=root / "server")
@@ -233,17 +235,19 @@ def left(here: Here, number: int) -> None:
         later = in_child(lambda root=root, others=others: anew(here.kind, root, others))
         problems += [f"the others: {later}"] if later else []
         after = [one for one in noted(root / SENT) if one["site"] in others][sum(s in others for s, _ in before) :]
-        problems += ["a label of both cohorts"] if {one["label"] for one in after} & {label for _, label in before} else []
+        problems += (
+            ["a label of both cohorts"] if {one["label"] for one in after} & {label for _, label in before} else []
+        )
         tell("F19", f"{gone} leaves after {at} requests", closed=said, problems=problems)
 
 
 def anew(kind: Kind, root: Path, sites: list[str]) -> None:
-    from masked_toys import MaskedToySite, signed_roster  # noqa: PLC0415
-    from federation_toys import InProcess, toy_sites  # noqa: PLC0415
+    from federation_toys import InProcess, toy_sites
+    from masked_toys import MaskedToySite, signed_roster
 
-    from fairsynth.config import PrivacyConfig  # noqa: PLC0415
-    from fairsynth.federation.masking.roster import write_roster  # noqa: PLC0415
-    from fairsynth.governance.identity import load_identity  # noqa: PLC0415
+    from fairsynth.config import PrivacyConfig
+    from fairsynth.federation.masking.roster import write_roster
+    from fairsynth.governance.identity import load_identity
 
     privacy = PrivacyConfig(agreement="two are left", minimum_contributing=1)
     plan = kind.plan.model_copy(update={"roster": tuple(sites), "quorum": len(sites), "privacy": privacy})
@@ -262,7 +266,7 @@ def exported(work: Path, number: int, rng: random.Random) -> None:
     made = work / "made"
 
     def make() -> None:
-        from test_release_export import STUDY, drawn, train  # noqa: PLC0415
+        from test_release_export import STUDY, drawn, train
 
         made.mkdir()
         (made / "study.yaml").write_text(STUDY, encoding="utf-8")
@@ -271,12 +275,12 @@ def exported(work: Path, number: int, rng: random.Random) -> None:
     assert not (said := in_child(make)), said
 
     def gate(root: Path) -> None:
-        from fairsynth.synthesis.release.check import check_release  # noqa: PLC0415
+        from fairsynth.synthesis.release.check import check_release
 
         check_release(root / "site", synthetic=root / "new")
 
     def leave(root: Path) -> None:
-        from fairsynth.synthesis.release.export import export  # noqa: PLC0415
+        from fairsynth.synthesis.release.export import export
 
         export(root / "site", synthetic=root / "new", out=root / "out")
 
@@ -312,8 +316,8 @@ def exported(work: Path, number: int, rng: random.Random) -> None:
 
 def whole(root: Path, act: Callable[[Path], None]) -> None:
     """Nothing half is visible; then the same again ends well, or is there already."""
-    from fairsynth import artefacts  # noqa: PLC0415
-    from fairsynth.synthesis.release import runs  # noqa: PLC0415
+    from fairsynth import artefacts
+    from fairsynth.synthesis.release import runs
 
     if (root / "out" / "export").exists():
         artefacts.read_manifest(root / "out" / "export", kind="export", verify=True)

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from studies import ASKED, Kind, Spawn, broken, committed, copied, kinds, noted, result
 from writes import MODES, Writes
+
+from studies import ASKED, Kind, Spawn, broken, committed, copied, kinds, noted, result
 
 KILLED = "killed"
 RESTARTS = 60  # at most, of one study that is killed again and again

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "federation")]
 
-from federation_real import ROOT, WORK, Local, approve, make_sites, real_plan  # noqa: E402
+from federation_real import WORK, Local, approve, make_sites, real_plan  # noqa: E402
 from federation_toys import InProcess, toy_plan, toy_sites  # noqa: E402
 from masked_toys import MaskedToySite, masked_plan, masked_sites  # noqa: E402
 from resumed import digest  # noqa: E402

@@ -9,11 +9,11 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from studies import ROOT, Kind, copied
 from wire import Wire
 
 from fairsynth.errors import EngineError
@@ -23,9 +23,11 @@ from fairsynth.federation.engine import deployment as engine
 from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.federation.engine.study import open_job, run_status, submit
+from studies import ROOT, Kind, copied
 
 HOOKS = Path(__file__).resolve().parent / "hooks"
 SUPERLINK = "superlink"
+RESTART = 10.0  # seconds after which a site's process that ended is started again, as its service would be
 
 
 class Room(Workshop):
@@ -55,7 +57,9 @@ class World:
         self.wires: dict[str, Wire] = {}
         self.node_ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}  # superlink, server, site-a, site-a/exec, ...
+        self.alone: set[str] = set()  # sites that nobody starts again
         self._stack = contextlib.ExitStack()
+        self._leaving = threading.Event()
 
     def __enter__(self) -> World:
         self.room = self._stack.enter_context(Room(threads=1))
@@ -70,6 +74,10 @@ class World:
             self.wires[site].target = self.port
             self.node_ports[site] = port
             self.start_site(site)
+        keeper = threading.Thread(target=self._keep, daemon=True)
+        keeper.start()
+        self._stack.callback(keeper.join)
+        self._stack.callback(self._leaving.set)
         return self
 
     def __exit__(self, *told: object) -> None:
@@ -82,6 +90,18 @@ class World:
         self.room.extra["FAULT_CLOCK"] = "0"
         node, execute = self.room.last("flower-supernode"), self.room.last("flower-superexec")
         self.processes |= {site: node, f"{site}/exec": execute}
+
+    def _keep(self) -> None:
+        """Start a site's processes again when they end: Flower's SuperNode ends on an error in a TLS handshake."""
+        ended: dict[str, float] = {}
+        while not self._leaving.wait(0.5):
+            for name, process in list(self.processes.items()):
+                site = name.partition("/")[0]
+                if site in (SUPERLINK, "server") or site in self.alone or process.poll() is None:
+                    continue
+                if time.monotonic() - ended.setdefault(name, time.monotonic()) > RESTART:
+                    del ended[name]
+                    self.again(name)
 
     # --- faults
 

@@ -404,3 +404,16 @@ def test_a_folder_that_is_removed_under_the_server_ends_the_study_at_once(tmp_pa
         run_study(Removing(), plan=plan, root=server)
     assert len(asked) <= 4
     assert not (server / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "run.json"])
+def test_a_file_that_names_the_study_and_is_damaged_is_told_as_such(name, tmp_path):
+    plan, transport, server = stopped_in_training(tmp_path, plain)
+    path = server / name
+    content = path.read_text()
+    for damaged in (content.replace('": ', 'x": ', 1), content.replace("}", "", 1), ""):
+        path.write_text(damaged)
+        with pytest.raises(ArtefactError):
+            run_study(transport, plan=plan, root=server, resume=True)
+    path.write_text(content)
+    run_study(transport, plan=plan, root=server, resume=True)
