@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo study test lint format bench bench-gpu experiments-small soak fuzz security licences sbom lock image-inputs coverage clean install
+.PHONY: help demo study test lint format bench bench-gpu experiments-small soak faults faults-soak fuzz security licences sbom lock image-inputs coverage clean install
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -73,6 +73,15 @@ experiments-small: $(VENV)/dev.stamp  ## do the headline results point the same 
 
 soak: $(VENV)/dev.stamp         ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+faults: $(VENV)/dev.stamp       ## all faults of docs/faults.md, hours on 2 cores: make faults FAULTS="--level a"
+	$(BIN)/python -m tests.faults --json build/faults.json $(FAULTS)
+
+faults-soak: $(VENV)/dev.stamp  ## 30 minutes of random faults: make faults-soak FAULTS_SEED=7
+	$(BIN)/python -m tests.faults --json build/faults-soak.json --soak 30 --seed $(FAULTS_SEED)
+
+FAULTS ?=
+FAULTS_SEED ?= 1
 
 fuzz: $(VENV)/dev.stamp         ## randomly damaged tables, messages and files: make fuzz FUZZ=2000 FUZZ_INPUTS=1000000
 	FUZZ=$(FUZZ) FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m slow \

@@ -1,6 +1,6 @@
 """Flower's Grid as a `Transport`: sites instead of node ids, a bounded wait instead of an endless one.
 
-In:  requests by site.   Out: replies by site; a site that is offline, late or answers with an error is absent.
+In:  requests by site.   Out: replies by site; a site that stays offline, is late or answers with an error is absent.
 Never: a reply that belongs to no request; a name that a site claims for itself where nodes have registered names.
 """
 
@@ -21,6 +21,8 @@ from fairsynth.schemas import SiteId
 
 ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
 POLL_SECONDS = 0.5  # between two looks for replies
+AGAIN_SECONDS = 5.0  # before a node whose reply was lost is asked again
+LOST = {3, 4, 5, 8}  # Flower's codes: message, reply or node unavailable, ClientApp crashed; the site said nothing
 
 Key = TypeVar("Key", int, SiteId)
 
@@ -100,20 +102,46 @@ class GridTransport:
     def _exchange(self, messages: Mapping[Key, Message], *, timeout: float) -> dict[Key, Envelope]:
         """Replies by the key of their request, matched by message id: what a reply says of its origin is not used.
 
-        A damaged reply or an error of the node leaves its key out.
+        Where the node, its process or the reply was lost, the node is asked the same again once it is online, until the
+        time is up: a site answers a request that it has answered with the same reply. A damaged reply or another error
+        of the node leaves its key out.
         """
-        pushed = self._grid.push_messages(list(messages.values()))
-        waiting = {number: key for key, number in zip(messages, pushed, strict=True) if number}
-        replies: dict[Key, Envelope] = {}
         deadline = time.monotonic() + timeout
-        while waiting and time.monotonic() < deadline:
-            for message in self._grid.pull_messages(list(waiting)):
+        waiting, lost = self._pushed(messages), dict[Key, float]()
+        replies: dict[Key, Envelope] = {}
+        while (waiting or lost) and time.monotonic() < deadline:
+            for message in self._grid.pull_messages(list(waiting)) if waiting else ():
                 key = waiting.pop(message.metadata.reply_to_message_id, None)
-                if key is not None and (envelope := _envelope(message)) is not None:
+                if key is None:
+                    continue
+                if message.has_error() and message.error.code in LOST:
+                    lost[key] = time.monotonic() + AGAIN_SECONDS
+                if (envelope := _envelope(message)) is not None:
                     replies[key] = envelope
-            if waiting:
+            if waiting or lost:
                 time.sleep(POLL_SECONDS)
+            if due := self._due(messages, lost):
+                left = deadline - time.monotonic()
+                waiting |= self._pushed({key: _again(messages[key], ttl=left) for key in due if left > 0})
+                lost = {key: when for key, when in lost.items() if key not in due}
         return replies
+
+    def _pushed(self, messages: Mapping[Key, Message]) -> dict[str, Key]:
+        """Send them: the key of each by the id that a reply will name."""
+        pushed = self._grid.push_messages(list(messages.values()))
+        return {number: key for key, number in zip(messages, pushed, strict=True) if number}
+
+    def _due(self, messages: Mapping[Key, Message], lost: Mapping[Key, float]) -> list[Key]:
+        """Whose node may be asked again now."""
+        due = [key for key, when in lost.items() if time.monotonic() >= when]
+        online = set(self._grid.get_node_ids()) if due else set()
+        return [key for key in due if messages[key].metadata.dst_node_id in online]
+
+
+def _again(message: Message, *, ttl: float) -> Message:
+    """The same request as a new message."""
+    told = message.metadata
+    return Message(message.content, dst_node_id=told.dst_node_id, message_type=told.message_type, ttl=ttl)
 
 
 def _envelope(message: Message) -> Envelope | None:

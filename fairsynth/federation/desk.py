@@ -14,14 +14,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import NonNegativeInt
+from pydantic import ValidationError as PydanticError
 
 from fairsynth import artefacts, plain_json
-from fairsynth.config import StudyPlan
-from fairsynth.errors import ConfigError, EngineError
+from fairsynth.config import Strict, StudyPlan
+from fairsynth.errors import ArtefactError, ConfigError, EngineError
 from fairsynth.federation import journal as journals
 from fairsynth.federation.commits import Commits, Committed
 from fairsynth.federation.exchanges import Exchanges
 from fairsynth.federation.journal import RESUMED, Event, Journal, Progress
+from fairsynth.federation.masking.roster import Hex32
 from fairsynth.federation.plans import plan_sha256
 
 PLAN = "plan.json"
@@ -29,6 +34,15 @@ DAMAGED = "journal.damaged.jsonl"
 STUDY, FINISHED = "study", "finished"  # the first and the last event
 _LOCK, _RUN = ".server.lock", "run.json"
 _GLANCE_SECONDS = 1.0
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class _Run(Strict):
+    """`run.json`."""
+
+    run: Hex32
+    after: NonNegativeInt  # events that the journal had when the study began: those of another before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +150,9 @@ def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     commits.clear()
     exchanges.clear()
     run = secrets.token_hex(32)
-    artefacts.write_json(root / _RUN, {"run": run})
-    artefacts.write_text(root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     journal = Journal(root, progress=progress)
+    artefacts.write_json(root / _RUN, _Run(run=run, after=journal.position).model_dump())
+    artefacts.write_text(root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
     return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run)
 
 
@@ -149,12 +163,14 @@ def _resumed(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     sound, spoilt = commits.all()
     _mend(root, sound)
     events = journals.scan(root / journals.NAME).events
-    run = str(plain_json.read(root / _RUN)["run"])
-    if events and events[-1]["event"] == FINISHED:
+    known = _read(root / _RUN, _Run)
+    run, before = known.run, min(known.after, len(events))
+    begun = max((place for place, event in enumerate(events, start=1) if event["event"] == STUDY), default=0)
+    if begun > before and events[-1]["event"] == FINISHED:
         journal = Journal(root, progress=progress)
         return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run, finished=True)
-    begun = max((place for place, event in enumerate(events, start=1) if event["event"] == STUDY), default=0)
-    after = max([begun, exchanges.position(), *(one.position for one in sound)])
+    begun = begun if begun > before else before + 1  # killed before it told that it began: there is nothing to replay
+    after = max([min(begun, len(events)), exchanges.position(), *(one.position for one in sound)])
     after = min(after, len(events))
     commits.drop(spoilt)
     journal = Journal(root, progress=progress)
@@ -171,13 +187,25 @@ def _resumed(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     )
 
 
+def _read(path: Path, model: type[Model]) -> Model:
+    try:
+        return model.model_validate(plain_json.read(path))
+    except PydanticError:
+        raise ArtefactError.of(
+            "damaged file of a study",
+            where=str(path),
+            expected="as it was written",
+            do="put back the backup, or start again in another folder",
+        ) from None
+
+
 def _check_plan(root: Path, plan: StudyPlan) -> None:
     path = root / PLAN
     if not path.is_file() or not (root / _RUN).is_file():
         raise ConfigError.of(
             "no study to resume", where=str(root), expected="the folder of a study that began", do="start it first"
         )
-    if plan_sha256(StudyPlan.model_validate(plain_json.read(path))) != plan_sha256(plan):
+    if plan_sha256(_read(path, StudyPlan)) != plan_sha256(plan):
         raise ConfigError.of(
             "another study is in this folder",
             where=str(path),

@@ -10,6 +10,7 @@ written a second time. A line `resumed` says after which event the study went on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -49,6 +50,8 @@ class Journal:
     def __init__(self, root: Path, *, progress: Progress) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.path = root / NAME
+        _trim(self.path)
+        self._size = size(root)
         self._told = len(read(self.path))
         self._progress = progress
         self._history: deque[tuple[int, Event]] = deque()
@@ -56,19 +59,42 @@ class Journal:
     def append(self, event: str, /, **fields: Any) -> None:
         """Write one event and wait until it is on disk. NaN and infinity are refused (ValueError).
 
-        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ.
+        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ, and
+        on a full or broken disk: no part of the event stays.
         """
         line = {"event": event, **fields}
         if self._history:
             place, known = self._history.popleft()
             _compare(known, line, where=f"{self.path}, event {place}")
             return
-        with self.path.open("ab") as handle:
-            handle.write(text_of(line))
-            handle.flush()
-            os.fsync(handle.fileno())
+        self._write(text_of(line))
         self._told += 1
         self._progress(line)
+
+    def _write(self, text: bytes) -> None:
+        whole = size(self.path.parent)
+        if whole != self._size:
+            raise ArtefactError.of(
+                "the journal is not as this server left it",
+                where=str(self.path),
+                expected=f"{self._size:,} bytes",
+                do="find out who removed or changed the folder; put back the backup, then go on with --resume",
+            )
+        try:
+            with self.path.open("ab") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, whole)
+            raise ArtefactError.of(
+                "the journal could not be written",
+                where=f"{self.path}: {error.strerror}",
+                expected="room and permission to write",
+                do="make room, then go on with `fairsynth study ... --resume`",
+            ) from None
+        self._size = whole + len(text)
 
     def replay(self, history: Iterable[tuple[int, Event]]) -> None:
         """Expect these events, each with its place in the journal (counted from 1), before new ones are written."""
@@ -135,6 +161,14 @@ def parse(line: bytes) -> Event:
     if event is None:
         raise ArtefactError.of("damaged journal", where=NAME, expected="lines as they were written")
     return event
+
+
+def _trim(path: Path) -> None:
+    """Take away what a crash left of a last line, so that the next one is not written behind it."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
 
 
 def _lines(path: Path) -> list[bytes]:

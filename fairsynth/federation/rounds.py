@@ -7,11 +7,15 @@ Never: flwr, a patient's record, an unchecked reply.
 from __future__ import annotations
 
 import contextlib
+import errno
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from fairsynth.config import StudyPlan
-from fairsynth.errors import FairSynthError
+from fairsynth.errors import ArtefactError, FairSynthError
 from fairsynth.federation.agreement import check_pooled
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.desk import Desk, opened
@@ -21,6 +25,18 @@ from fairsynth.federation.masking.opening import PooledConversation
 from fairsynth.federation.masking.roster import read_roster
 from fairsynth.federation.noised.rounds import NoisedServer
 from fairsynth.federation.plans import plan_sha256
+
+_DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+}
 
 __all__ = ["Transport", "check_pooled", "run_study"]
 
@@ -41,18 +57,36 @@ def run_study(
     cohort cannot answer the question, and what `desk.opened` raises. The reason of a failure is the journal's last
     event.
     """
-    with opened(root, plan=plan, resume=resume, progress=progress) as desk:
+    with _on_disk(root), opened(root, plan=plan, resume=resume, progress=progress) as desk:
         if desk.finished:
             desk.close()
             return
         try:
             loop = NoisedServer if plan.privacy.noised else Server
-            loop(conversation=_conversation(transport, desk), desk=desk).run()
+            with _on_disk(root):
+                loop(conversation=_conversation(transport, desk), desk=desk).run()
         except FairSynthError as error:
             desk.journal.replay(())
-            with contextlib.suppress(OSError):  # of a full disk: the error itself is told
+            with contextlib.suppress(ArtefactError):  # of a full disk: the error itself is told
                 desk.journal.append("failed", code=error.code, problems=[asdict(one) for one in error.problems])
             raise
+
+
+@contextlib.contextmanager
+def _on_disk(root: Path) -> Iterator[None]:
+    """Raises ArtefactError in place of what a full, broken, closed or removed disk raises."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK:
+            raise
+        told = error.strerror if isinstance(error, OSError) else "by the writer of arrays"
+        raise ArtefactError.of(
+            "the server's folder could not be used",
+            where=f"{root}: {told}",
+            expected="room and permission to write",
+            do="mend that, then go on with `fairsynth study ... --resume`: committed rounds are kept",
+        ) from None
 
 
 def _conversation(transport: Transport, desk: Desk) -> Conversation:

@@ -115,7 +115,7 @@ class Ledger:
                 self.root / HEAD, {"number": 0, "hash": START}
             )  # so that lines without a head are a fault
         _write_line(self.root / NAME, entry.model_dump_json() + "\n")
-        artefacts.write_json(self.root / HEAD, {"number": entry.number, "hash": entry.hash})
+        _write_head(self.root, entry)
         return entry
 
     def _sound(self, now: datetime.datetime) -> list[Entry]:
@@ -126,6 +126,8 @@ class Ledger:
             fault = Fault(line=len(entries), what="not signed by this site")
         if fault is not None:
             raise _damaged(self.root, fault)
+        if entries and _head(self.root).number < len(entries):  # killed between the two; a second time would be a fault
+            _write_head(self.root, entries[-1])
         if torn is not None:
             entries.append(self._written(entries, torn, now=now))
         return entries
@@ -212,7 +214,7 @@ def _disagreement(root: Path, entries: list[Entry]) -> Fault | None:
     if not path.is_file():
         return Fault(line=len(entries), what=f"{HEAD} is missing") if entries else None
     try:
-        head = Head.model_validate_json(path.read_text(encoding="utf-8"))
+        head = _head(root)
     except (PydanticError, UnicodeDecodeError):
         return Fault(line=len(entries), what=f"{HEAD} is damaged")
     if head.number > len(entries):
@@ -222,6 +224,14 @@ def _disagreement(root: Path, entries: list[Entry]) -> Fault | None:
     if head.number and entries[head.number - 1].hash != head.hash:
         return Fault(line=head.number, what=f"another line than {HEAD} says")
     return None
+
+
+def _head(root: Path) -> Head:
+    return Head.model_validate_json((root / HEAD).read_text(encoding="utf-8"))
+
+
+def _write_head(root: Path, last: Entry) -> None:
+    artefacts.write_json(root / HEAD, {"number": last.number, "hash": last.hash})
 
 
 def _lines(root: Path) -> list[bytes]:

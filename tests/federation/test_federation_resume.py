@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 
@@ -341,3 +342,98 @@ def test_a_moved_folder_is_resumed_where_it_is(golden, tmp_path):
     shutil.copytree(server, tmp_path / "elsewhere")
     run_study(transport, plan=plan, root=tmp_path / "elsewhere", resume=True)
     assert digest(tmp_path / "elsewhere") == expected
+
+
+def test_what_a_crash_left_of_a_line_is_not_glued_to_the_first_line_of_a_new_start(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = make(tmp_path)
+    server.mkdir(exist_ok=True)
+    (server / "journal.jsonl").write_bytes(b'{"event": "stu')
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=6, answered=True), plan=plan, root=server)
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+@pytest.mark.parametrize("line", [1, 2, 7])
+def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_part_of_it(golden, tmp_path, monkeypatch, line):
+    make, expected, _ = golden
+    plan, transport, server = make(tmp_path)
+    server.mkdir(exist_ok=True)
+    path, sync, told = server / "journal.jsonl", os.fsync, []
+
+    def full(descriptor):
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(path):
+            told.append(path.stat().st_size)
+            if len(told) >= line:
+                os.truncate(path, path.stat().st_size - 5)
+                raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtefactError, match="journal could not be written"):
+        run_study(transport, plan=plan, root=server)
+    monkeypatch.undo()
+    assert scan(path).damaged is None
+    assert path.stat().st_size == (told[line - 2] if line > 1 else 0)
+    run_study(transport, plan=plan, root=server, resume=True)
+    assert digest(server) == expected
+
+
+@pytest.mark.parametrize("code", [13, 28, 30])
+def test_a_disk_that_fails_elsewhere_is_told_as_such(tmp_path, monkeypatch, code):
+    plan, transport, server = plain(tmp_path)
+
+    def failing(*given, **named):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr("fairsynth.federation.loop.save", failing)
+    with pytest.raises(ArtefactError, match="server's folder could not be used"):
+        run_study(transport, plan=plan, root=server)
+    assert read(server / "journal.jsonl")[-1]["event"] == "failed"
+
+
+def test_a_start_that_was_killed_before_its_first_line_is_not_taken_for_the_study_before_it(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    other = plan.model_copy(update={"seed": plan.seed + 1})
+    for earlier in (other, plan):
+        run_study(InProcess(toy_sites(earlier)), plan=earlier, root=server)
+        with opened(server, plan=plan, resume=False, progress=lambda _: None):
+            pass  # killed here
+        before = len(read(server / "journal.jsonl"))
+        counting = Counting(transport)
+        run_study(counting, plan=plan, root=server, resume=True)
+        assert counting.number > 10
+        events = read(server / "journal.jsonl")[before:]
+        assert [event["event"] for event in events[:2]] == ["resumed", "study"]
+        assert events[-1]["event"] == "finished"
+
+
+def test_a_folder_that_is_removed_under_the_server_ends_the_study_at_once(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    asked = []
+
+    class Removing:
+        def ask(self, requests, *, timeout):
+            asked.append(requests)
+            if len(asked) == 3:
+                shutil.rmtree(server)
+            return transport.ask(requests, timeout=timeout)
+
+    with pytest.raises(ArtefactError, match=r"could not be|not as this server left it"):
+        run_study(Removing(), plan=plan, root=server)
+    assert len(asked) <= 4
+    assert not (server / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "run.json"])
+def test_a_file_that_names_the_study_and_is_damaged_is_told_as_such(name, tmp_path):
+    plan, transport, server = stopped_in_training(tmp_path, plain)
+    path = server / name
+    content = path.read_text()
+    for damaged in (content.replace('": ', 'x": ', 1), content.replace("}", "", 1), ""):
+        path.write_text(damaged)
+        with pytest.raises(ArtefactError):
+            run_study(transport, plan=plan, root=server, resume=True)
+    path.write_text(content)
+    run_study(transport, plan=plan, root=server, resume=True)

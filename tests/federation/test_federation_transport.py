@@ -264,3 +264,44 @@ def test_a_simulated_node_takes_the_folder_of_its_partition():
     assert str(site_folder(context_of(sites=sites, partition=1))) == "/b"
     with pytest.raises(ConfigError, match="no site folder"):
         site_folder(context_of(sites=sites, partition=2))
+
+
+def losing(site, codes):
+    """A node of which a message, a reply or the whole process is lost, as often as there are codes."""
+
+    def respond(message):
+        return Message(Error(codes.pop(0), reason=CANARY), reply_to=message) if codes else site(message)
+
+    return respond
+
+
+@pytest.mark.parametrize("code", [3, 4, 5, 8])
+def test_a_node_whose_process_or_reply_was_lost_is_asked_again_once_it_is_online(code, monkeypatch):
+    monkeypatch.setattr(server_transport, "AGAIN_SECONDS", 0.0)
+    plan = toy_plan()
+    grid = grid_of(plan, named=True)
+    codes = [code, code]
+    grid.sites[900] = losing(grid.sites[900], codes)
+    away = iter([False, False, True])
+    online = grid.get_node_ids
+    monkeypatch.setattr(grid, "get_node_ids", lambda: online() if next(away, True) else [899])
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=5)
+    assert set(replies) == set(plan.roster)
+    assert codes == []
+    assert len(grid.types) == 4  # two sites, and one of them twice more
+    assert next(away, None) is None
+    assert grid.ttls[2] < grid.ttls[0]  # no longer than the server waits
+
+
+def test_a_node_that_fails_in_another_way_or_stays_away_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr(server_transport, "AGAIN_SECONDS", 0.0)
+    plan = toy_plan()
+    for code, online in ((1, [900, 899]), (8, [899])):
+        grid = grid_of(plan, named=True)
+        grid.sites[900] = losing(grid.sites[900], [code])
+        monkeypatch.setattr(grid, "get_node_ids", lambda online=online: online)
+        transport = GridTransport(grid, roster=plan.roster, simulated=False)
+        replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.3)
+        assert set(replies) == {"site-b"}
+        assert len(grid.types) == 2

@@ -204,6 +204,23 @@ def test_a_crash_between_line_and_head_is_no_fault_and_the_next_line_mends_the_h
     assert find_fault(book) is None
 
 
+def test_crashes_between_line_and_head_one_after_the_other_are_no_fault(book, monkeypatch):
+    write = ledger._write_head
+
+    def killed(root, last):
+        raise KeyboardInterrupt  # no handler of the ledger sees it, as with a kill
+
+    for number in (5, 6, 7):
+        with ledger.opened(book, identity=load_identity(book)) as mine:
+            mine.entries(now=NOW)
+            monkeypatch.setattr(ledger, "_write_head", killed)
+            with pytest.raises(KeyboardInterrupt):
+                mine.append(Facts(event="released"), now=NOW)
+            monkeypatch.setattr(ledger, "_write_head", write)
+        assert len(lines(book)) == number
+        assert find_fault(book) is None
+
+
 def test_a_head_two_lines_behind_is_no_crash(book):
     head = (book / HEAD).read_bytes()
     with ledger.opened(book, identity=load_identity(book)) as mine:

@@ -1,0 +1,282 @@
+"""Faults in a deployment: real processes, TLS, a wire that breaks. Each case is a study that must end as it would have.
+
+Started as a program: `python networked.py --case NAME`; one JSON line a fault. It forks to run the golden study, so it
+is alone with its threads until the world begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from killing import Driver
+from resumed import digest
+from world import SUPERLINK, World, world
+
+from fairsynth.errors import EngineError
+from fairsynth.federation.engine.study import SUPERLINK as CONNECTION
+from studies import broken, kinds
+
+LONG = 900.0  # seconds that a study may take here, faults and a busy machine included
+STEP = 400.0  # seconds to the next committed round or exchange
+
+
+class Case:
+    """One study in one world; tells each fault as it goes."""
+
+    def __init__(self, name: str, driver: Driver, root: Path) -> None:
+        self.name, self.driver, self.root = name, driver, root
+
+    def tell(self, case: str, fault: str, *, seconds: float | None = None, closed: str = "", problems=()) -> None:
+        line = {"case": case, "fault": fault, "seconds": seconds, "closed": closed, "problems": list(problems)}
+        print(json.dumps(line), flush=True)
+
+    def same(self, w: World, case: str, fault: str, ended: str) -> None:
+        """The study ended as it would have without faults."""
+        problems = [] if ended == "finished" else [ended]
+        if ended == "finished":
+            found, golden = digest(w.workdir), self.driver.golden["digest"]
+            problems += [f"another {name}" for name in sorted({*found, *golden}) if found.get(name) != golden.get(name)]
+        self.tell(case, f"{fault}: the end", problems=problems + broken(w.root))
+
+    def recovered(self, w: World, case: str, fault: str, *, since: float, progress: int) -> None:
+        """Wait for the first new committed round or exchange after a fault."""
+        came = w.until(lambda: w.progress() > progress, seconds=STEP)
+        self.tell(case, fault, seconds=round(time.monotonic() - since, 1), problems=[] if came else ["no progress"])
+
+    def struck(self, w: World, place: str, what: str = "kill") -> tuple[float, int]:
+        """Order a fault and wait until it was done: when, and what was kept by then."""
+        before = len(w.done())
+        w.order(place, what)
+        if not w.until(lambda: len(w.done()) > before or w.is_over, seconds=STEP) or len(w.done()) == before:
+            raise EngineError.of(f"no process came to {place}", where=self.name)
+        return time.monotonic(), w.progress()
+
+
+def ready(w: World, rounds: int = 0) -> None:
+    """Wait until so many rounds are committed, or the first exchange where none are wanted."""
+    kept = "rounds/[a-z]*-*" if rounds else "exchanges/exchange-*"
+    w.until(lambda: len(list(w.workdir.glob(kept))) >= max(rounds, 1), seconds=STEP)
+
+
+def site_process(case: Case, w: World) -> None:
+    """F1, F2: the process that answers dies at five places."""
+    run = w.submit()
+    for name, place in (
+        ("F1", "train-asked"),
+        ("F1", "train-measured"),
+        ("F1", "train-trained"),
+        ("F2", "outbox-kept"),
+        ("F2", "answered"),
+    ):
+        since, progress = case.struck(w, place)
+        case.recovered(w, name, f"ClientApp killed at {place}", since=since, progress=progress)
+    case.same(w, "F1", "five kills", w.ended(run, seconds=LONG))
+
+
+def server_process(case: Case, w: World) -> None:
+    """F3: the ServerApp dies at four places; F22: it is asked to leave. Each time a new run goes on."""
+    run = w.submit()
+    for place in ("collected-one", "commit-asked", "commit-written", "commit-named"):
+        since, progress = case.struck(w, place)
+        run = w.submit(resume=True)
+        case.recovered(w, "F3", f"ServerApp killed at {place}", since=since, progress=progress)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        since, progress = time.monotonic(), w.progress()
+        w.kill("server", number)
+        w.again("server")
+        run = w.submit(resume=True)
+        case.recovered(w, "F22", f"{number.name} to the server's processes", since=since, progress=progress)
+    case.same(w, "F3", "six restarts", w.ended(run, seconds=LONG))
+
+
+def superlink(case: Case, w: World) -> None:
+    """F4: the SuperLink dies; back with its database, then with an empty one."""
+    run = w.submit()
+    ready(w)
+    since, progress = time.monotonic(), w.progress()
+    w.kill(SUPERLINK)
+    time.sleep(3)
+    w.again(SUPERLINK)
+    w.wait_superlink()
+    case.recovered(w, "F4", "SuperLink killed, back after 3 s with its database", since=since, progress=progress)
+    since, progress = time.monotonic(), w.progress()
+    w.alone.update(w.kind.plan.roster)
+    for name in (SUPERLINK, "server", *w.kind.plan.roster, *(f"{site}/exec" for site in w.kind.plan.roster)):
+        w.kill(name)
+    w.again(SUPERLINK, database=str(w.room.home / "new.db"))
+    w.wait_superlink()
+    w.again("server")
+    for site in w.kind.plan.roster:  # who is registered was in the database
+        public = w.room.home / f"{site}.pub"
+        w.room.call("flwr", "supernode", "register", str(public), CONNECTION, "--name", site, "--format", "json")
+        w.again(site)
+        w.again(f"{site}/exec")
+    w.alone.clear()
+    run = w.submit(resume=True)
+    case.recovered(w, "F4", "everything killed, database lost, --resume", since=since, progress=progress)
+    case.same(w, "F4", "both", w.ended(run, seconds=LONG))
+
+
+def wires(case: Case, w: World) -> None:
+    """F8, F9, F10, F7: the wire of one site breaks for a while; a second server; bytes that are sent again."""
+    run = w.submit()
+    ready(w)
+    wire = w.wires["site-a"]
+    said = wire.replay()
+    problems = ["answered"] if b"HTTP" in said else []
+    problems += [] if len(wire.recorded) > 500 else ["nothing was recorded"]
+    closed = f"{len(wire.recorded)} bytes sent again, {len(said)} bytes of TLS came back"
+    case.tell("F10", "recorded bytes on a new connection", closed=closed, problems=problems)
+    second = w.submit()
+    for fault, begin, seconds in (
+        ("both ways held 10 s", wire.hold, 10.0),
+        ("to the server held 10 s", lambda: wire.hold("up"), 10.0),
+        ("from the server held 10 s", lambda: wire.hold("down"), 10.0),
+        (
+            "cut and mended every 2 s for 20 s",
+            lambda: threading.Thread(target=flap, args=(wire, 20), daemon=True).start(),
+            20.0,
+        ),
+        ("both ways held 60 s", wire.hold, 60.0),
+    ):
+        since, progress = time.monotonic(), w.progress()
+        begin()
+        time.sleep(seconds)
+        wire.release()
+        case.recovered(w, "F8", fault, since=since, progress=progress)
+    status, details = w.status(second)
+    refused = "another server works in this folder" in details
+    case.tell(
+        "F7",
+        "a second run on the folder",
+        closed=f"{status}: {details[:120]}",
+        problems=[] if refused else ["not refused"],
+    )
+    since, progress, wire.rate = time.monotonic(), w.progress(), 20_000.0
+    case.recovered(w, "F9", "20 kB a second", since=since, progress=progress)
+    wire.rate = None
+    case.same(w, "F8", "all of them", w.ended(run, seconds=LONG))
+
+
+def flap(wire, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        wire.cut()
+        time.sleep(2)
+        wire.mend()
+        time.sleep(2)
+
+
+def slow(case: Case, w: World) -> None:
+    """F9: a site that takes long; F17: one that has no memory; F1: a SuperNode that dies."""
+    run = w.submit()
+    since, progress = case.struck(w, "train-measured", "sleep 60")
+    case.recovered(w, "F9", "a site slower by 60 s", since=since, progress=progress)
+    since, progress = time.monotonic(), w.progress()
+    w.alone.add("site-a")
+    w.kill("site-a/exec")
+    plain = w.processes["site-a/exec"].args
+    w.processes["site-a/exec"] = w.room.start("prlimit", "--as=700000000", *plain, log="site-a-small.log")
+    time.sleep(30)
+    w.kill("site-a/exec")
+    w.processes["site-a/exec"] = w.room.start(*plain, log="site-a-whole.log")
+    w.alone.clear()
+    case.recovered(w, "F17", "700 MB of address space for 30 s", since=since, progress=progress)
+    ended = w.ended(run, seconds=1) if w.events()[-1]["event"] == "failed" else ""
+    if ended:
+        case.tell("F17", "no memory", closed=ended)
+        run = w.submit(resume=True)
+    since, progress = time.monotonic(), w.progress()
+    w.kill("site-b")
+    w.kill("site-b/exec")
+    case.recovered(
+        w, "F1", "SuperNode and SuperExec killed, started again 10 s after they end", since=since, progress=progress
+    )
+    case.same(w, "F9", "all of them", w.ended(run, seconds=LONG))
+
+
+def too_long(case: Case, w: World) -> None:
+    """F8: a partition beyond the deadline fails closed, and the study goes on when the site is back."""
+    run = w.submit()
+    ready(w, rounds=1)
+    rounds = sorted(path.name for path in w.workdir.glob("rounds/[a-z]*-*"))
+    w.wires["site-a"].hold()
+    ended = w.ended(run, seconds=LONG)
+    problems = [] if ended.startswith("failed: 1 of 2 sites") else [f"not closed: {ended}"]
+    kept = sorted(path.name for path in w.workdir.glob("rounds/[a-z]*-*"))
+    problems += [] if set(rounds) <= set(kept) else ["a committed round is gone"]
+    case.tell("F8", "held beyond the deadline", closed=ended[:160], problems=problems)
+    w.wires["site-a"].release()
+    since, progress = time.monotonic(), w.progress()
+    run = w.submit(resume=True)
+    case.recovered(w, "F18", "back, --resume", since=since, progress=progress)
+    case.same(w, "F8", "beyond the deadline", w.ended(run, seconds=LONG))
+
+
+def clocks(case: Case, w: World) -> None:
+    """F12: a SuperNode whose clock is wrong, without a study: who comes online, and what the others are told."""
+    site = w.kind.plan.roster[0]
+    w.alone.add(site)
+    for seconds in (-600, -200, 4, 60, 600):
+        w.kill(site, signal.SIGTERM)
+        w.kill(f"{site}/exec", signal.SIGTERM)
+        w.room.extra["FAULT_CLOCK"] = str(seconds)
+        w.again(site)
+        w.room.extra["FAULT_CLOCK"] = "0"
+        came = w.until(lambda: online(w, site), seconds=25)
+        refused = abs(seconds) > 305 or seconds > 5
+        log = w.room.log(f"{site}.again.log").splitlines()
+        said = next((line.strip() for line in reversed(log) if "code" in line or "rror" in line), "")
+        case.tell(
+            "F12",
+            f"clock of a SuperNode off by {seconds:+d} s",
+            closed="" if came else f"not online: {said[:140]}",
+            problems=["online" if came else "not online"] if came == refused else [],
+        )
+
+
+def online(w: World, site: str) -> bool:
+    answer = w.room.call("flwr", "supernode", "list", CONNECTION, "--format", "json")
+    found = json.loads(answer[answer.find("{") :])
+    return any(one.get("name") == site and one.get("status") == "online" for one in found.get("nodes", []))
+
+
+CASES: dict[str, tuple[str, Callable[[Case, World], None]]] = {
+    "site_process": ("deployed", site_process),
+    "server_process": ("deployed", server_process),
+    "superlink": ("deployed", superlink),
+    "wires": ("deployed", wires),
+    "slow": ("deployed", slow),
+    "too_long": ("short", too_long),
+    "clocks": ("short", clocks),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", required=True, choices=list(CASES))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study, work = CASES[options.case]
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        driver = Driver(kinds()[study], Path(folder))
+        driver.measure()
+        case = Case(options.case, driver, Path(folder))
+        try:
+            with world(driver.kind, driver.template, Path(folder) / options.case) as w:
+                work(case, w)
+        except EngineError as error:
+            case.tell(options.case, "the harness", problems=[str(error)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
