@@ -39,6 +39,7 @@ class GridTransport:
         self._roster = tuple(roster)
         self._nodes: dict[SiteId, int] = {}
         self._simulated = simulated
+        self.on_reply: Callable[[SiteId, Envelope], None] = lambda site, envelope: None  # told when each reply comes
 
     def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
         """Send each site its request and wait at most `timeout` seconds for the replies."""
@@ -111,6 +112,7 @@ class GridTransport:
                 key = waiting.pop(message.metadata.reply_to_message_id, None)
                 if key is not None and (envelope := _envelope(message)) is not None:
                     replies[key] = envelope
+                    self.on_reply(named_site(envelope) if isinstance(key, int) else key, envelope)
             if waiting:
                 time.sleep(POLL_SECONDS)
         return replies

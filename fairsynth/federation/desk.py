@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ PLAN = "plan.json"
 DAMAGED = "journal.damaged.jsonl"
 STUDY, FINISHED = "study", "finished"  # the first and the last event
 _LOCK, _RUN = ".server.lock", "run.json"
+_LOOKS, _LOOK_SECONDS = 10, 0.05  # `is_taken` holds the lock for a moment: no reason to give up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def opened(root: Path, *, plan: StudyPlan, resume: bool, progress: Progress) -> 
     is nothing to resume, ArtefactError when what is there cannot be resumed.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root):
+    with _alone(root, looks=_LOOKS):
         yield _resumed(root, plan, progress) if resume else _new(root, plan, progress)
 
 
@@ -88,22 +90,30 @@ def is_taken(root: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _alone(root: Path, *, looks: int = 1) -> Iterator[None]:
     """One process at a time; the lock ends with it, however it ends."""
     lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(lock, looks=looks):
             raise EngineError.of(
                 "another server works in this folder",
                 where=str(root),
                 expected="one server a study",
                 do="wait for it or stop it; after a crash Flower ends its process within a minute",
-            ) from None
+            )
         yield
     finally:
         os.close(lock)
+
+
+def _locked(lock: int, *, looks: int) -> bool:
+    for look in range(looks):
+        if look:
+            time.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:

@@ -123,6 +123,11 @@ def read(path: Path) -> list[Event]:
     return list(found.events)
 
 
+def history(path: Path) -> list[Event]:
+    """Every event that can be read, those that a resumed server superseded too: for counts of what ever happened."""
+    return [event for line in _lines(path) if (event := _event(line)) is not None]
+
+
 def size(root: Path) -> int:
     """Bytes that the journal of `root` has now: what comes later is new."""
     path = root / NAME
