@@ -112,7 +112,7 @@ class Logbook:
         self._logger.addHandler(handler)
         self._handler, self._always = handler, always
 
-    def tell(self, event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    def tell(self, event: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
         """Write one line."""
         self._logger.log(level, event, extra={_FIELDS: {**self._always, **fields}})
 
@@ -121,7 +121,7 @@ class Logbook:
         self._handler.close()
 
 
-def tell_once(path: Path, event: str, *, level: int, **fields: Any) -> None:
+def tell_once(path: Path, event: str, /, *, level: int, **fields: Any) -> None:
     """Write one line to the log at `path`, from a process that has no more to tell."""
     logbook = Logbook(path)
     logbook.tell(event, level=level, **fields)

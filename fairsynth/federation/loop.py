@@ -272,9 +272,14 @@ def _study_event(plan: StudyPlan) -> dict[str, object]:
         "roster": list(plan.roster),
         "quorum": plan.quorum,
         "seed": plan.seed,
-        "versions": {name: _version(name) for name in _VERSIONED},
+        "versions": versions_told(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions_told() -> dict[str, str]:
+    """What a study's last bits depend on: the journal tells it, and a study is resumed with the same alone."""
+    return {name: _version(name) for name in _VERSIONED}
 
 
 def _version(name: str) -> str:
