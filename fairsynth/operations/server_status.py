@@ -6,7 +6,9 @@ Never: a count of patients, of a group or of one site; a change in the folder; a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,13 +173,12 @@ def _seen(site: SiteId, picture: Picture, *, waits: bool) -> SiteSeen:
 
 
 def _used(root: Path) -> int:
-    """Bytes of the folder's files; one that goes meanwhile is not counted."""
+    """Bytes of the folder's files; what goes meanwhile is not counted."""
     total = 0
-    for path in root.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
+    for folder, _, names in os.walk(root):  # unlike a glob, it goes on past a folder that went
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).stat().st_size
     return total
 
 
