@@ -42,6 +42,7 @@ _SITE_FILES = (
     ledger.HEAD,
     budget.NAME,  # after the ledger: it may know of more, never of less
 )
+RELEASE_RUNS = "release-runs.jsonl"  # of `synthesis.release.runs`, which lies above this package
 _COHORT = ("events", "visits", "cohort", "audit", "home", "generator", "shared.json")
 _ATTEMPTS = 3  # to read a round that a running server takes away meanwhile
 
@@ -93,6 +94,7 @@ def _site(folder: Folder, stage: Path, with_cohort: bool) -> str:
         with ledger.opened(root, identity=load_identity(root)):
             _copy_files(root, stage, _SITE_FILES)
             _copy_all(root / approval.FOLDER, stage / approval.FOLDER)
+            _copy_files(root, stage, (RELEASE_RUNS,))
             for torn in sorted(root.glob(f"{ledger.TORN}.*")):
                 _copy(torn, stage / torn.name)
         fault = ledger.find_fault(stage)

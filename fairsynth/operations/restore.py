@@ -8,6 +8,7 @@ Never: a folder that has something already; a site that answers as if it had nev
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from fairsynth.governance.ledger import Facts, Ledger
 from fairsynth.governance.policy import read_policy
 from fairsynth.operations import archive
 from fairsynth.operations.archive import Archive
+from fairsynth.operations.backup import RELEASE_RUNS
 
 _UNLIMITED = 1e9  # an epsilon: what is forfeited is charged whether there is room or not
 
@@ -104,6 +106,10 @@ def _reopen(folder: Path, found: Archive) -> None:
     if has_noise and not (folder / drawn.NAME).exists():
         Drawn.begin(folder)
     now = datetime.datetime.now(datetime.UTC)
+    if (folder / RELEASE_RUNS).is_file():
+        line = {"event": "restored", "time": now.isoformat(timespec="seconds")}
+        with (folder / RELEASE_RUNS).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line, sort_keys=True) + "\n")
     with ledger.opened(folder, identity=identity) as book:
         book.append(Facts(event="restored", sha256=found.sha256), now=now)
         for study in plans.unknown:

@@ -155,4 +155,4 @@ def _artefacts(folders: list[Path]) -> Finding:
 
 
 def _manifest(folder: Path) -> str:
-    return str(artefacts.read_manifest(folder, kind=folder.name)["code_version"])
+    return str(artefacts.read_manifest(folder, kind=folder.name).get("code_version", "unknown"))

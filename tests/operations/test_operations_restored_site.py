@@ -13,7 +13,7 @@ from resumed import Stopped, Stopping
 
 from fairsynth.cli import main
 from fairsynth.config import NoiseConfig, PrivacyConfig, TrainingConfig
-from fairsynth.errors import FairSynthError, PolicyRefusal, ProtocolError, StateRestored
+from fairsynth.errors import FairSynthError, PolicyRefusal, ProtocolError, ReleaseBlocked, StateRestored
 from fairsynth.federation import boundary
 from fairsynth.federation.messages import EnrolRequest, Failed
 from fairsynth.federation.noised.household import Household, limit_of
@@ -23,9 +23,10 @@ from fairsynth.federation.rounds import run_study
 from fairsynth.governance import ledger
 from fairsynth.governance.budget import Budget
 from fairsynth.governance.policy import read_policy
-from fairsynth.operations.backup import backup
+from fairsynth.operations.backup import RELEASE_RUNS, backup
 from fairsynth.operations.restore import restore, settle
 from fairsynth.operations.site_status import site_status
+from fairsynth.synthesis.release import runs
 
 SUMS = np.array([40, 5, 10, 2])
 
@@ -211,6 +212,7 @@ def test_a_masked_site_out_of_a_backup_answers_no_label_a_second_time(tmp_path):
     assert (tmp_path / "site-a" / "masking" / "outbox.jsonl").is_file()
     restore(tmp_path / "site.tar", tmp_path / "restored")
     assert not (tmp_path / "restored" / "masking").exists()
+    shutil.copy(tmp_path / "site-a" / "shared.json", tmp_path / "restored")  # so that nothing else stops it
     back = MaskedToySite(tmp_path / "restored", sites["site-a"].toy)
     coded = Coded(back)
     with pytest.raises(ProtocolError):
@@ -231,6 +233,18 @@ class Coded:
         except FairSynthError as error:
             self.codes.add(error.code)
             return Failed(site="site-a", code=error.code).pack()
+
+
+def test_a_generator_that_was_before_the_release_gate_is_not_tried_again(site, tmp_path):
+    """Its runs since the backup are not known; a generator that comes later has its own."""
+    runs.begin(site.root, generator="a" * 64, candidate="c" * 64)
+    backup(site.root, tmp_path / "gate.tar")
+    restore(tmp_path / "gate.tar", tmp_path / "new")
+    with pytest.raises(ReleaseBlocked, match="restored from a backup"):
+        runs.begin(tmp_path / "new", generator="a" * 64, candidate="d" * 64)
+    assert runs.begin(tmp_path / "new", generator="b" * 64, candidate="d" * 64) == 1
+    assert runs.begin(site.root, generator="a" * 64, candidate="d" * 64) == 2
+    assert (runs.JOURNAL, runs.RESTORED) == (RELEASE_RUNS, "restored")
 
 
 def test_settling_needs_a_restore_and_names_what_only_the_budget_knows(site, tmp_path):
