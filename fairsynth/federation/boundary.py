@@ -91,7 +91,7 @@ class Gate:
                 "the privacy budget knows of less than the ledger",
                 where=f"{BUDGET}, {ledger.NAME}",
                 expected="every charge since the site joined",
-                do="restore the budget from the backup: nothing leaves until then",
+                do="fairsynth restore (docs/operations.md): nothing leaves until then",
             )
         return max(charged - told, 0.0)
 

@@ -64,7 +64,7 @@ def read(root: Path) -> list[Line]:
 
 
 def _refuse_unknown(lines: list[Line], generator: str, root: Path) -> None:
-    """Raise ReleaseBlocked for a generator that had runs before the folder came out of a backup: it may have had more."""
+    """Raise ReleaseBlocked for a generator that had runs before the folder was restored: it may have had more."""
     last = max((place for place, line in enumerate(lines) if line["event"] == RESTORED), default=0)
     if any(line["event"] == "run" and line["generator"] == generator for line in lines[:last]):
         raise ReleaseBlocked.of(
