@@ -134,6 +134,12 @@ class ProvisioningRefused(PolicyRefusal):
     code = "FS-406"
 
 
+class StateRestored(PolicyRefusal):
+    """The site's folder came out of a backup: what this study was told since then is not known here."""
+
+    code = "FS-407"
+
+
 class ReleaseBlocked(FairSynthError):
     """Synthetic data may not leave the site (FS-5xx)."""
 

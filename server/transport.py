@@ -41,6 +41,7 @@ class GridTransport:
         self._roster = tuple(roster)
         self._nodes: dict[SiteId, int] = {}
         self._simulated = simulated
+        self.on_reply: Callable[[SiteId, Envelope], None] = lambda site, envelope: None  # told when each reply comes
 
     def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
         """Send each site its request and wait at most `timeout` seconds for the replies."""
@@ -118,6 +119,7 @@ class GridTransport:
                     lost[key] = time.monotonic() + AGAIN_SECONDS
                 if (envelope := _envelope(message)) is not None:
                     replies[key] = envelope
+                    self.on_reply(named_site(envelope) if isinstance(key, int) else key, envelope)
             if waiting or lost:
                 time.sleep(POLL_SECONDS)
             if due := self._due(messages, lost):

@@ -13,6 +13,7 @@ from fairsynth import artefacts
 from fairsynth.cli import (
     approve,
     audit,
+    backup,
     check,
     demo,
     doctor,
@@ -21,15 +22,20 @@ from fairsynth.cli import (
     generate,
     init_site,
     ledger,
+    metrics,
     plan,
     policy,
     provision,
     release,
     report,
+    restore,
     roster,
+    settle,
     simulate,
+    status,
     study,
     train,
+    upgrade,
     vocabulary,
 )
 from fairsynth.cli.console import errors
@@ -53,6 +59,11 @@ VERBS = (
     init_site,
     check,
     doctor,
+    status,
+    metrics,
+    backup,
+    restore,
+    settle,
     approve,
     vocabulary,
     simulate,
@@ -65,7 +76,7 @@ VERBS = (
 )
 for module in VERBS:
     app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
-for group in (provision, policy, roster, ledger, release):
+for group in (provision, policy, roster, ledger, release, upgrade):
     app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 

@@ -49,12 +49,16 @@ def run(
             json.dumps({"schema": SCHEMA, "failed": number, "findings": [asdict(finding) for finding in findings]})
         )
     else:
-        _show(findings, number=number)
+        show_findings(findings)
+        warnings = sum(finding.state == "warning" for finding in findings)
+        said = f"{number} failed, {warnings} warnings, of {len(findings)} checks (docs/doctor.md)"
+        output.print(said, highlight=False)
     if number:
         raise typer.Exit(MUST_BE_MENDED)
 
 
-def _show(findings: list[Finding], *, number: int) -> None:
+def show_findings(findings: list[Finding]) -> None:
+    """Print a table: each finding, and what to do about it."""
     table = Table("check", "", "found", title_justify="left", show_lines=False)
     for finding in findings:
         said = Text(finding.said)
@@ -62,5 +66,3 @@ def _show(findings: list[Finding], *, number: int) -> None:
             said.append(f"\ndo: {finding.do}", style="bold" if finding.state == "failed" else "")
         table.add_row(Text(finding.name), Text(finding.state, style=STYLES[finding.state]), said)
     output.print(table)
-    warnings = sum(finding.state == "warning" for finding in findings)
-    output.print(f"{number} failed, {warnings} warnings, of {len(findings)} checks (docs/doctor.md)", highlight=False)

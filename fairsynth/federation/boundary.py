@@ -31,6 +31,7 @@ from fairsynth.governance.egress import Outgoing, release
 from fairsynth.governance.identity import Identity, ensure_identity, load_identity
 from fairsynth.governance.ledger import Ledger
 from fairsynth.governance.policy import SitePolicy, read_policy
+from fairsynth.governance.restored import check_not_before, check_not_told
 from fairsynth.provisioning.connection import CONNECTION
 from fairsynth.provisioning.permissions import check_modes
 from fairsynth.schemas import SiteId
@@ -90,7 +91,7 @@ class Gate:
                 "the privacy budget knows of less than the ledger",
                 where=f"{BUDGET}, {ledger.NAME}",
                 expected="every charge since the site joined",
-                do="restore the budget from the backup: nothing leaves until then",
+                do="fairsynth restore (docs/operations.md): nothing leaves until then",
             )
         return max(charged - told, 0.0)
 
@@ -116,7 +117,9 @@ def admit(root: Path, request: Envelope) -> Gate:
     approved = approval.check_approved(gate.place, study, policy=gate.policy, identity=gate.identity)
     with ledger.opened(root, identity=gate.identity) as book:
         path = approval.path_of(root, study)
-        since = approval.since_approved(book.entries(now=_now()), approved, where=path)
+        entries = book.entries(now=_now())
+    since = approval.since_approved(entries, approved, where=path)
+    check_not_before(entries, approved.plan, study=study, where=path)
     if request.kind not in (JoinRequest.kind, EnrolRequest.kind):  # enrolment makes the events anew, as its reply tells
         approval.check_cohort(since, events_sha256(root), where=path)
     return Gate(
@@ -139,6 +142,8 @@ def approve(root: Path, plan: StudyPlan, *, officer: str) -> Path:
     """Approve the study at the site, whose key is made where there is none yet. Raises PolicyRefusal, ConfigError."""
     place = place_of(root)
     read_policy(place.config)  # a site without a policy gets no key either
+    if plan.privacy.noised:
+        check_not_told(ledger.read(root), study=plan_sha256(plan), where=approval.path_of(root, plan_sha256(plan)))
     return approval.approve(place, plan, identity=ensure_identity(root), officer=officer, now=_now())
 
 

@@ -59,8 +59,8 @@ class Journal:
     def append(self, event: str, /, **fields: Any) -> None:
         """Write one event and wait until it is on disk. NaN and infinity are refused (ValueError).
 
-        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ, and
-        on a full or broken disk: no part of the event stays.
+        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ,
+        and on a full or broken disk: no part of the event stays.
         """
         line = {"event": event, **fields}
         if self._history:
@@ -147,6 +147,11 @@ def read(path: Path) -> list[Event]:
             do="`fairsynth study ... --resume` restores it from the last committed round; else restore the backup",
         )
     return list(found.events)
+
+
+def history(path: Path) -> list[Event]:
+    """Every event that can be read, those that a resumed server superseded too: for counts of what ever happened."""
+    return [event for line in _lines(path) if (event := _event(line)) is not None]
 
 
 def size(root: Path) -> int:

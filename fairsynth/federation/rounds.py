@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,15 +17,19 @@ from safetensors import SafetensorError
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError, FairSynthError
+from fairsynth.federation import logbook
+from fairsynth.federation.activity import Activity, Watched
 from fairsynth.federation.agreement import check_pooled
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.desk import Desk, opened
-from fairsynth.federation.journal import Progress
+from fairsynth.federation.journal import Event, Progress
+from fairsynth.federation.logbook import Logbook
 from fairsynth.federation.loop import Server
 from fairsynth.federation.masking.opening import PooledConversation
 from fairsynth.federation.masking.roster import read_roster
 from fairsynth.federation.noised.rounds import NoisedServer
 from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.site import UNEXPECTED
 
 _DISK = {
     errno.ENOSPC,
@@ -57,14 +62,31 @@ def run_study(
     cohort cannot answer the question, and what `desk.opened` raises. The reason of a failure is the journal's last
     event.
     """
-    with _on_disk(root), opened(root, plan=plan, resume=resume, progress=progress) as desk:
+    log = Logbook(root / logbook.SERVER, study=plan_sha256(plan))
+    try:
+        _run(transport, plan=plan, root=root, resume=resume, progress=progress, log=log)
+    finally:
+        log.close()
+
+
+def _run(transport: Transport, *, plan: StudyPlan, root: Path, resume: bool, progress: Progress, log: Logbook) -> None:
+    watchers: list[Progress] = [progress]
+
+    def tell(event: Event) -> None:
+        _log_event(log, event)
+        for watcher in watchers:
+            watcher(event)
+
+    with _on_disk(root), opened(root, plan=plan, resume=resume, progress=tell) as desk, _logged(log):
         if desk.finished:
             desk.close()
             return
+        activity = Activity(root, plan=plan, log=log)
+        watchers.append(activity)
         try:
             loop = NoisedServer if plan.privacy.noised else Server
             with _on_disk(root):
-                loop(conversation=_conversation(transport, desk), desk=desk).run()
+                loop(conversation=_conversation(Watched(transport, activity), desk), desk=desk).run()
         except FairSynthError as error:
             desk.journal.replay(())
             with contextlib.suppress(ArtefactError):  # of a full disk: the error itself is told
@@ -98,3 +120,28 @@ def _conversation(transport: Transport, desk: Desk) -> Conversation:
     return PooledConversation(
         transport=transport, plan=plan, journal=journal, exchanges=exchanges, roster=roster, run=desk.run
     )
+
+
+_LOGGED = {"resumed": "resumed", "refused": "refused", "round": "committed", "finished": "finished", "failed": "failed"}
+
+
+def _log_event(log: Logbook, event: Event) -> None:
+    """Those of the journal's events that operators look for."""
+    if (name := _LOGGED.get(event["event"])) is not None:
+        level = {"refused": logging.WARNING, "failed": logging.ERROR}.get(name, logging.INFO)
+        log.tell(name, level=level, **{key: value for key, value in event.items() if key != "problems"})
+
+
+@contextlib.contextmanager
+def _logged(log: Logbook) -> Iterator[None]:
+    """From start to stop; of a stop that the journal does not tell, type and code."""
+    log.tell("started")
+    try:
+        yield
+    except FairSynthError as error:
+        log.tell("stopped", level=logging.ERROR, code=error.code, type=type(error).__name__)
+        raise
+    except BaseException as error:
+        log.tell("stopped", level=logging.ERROR, code=UNEXPECTED, type=type(error).__name__)
+        raise
+    log.tell("stopped")

@@ -10,8 +10,7 @@ A site folder begins with `site.json` (site id, folder of `site.yaml`, folder of
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolErr
 from fairsynth.extraction import extract
 from fairsynth.federation import incoming as door
 from fairsynth.federation.bounds import Reach, reach
+from fairsynth.federation.logbook import cut, tell_once
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -242,18 +242,20 @@ def _failed(root: Path | None, error: BaseException, *, code: str, phase: str) -
     """The coded reply; the details stay in the site's log."""
     site = _ANONYMOUS
     if root is not None and root.is_dir():
-        line = {
-            "time": datetime.datetime.now(datetime.UTC).isoformat(),
-            "phase": phase,
-            "code": code,
-            "type": type(error).__name__,
-            "at": _place(error),
-            "problems": [asdict(one) for one in error.problems] if isinstance(error, FairSynthError) else [],
-        }
-        with contextlib.suppress(OSError), (root / LOG).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
         with contextlib.suppress(FairSynthError):
             site = read_site_folder(root).site
+        told = error.problems if isinstance(error, FairSynthError) else ()
+        tell_once(
+            root / LOG,
+            "failed",
+            level=logging.ERROR,
+            site=site,
+            phase=phase,
+            code=code,
+            type=type(error).__name__,
+            at=_place(error),
+            problems=[{name: cut(text) for name, text in asdict(one).items()} for one in told],
+        )
     return Failed(site=site, code=code).pack()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -118,17 +118,26 @@ class Budget:
             before = [_mechanism(entry) for entry in ledger.entries]
             after = epsilon_of([*before, mechanism], delta=self.limit.delta)
             self._refuse_excess(after, label=label)
-            ledger.append(
-                {
-                    "plan": plan_sha256,
-                    "label": label,
-                    "mechanism": asdict(mechanism),
-                    "epsilon": asdict(after),
-                    "delta": self.limit.delta,
-                    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                }
-            )
+            ledger.append(self._entry(label, mechanism, plan_sha256=plan_sha256, after=after))
             return Spent(epsilon=after, charged=True)
+
+    def forfeit(self, releases: Mapping[str, Mechanism], *, plan_sha256: str) -> Epsilon:
+        """Charge all `releases` of a plan, by label, whether the limit has room or not: they may have happened already,
+        unknown to this ledger. What is charged is not charged again. Epsilon of everything then; raises as `spend`.
+        """
+        for mechanism in releases.values():
+            check(mechanism)
+        with self._file.appending() as ledger:
+            self._refuse_another_delta(ledger.entries)
+            known = {entry["label"] for entry in ledger.entries if entry["plan"] == plan_sha256}
+            missing = {label: one for label, one in releases.items() if label not in known}
+            if not missing:
+                return _told(ledger.entries)
+            before = [_mechanism(entry) for entry in ledger.entries]
+            after = epsilon_of([*before, *missing.values()], delta=self.limit.delta)
+            for label, mechanism in missing.items():
+                ledger.append(self._entry(label, mechanism, plan_sha256=plan_sha256, after=after))
+            return after
 
     def epsilon(self) -> Epsilon:
         """Of all releases so far. Raises ArtefactError when the ledger is missing or damaged."""
@@ -151,6 +160,17 @@ class Budget:
     def entries(self) -> list[Entry]:
         """What was charged, oldest first: plan, label, mechanism, time."""
         return self._file.read()
+
+    def _entry(self, label: str, mechanism: Mechanism, *, plan_sha256: str, after: Epsilon) -> Entry:
+        """A line: the release, and epsilon once it, and what was charged with it, has happened."""
+        return {
+            "plan": plan_sha256,
+            "label": label,
+            "mechanism": asdict(mechanism),
+            "epsilon": asdict(after),
+            "delta": self.limit.delta,
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
 
     def _refuse_another_delta(self, entries: list[Entry]) -> None:
         """Epsilons at two deltas cannot be compared: the ledger of what left would no longer add up to the budget."""
@@ -246,6 +266,15 @@ def _mechanism(entry: Entry) -> Mechanism:
         expected="gaussian, dp-sgd or thresholded",
         do="use the version that wrote it",
     )
+
+
+def is_known(entry: Entry) -> bool:
+    """Whether this version knows the mechanism of a ledger's entry."""
+    try:
+        _mechanism(entry)
+    except ArtefactError:
+        return False
+    return True
 
 
 def _told(entries: list[Entry]) -> Epsilon:

@@ -75,7 +75,7 @@ class Chained:
             raise ArtefactError.of(
                 "missing file",
                 where=self.path.name,
-                do="restore it from the backup; a new one would forget what was spent",
+                do="fairsynth restore (docs/operations.md); a new one would forget what was spent",
             )
         if self.path.stat().st_mode & 0o077:
             raise ArtefactError.of(
@@ -104,7 +104,7 @@ class Chained:
             "line does not fit the lines before it",
             where=f"{self.path.name}:{line}",
             expected="the file as it was written",
-            do="restore it from the backup; nothing is released until then",
+            do="fairsynth restore (docs/operations.md); nothing is released until then",
         )
 
 

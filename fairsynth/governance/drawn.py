@@ -85,7 +85,7 @@ class Drawn:
                 "key of the journal is missing, cut short or open to others",
                 where=KEY,
                 expected=f"{KEY_BYTES} bytes, mode 0600",
-                do="restore it from the backup",
+                do="fairsynth restore (docs/operations.md): alone it would go back in time",
             )
         return path.read_bytes()
 

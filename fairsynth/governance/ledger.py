@@ -33,7 +33,7 @@ TORN = "ledger.torn"  # then a number: what a crash left of a line
 START = "0" * 64
 PURPOSE = b"fairsynth.ledger/1\0"
 
-Happened = Literal["approved", "released", "resent", "repaired"]
+Happened = Literal["approved", "released", "resent", "repaired", "restored", "settled"]
 
 
 class Facts(Strict):
@@ -49,7 +49,7 @@ class Facts(Strict):
     masked: tuple[str, ...] = ()  # those that were masked
     epsilon: NonNegativeFloat | None = None  # privacy loss that this release adds, where it was measured
     cohort: str = ""  # hash of the site's events, from its first release on
-    officer: str = ""  # who approved
+    officer: str = ""  # who approved, or settled
     resend_of: PositiveInt | None = None
 
 

@@ -115,7 +115,7 @@ def budget_finding(root: Path, policy: SitePolicy) -> Finding:
         return refused(BUDGET, error)
     if spent < told - SLACK:
         said = f"it knows of epsilon {spent:.3g}, the ledger of {told:.3g}"
-        return failed(BUDGET, said, do="restore budget.jsonl from the backup: nothing with noise leaves until then")
+        return failed(BUDGET, said, do="fairsynth restore (docs/operations.md): nothing with noise leaves until then")
     left = limit - spent
     said = f"epsilon {spent:.3g} of {limit:g} spent, {max(left, 0.0):.3g} left (delta {policy.delta:g})"
     if left <= 0:

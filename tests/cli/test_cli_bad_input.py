@@ -228,6 +228,12 @@ def test_a_path_that_leads_nowhere_is_named(arguments, expected, tmp_path, monke
         "check",
         "init-site",
         "doctor",
+        "status",
+        "metrics",
+        "backup",
+        "restore",
+        "settle",
+        "upgrade",
         "vocabulary",
     ],
 )

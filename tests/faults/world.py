@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fairsynth.federation.engine.identity import write_certificates
 from wire import Wire
 
 from fairsynth.errors import EngineError
 from fairsynth.federation import journal
 from fairsynth.federation.engine import Site
 from fairsynth.federation.engine import deployment as engine
-from fairsynth.federation.engine.identity import write_certificates
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.federation.engine.study import open_job, run_status, submit
 from studies import ROOT, Kind, copied

@@ -41,6 +41,8 @@ def test_a_study_leaves_every_artefact_that_the_report_reads(finished):
         "run.json",
         "plan.json",
         "journal.jsonl",
+        "activity.json",
+        "server.log",
         "enrolment.json",
         "rounds",
         "generator-plain",

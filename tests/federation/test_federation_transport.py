@@ -19,6 +19,7 @@ import server.transport as server_transport
 from client.session import answer, site_folder
 from fairsynth.config import AugmentationConfig
 from fairsynth.errors import ConfigError, ProtocolError
+from fairsynth.federation import activity
 from fairsynth.federation.boundary import approve
 from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
 from fairsynth.federation.journal import read
@@ -98,6 +99,16 @@ def test_a_whole_study_runs_over_a_grid_with_and_without_node_names(named, tmp_p
     run_study(GridTransport(grid, roster=plan.roster, simulated=not named), plan=plan, root=tmp_path)
     assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
     assert set(grid.types) == {"query.enrol", "query.agree", "train", "query.audit"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_each_reply_is_told_when_it_comes_by_the_site_that_was_asked(named, tmp_path):
+    plan = toy_plan()
+    transport = GridTransport(grid_of(plan, named=named), roster=plan.roster, simulated=not named)
+    run_study(transport, plan=plan, root=tmp_path)
+    told = activity.read(tmp_path)
+    assert {one.replies for one in told.sites.values()} == {9}
+    assert set(told.asked.answered) == set(plan.roster)
 
 
 def test_a_study_with_a_teacher_runs_over_a_grid_too(tmp_path):

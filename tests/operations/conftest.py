@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "governance"))
+sys.path.extend(str(Path(__file__).resolve().parents[1] / peer) for peer in ("governance", "federation"))
 
 from doctor_stories import Stand, join, make_site
 

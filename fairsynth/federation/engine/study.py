@@ -32,6 +32,7 @@ from fairsynth.errors import (
     Problem,
     ProtocolError,
     ReleaseBlocked,
+    StateRestored,
 )
 from fairsynth.fairness.planning import SELECTED
 from fairsynth.federation import journal
@@ -63,6 +64,7 @@ _ERRORS: dict[str, type[FairSynthError]] = {
         EgressRefused,
         LedgerDamaged,
         KeyRefused,
+        StateRestored,
         ReleaseBlocked,
         ArtefactError,
         EngineError,

@@ -154,7 +154,9 @@ def _begin_files(root: Path, *, limit: Limit) -> None:
     for name in kept:
         if not (root / name).is_file():
             raise ArtefactError.of(
-                "missing file", where=name, do="restore it from the backup; a new one would forget what was told"
+                "missing file",
+                where=name,
+                do="fairsynth restore (docs/operations.md); a new one would forget what was told",
             )
 
 

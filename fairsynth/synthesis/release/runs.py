@@ -22,6 +22,7 @@ from fairsynth.errors import ArtefactError, ReleaseBlocked
 
 JOURNAL = "release-runs.jsonl"
 LIMIT = 3
+RESTORED = "restored"  # an event: `fairsynth restore` put an older journal here (operations.restore)
 
 Line = dict[str, Any]
 
@@ -32,8 +33,10 @@ def begin(root: Path, *, generator: str, candidate: str, limit: int = LIMIT) -> 
     Raises ReleaseBlocked when there were `limit` already, ArtefactError when the journal is damaged.
     """
     with _opened(root) as handle:
-        earlier = [line for line in _lines(handle, root) if line["event"] == "run" and line["generator"] == generator]
+        lines = _lines(handle, root)
+        earlier = [line for line in lines if line["event"] == "run" and line["generator"] == generator]
         number = len(earlier) + 1
+        _refuse_unknown(lines, generator, root)
         if number > limit:
             raise ReleaseBlocked.of(
                 f"this generator was before the gate {limit} times",
@@ -58,6 +61,18 @@ def read(root: Path) -> list[Line]:
         return []
     with _opened(root) as handle:
         return _lines(handle, root)
+
+
+def _refuse_unknown(lines: list[Line], generator: str, root: Path) -> None:
+    """Raise ReleaseBlocked for a generator that had runs before the folder was restored: it may have had more."""
+    last = max((place for place, line in enumerate(lines) if line["event"] == RESTORED), default=0)
+    if any(line["event"] == "run" and line["generator"] == generator for line in lines[:last]):
+        raise ReleaseBlocked.of(
+            "the site's folder was restored from a backup, and this generator may have been before the gate since",
+            where=str(root / JOURNAL),
+            expected="a generator of which every run is known",
+            do="train another generator; or export the last set that was checked, with --officer-override NAME",
+        )
 
 
 @contextmanager
