@@ -20,5 +20,5 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study whose plan is at `plan`; write the server's artefacts to `workdir`."""
     plan = StudyPlan.model_validate_json(Path(str(context.run_config["plan"])).read_text(encoding="utf-8"))
     transport = GridTransport(grid, roster=plan.roster, simulated=bool(context.run_config["sites"]))
-    root, resume = Path(str(context.run_config["workdir"])), bool(context.run_config["resume"])
-    run_study(transport, plan=plan, root=root, resume=resume)
+    root, attempt = Path(str(context.run_config["workdir"])), str(context.run_config["resume"])
+    run_study(transport, plan=plan, root=root, resume=bool(attempt), attempt=attempt)

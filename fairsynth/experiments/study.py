@@ -24,7 +24,7 @@ from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.boundary import approve
-from fairsynth.federation.desk import has_finished, is_begun
+from fairsynth.federation.desk import has_finished, is_begun, is_taken
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.masking.roster import read_roster_file
@@ -294,6 +294,10 @@ def _check_site(entry: SiteEntry, base: Path, override: Path | None) -> Checked:
 def _prepare_folder(result: Run, *, force: bool) -> None:
     """Make room for the run. With `force`, an earlier run's results go; tables and events are reused if unchanged."""
     if result.root.exists() and any(result.root.iterdir()):
+        if is_taken(result.server):
+            raise ConfigError.of(
+                "a study runs here", where=str(result.root), do="wait for its end or stop it, or another --out"
+            )
         if not (result.root / "sites").is_dir():
             raise ConfigError.of("not the folder of a run", where=str(result.root), do="another --out")
         if (result.server / "plan.json").exists() and not force:

@@ -69,15 +69,17 @@ class Desk:
 
 
 @contextlib.contextmanager
-def opened(root: Path, *, plan: StudyPlan, resume: bool, progress: Progress) -> Iterator[Desk]:
+def opened(root: Path, *, plan: StudyPlan, resume: bool, progress: Progress, attempt: str = "") -> Iterator[Desk]:
     """The desk of `plan` at `root`: a new one, or with `resume` the one that is there.
+
+    `attempt` names this start in the journal, so that whoever asked for it knows which events are its own.
 
     Raises EngineError when another process has it, ConfigError when a new one would overwrite committed rounds or there
     is nothing to resume, ArtefactError when what is there cannot be resumed.
     """
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root):
-        yield _resumed(root, plan, progress) if resume else _new(root, plan, progress)
+        yield _resumed(root, plan, progress, attempt) if resume else _new(root, plan, progress)
 
 
 def is_begun(root: Path) -> bool:
@@ -156,7 +158,7 @@ def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run)
 
 
-def _resumed(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
+def _resumed(root: Path, plan: StudyPlan, progress: Progress, attempt: str) -> Desk:
     """The desk as it was left; the journal is mended first, then tells where the study goes on."""
     _check_plan(root, plan)
     commits, exchanges = Commits(root, plan=plan), Exchanges(root)
@@ -174,7 +176,7 @@ def _resumed(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
     after = min(after, len(events))
     commits.drop(spoilt)
     journal = Journal(root, progress=progress)
-    journal.append(RESUMED, after=after, spoilt=spoilt, **_place(sound))
+    journal.append(RESUMED, after=after, spoilt=spoilt, attempt=attempt, **_place(sound))
     journal.replay(_history(events[:after], begun))
     return Desk(
         root=root,

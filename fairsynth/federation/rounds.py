@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -52,24 +53,33 @@ def run_study(
     plan: StudyPlan,
     root: Path,
     resume: bool = False,
+    attempt: str = "",
     progress: Progress = lambda _: None,
 ) -> None:
     """Run the study of `plan` with the sites behind `transport`; write everything under `root`.
 
     With `resume` it goes on from the last committed round under `root`, to the same result as if it had never stopped;
-    of a finished study nothing changes.
+    of a finished study nothing changes. The journal names the start by `attempt`.
     `progress` is called with every journal event. Raises ProtocolError below quorum, CohortError when the pooled
     cohort cannot answer the question, and what `desk.opened` raises. The reason of a failure is the journal's last
     event.
     """
     log = Logbook(root / logbook.SERVER, study=plan_sha256(plan))
     try:
-        _run(transport, plan=plan, root=root, resume=resume, progress=progress, log=log)
+        opening = partial(opened, root, plan=plan, resume=resume, attempt=attempt)
+        with _on_disk(root):
+            _run(transport, opening, progress=progress, log=log)
     finally:
         log.close()
 
 
-def _run(transport: Transport, *, plan: StudyPlan, root: Path, resume: bool, progress: Progress, log: Logbook) -> None:
+def _run(
+    transport: Transport,
+    opening: Callable[..., contextlib.AbstractContextManager[Desk]],
+    *,
+    progress: Progress,
+    log: Logbook,
+) -> None:
     watchers: list[Progress] = [progress]
 
     def tell(event: Event) -> None:
@@ -77,15 +87,15 @@ def _run(transport: Transport, *, plan: StudyPlan, root: Path, resume: bool, pro
         for watcher in watchers:
             watcher(event)
 
-    with _on_disk(root), opened(root, plan=plan, resume=resume, progress=tell) as desk, _logged(log):
+    with opening(progress=tell) as desk, _logged(log):
         if desk.finished:
             desk.close()
             return
-        activity = Activity(root, plan=plan, log=log)
+        activity = Activity(desk.root, plan=desk.plan, log=log)
         watchers.append(activity)
         try:
-            loop = NoisedServer if plan.privacy.noised else Server
-            with _on_disk(root):
+            loop = NoisedServer if desk.plan.privacy.noised else Server
+            with _on_disk(desk.root):
                 loop(conversation=_conversation(Watched(transport, activity), desk), desk=desk).run()
         except FairSynthError as error:
             desk.journal.replay(())

@@ -18,7 +18,7 @@ from fairsynth import artefacts, plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ConfigError, EngineError
 from fairsynth.federation import journal
-from fairsynth.federation.desk import PLAN, has_finished, is_begun, is_taken
+from fairsynth.federation.desk import PLAN, has_finished, is_taken
 from fairsynth.federation.engine.processes import Workshop
 from fairsynth.federation.engine.study import Job, OnEvent, follow, submit, write_connection
 from fairsynth.federation.masking.roster import SignedRoster, read_roster, write_roster
@@ -86,12 +86,14 @@ def _persist(workshop: Workshop, job: Job, *, restarts: int) -> None:
             follow(workshop, job, run=run, offset=offset)
             return
         except EngineError as error:
+            if has_finished(job.workdir):  # between its last event and the end of Flower's run
+                return
             if restarts == 0:
                 raise
             restarts -= 1
             job.on_event({"event": "restarting", "left": restarts, "problem": str(error.problems[0].what)})
             time.sleep(PAUSE_SECONDS)
-            job = replace(job, resume=is_begun(job.workdir))
+            job = replace(job, resume=(job.workdir / PLAN).is_file())  # a fresh start would throw rounds away
 
 
 def _taken(job: Job) -> str:

@@ -136,9 +136,10 @@ class _Desk:
         """Unregister every key of the book that is not wanted; the sites they were of."""
         sites = []
         for sha256, one in list(self.book.nodes.items()):
-            if sha256 in wanted or one.state == "unregistered":
+            live = self._is_live(one.node)
+            if sha256 in wanted or (one.state == "unregistered" and not live):
                 continue
-            if self._is_live(one.node):
+            if live:  # of one that was unregistered before, too: an older database of the SuperLink knows it again
                 self._flwr("unregister", one.node)
                 self.nodes[one.node] = "unregistered"
             self._write({**self.book.nodes, sha256: one.model_copy(update={"state": "unregistered"})})

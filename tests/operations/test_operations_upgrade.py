@@ -52,7 +52,7 @@ def test_an_unfinished_study_of_another_version_forbids_it_as_its_resume_does(un
 def test_a_finished_study_forbids_nothing(tmp_path, monkeypatch):
     plan = toy_plan()
     run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "server")
-    monkeypatch.setattr(loop, "_version", lambda name: "9.9.9")
+    monkeypatch.setattr(artefacts, "version", lambda name: "9.9.9")
     assert states(tmp_path) == {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ class Job:
     on_event: OnEvent
     plan: StudyPlan
     resume: bool = False  # go on from the last committed round
+    attempt: str = field(default_factory=lambda: secrets.token_hex(8))  # how the journal names this start then
     started: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     @property
@@ -138,7 +140,12 @@ def write_connection(workshop: Workshop, **settings: str | bool) -> None:
 
 def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "") -> str:
     """Start the run; returns Flower's run id. `sites` is the run configuration of a simulation."""
-    values = {"plan": str(job.plan_path), "workdir": str(job.workdir), "sites": sites, "resume": job.resume}
+    values = {
+        "plan": str(job.plan_path),
+        "workdir": str(job.workdir),
+        "sites": sites,
+        "resume": job.attempt if job.resume else "",
+    }
     settings = workshop.home / "run.toml"
     settings.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
     options = ["--federation-config", federation] if federation else []
@@ -150,11 +157,12 @@ def submit(workshop: Workshop, job: Job, *, sites: str = "", federation: str = "
 
 
 def follow(workshop: Workshop, job: Job, *, run: str, offset: int) -> None:
-    """Tell every journal event after byte `offset` until the study has finished.
+    """Tell every journal event after byte `offset` until the study has finished; of a study that this job resumes,
+    every event after the one that names the job's attempt: the journal may have been mended before it.
 
     Raises the site's or the server's own error when the study failed, EngineError when Flower did or the time is up.
     """
-    tail = _Tail(path=job.workdir / journal.NAME, offset=offset)
+    tail = Tail(path=job.workdir / journal.NAME, offset=offset, attempt=job.attempt if job.resume else "")
     deadline = time.monotonic() + job.seconds
     next_status = time.monotonic() + STATUS_SECONDS
     while time.monotonic() < deadline:
@@ -193,13 +201,17 @@ def reason(job: Job, event: dict[str, Any]) -> FairSynthError:
 
 
 @dataclass(kw_only=True)
-class _Tail:
-    """Reads whole lines of a growing file."""
+class Tail:
+    """Reads whole lines of a journal that grows; with an `attempt`, from the event on that names it."""
 
     path: Path
     offset: int
+    attempt: str = ""
 
     def new(self) -> Iterator[dict[str, Any]]:
+        """The events since the last call. Raises ArtefactError when one is damaged."""
+        if self.attempt and not self._found():
+            return
         if not self.path.is_file():
             return
         with self.path.open("rb") as handle:
@@ -209,6 +221,16 @@ class _Tail:
                     return
                 self.offset += len(line)
                 yield journal.parse(line)
+
+    def _found(self) -> bool:
+        """Whether the attempt has begun; from then on its events are read."""
+        place = 0
+        for line in self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []:
+            if line.endswith(b"\n") and self.attempt.encode() in line:
+                self.attempt, self.offset = "", place
+                return True
+            place += len(line)
+        return False
 
     def waits(self) -> bool:
         """Whether there is something that `new` has not told yet."""
