@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError as PydanticError
+
 from fairsynth import plain_json
 from fairsynth.config import StudyPlan
+from fairsynth.errors import ArtefactError
 from fairsynth.federation import activity, journal
 from fairsynth.federation.activity import Picture
 from fairsynth.federation.desk import FINISHED, PLAN, STUDY, is_taken
@@ -78,7 +81,7 @@ class ServerStatus:
 
 def server_status(root: Path) -> ServerStatus:
     """Where the study at `root` stands. Raises ArtefactError when there is no plan, or a damaged one."""
-    plan = StudyPlan.model_validate(plain_json.read(root / PLAN))
+    plan = _plan(root / PLAN)
     path, taken = root / journal.NAME, is_taken(root)
     events = _since_begun(journal.scan(path).events)
     ever = _since_begun(tuple(journal.history(path)))
@@ -120,6 +123,18 @@ def server_status(root: Path) -> ServerStatus:
         disk_free=shutil.disk_usage(root).free,
         sites=tuple(_seen(site, picture, waits=waits) for site in plan.roster),
     )
+
+
+def _plan(path: Path) -> StudyPlan:
+    try:
+        return StudyPlan.model_validate(plain_json.read(path))
+    except PydanticError:
+        raise ArtefactError.of(
+            "plan that this version cannot read",
+            where=str(path),
+            expected="as it was written",
+            do="fairsynth upgrade check FOLDER, or the version that wrote it",
+        ) from None
 
 
 def _since_begun(events: Sequence[Event]) -> tuple[Event, ...]:

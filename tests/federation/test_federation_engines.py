@@ -18,6 +18,7 @@ from federation_real import ROOT, Local, make_sites, real_plan
 
 from fairsynth.config import AuditConfig, AugmentationConfig, TrainingConfig
 from fairsynth.errors import ConfigError, EngineError, ProtocolError
+from fairsynth.federation import activity
 from fairsynth.federation.engine import Site, run_deployment, run_simulation
 from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
 from fairsynth.federation.engine.study import open_job, reason
@@ -92,6 +93,11 @@ def test_an_engine_gives_the_same_models_and_counts_as_one_process_and_leaves_no
     assert heard[0]["event"] == "starting"
     assert heard[1:] == read(workdir / "journal.jsonl")
     assert heard[-1]["event"] == "finished"
+    told, before = activity.read(workdir), activity.read(root / "reference")
+    assert set(told.asked.answered) == {one.site for one in sites}
+    for site, seen in told.sites.items():
+        assert (seen.replies, seen.failures, seen.sent_bytes) == (1 + 1 + 2 * 2 + 1, 0, before.sites[site].sent_bytes)
+        assert seen.last_seen
 
 
 @pytest.mark.flower

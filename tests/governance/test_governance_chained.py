@@ -30,9 +30,9 @@ def test_the_file_is_for_its_owner_only(tmp_path):
 
 
 def test_a_missing_file_is_not_an_empty_one(tmp_path):
-    with pytest.raises(ArtefactError, match="restore it"):
+    with pytest.raises(ArtefactError, match="fairsynth restore"):
         Chained(tmp_path / "ledger.jsonl").read()
-    with pytest.raises(ArtefactError, match="restore it"), Chained(tmp_path / "ledger.jsonl").appending():
+    with pytest.raises(ArtefactError, match="fairsynth restore"), Chained(tmp_path / "ledger.jsonl").appending():
         pass
 
 

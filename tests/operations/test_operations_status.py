@@ -181,3 +181,13 @@ def test_a_folder_that_is_none_is_refused_with_what_is_expected(tmp_path, capsys
         main(["status", str(tmp_path)])
     assert stopped.value.code == 2
     assert "FS-100 no folder of FairSynth" in capsys.readouterr().err
+
+
+def test_a_plan_of_another_version_is_told_without_its_content(tmp_path, capsys):
+    (tmp_path / "plan.json").write_text('{"name": "of one patient"}')
+    with pytest.raises(SystemExit) as stopped:
+        main(["status", str(tmp_path)])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert "FS-600 plan that this version cannot read" in told
+    assert "of one patient" not in told
