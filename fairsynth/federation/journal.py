@@ -59,8 +59,8 @@ class Journal:
     def append(self, event: str, /, **fields: Any) -> None:
         """Write one event and wait until it is on disk. NaN and infinity are refused (ValueError).
 
-        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ, and
-        on a full or broken disk: no part of the event stays.
+        While there is history to replay, the event is compared to it instead. Raises ArtefactError when they differ,
+        and on a full or broken disk: no part of the event stays.
         """
         line = {"event": event, **fields}
         if self._history:

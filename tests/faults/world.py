@@ -1,4 +1,4 @@
-"""A deployment to break: SuperLink, SuperNodes and their SuperExecs as `engine.deployment` starts them, on loopback, with
+"""A deployment to break: SuperLink, SuperNodes and SuperExecs as `engine.deployment` starts them, on loopback, with
 TLS and registered keys, each SuperNode behind a proxy, each process within reach of a signal.
 """
 

@@ -88,7 +88,7 @@ class Writes:
 
     def _syncing(self, call: Callable) -> Callable:
         def synced(descriptor):
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
             if not self._counts(path):
                 return call(descriptor)
             now = self._reached(f"fsync {path}")
@@ -105,6 +105,6 @@ class Writes:
         return synced
 
     def _cut(self, path: str) -> None:
-        found = os.stat(path)
+        found = Path(path).stat()
         before = self._synced.get(found.st_ino, 0)
         os.truncate(path, min(before, found.st_size) + max(found.st_size - before, 0) // 2)
