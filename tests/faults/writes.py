@@ -57,10 +57,11 @@ class Writes:
         now = self._reached(place)
         if now and self.mode == "before":
             self.act()
-        result = call()
-        if now and self.mode in ("after", "torn"):
-            self.act()
-        return result
+        try:
+            return call()
+        finally:  # a folder that is there already, too
+            if now and self.mode in ("after", "torn"):
+                self.act()
 
     def _changing(self, name: str, call: Callable) -> Callable:
         def changed(path, *others, **named):
