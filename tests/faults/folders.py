@@ -210,7 +210,7 @@ class Spoiling:
 
 
 def left(here: Here, number: int) -> None:
-    """F19: one site of three leaves for good: the study fails closed; the others begin another, with keys of its own."""
+    """F19: one site of three leaves for good: the study fails closed; the others begin another, with new keys."""
     for place, root in here.copies(number):
         gone = here.kind.plan.roster[place % 3]
         at = here.rng.randrange(1, 6)
@@ -221,7 +221,7 @@ def left(here: Here, number: int) -> None:
 
             def leaving(request, site=sites[gone]):
                 asked[0] += 1
-                return site(request) if asked[0] <= at else None
+                return site(request) if asked[0] <= at else None  # noqa: B023  its own default
 
             from federation_toys import InProcess
 

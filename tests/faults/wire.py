@@ -19,7 +19,7 @@ class Wire:
     """Listens on `port`, connects to port `target`; use as a context manager.
 
     `hold` stops bytes of a direction as a dead link does: connections stay open, nothing arrives until `release`.
-    `cut` closes all connections and refuses new ones until `mend`. `rate` is a cap in bytes a second, `delay` in seconds.
+    `cut` closes all connections and refuses new ones until `mend`. `rate` is a cap in bytes a second.
     """
 
     def __init__(self) -> None:

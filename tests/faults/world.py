@@ -1,4 +1,4 @@
-"""A deployment to break: SuperLink, SuperNodes and their SuperExecs as `engine.deployment` starts them, on loopback, with
+"""A deployment to break: SuperLink, SuperNodes and SuperExecs as `engine.deployment` starts them, on loopback, with
 TLS and registered keys, each SuperNode behind a proxy, each process within reach of a signal.
 """
 
@@ -23,8 +23,9 @@ from fairsynth.federation.engine import Site
 from fairsynth.federation.engine import deployment as engine
 from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
 from fairsynth.federation.engine.study import open_job, run_status, submit
-from studies import ROOT, Kind, copied
+from studies import Kind, copied
 
+ROOT = Path(__file__).resolve().parents[2]
 HOOKS = Path(__file__).resolve().parent / "hooks"
 SUPERLINK = "superlink"
 RESTART = 10.0  # seconds after which a site's process that ended is started again, as its service would be

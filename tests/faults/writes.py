@@ -57,10 +57,11 @@ class Writes:
         now = self._reached(place)
         if now and self.mode == "before":
             self.act()
-        result = call()
-        if now and self.mode in ("after", "torn"):
-            self.act()
-        return result
+        try:
+            return call()
+        finally:  # a folder that is there already, too
+            if now and self.mode in ("after", "torn"):
+                self.act()
 
     def _changing(self, name: str, call: Callable) -> Callable:
         def changed(path, *others, **named):
@@ -88,7 +89,7 @@ class Writes:
 
     def _syncing(self, call: Callable) -> Callable:
         def synced(descriptor):
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
             if not self._counts(path):
                 return call(descriptor)
             now = self._reached(f"fsync {path}")
@@ -105,6 +106,6 @@ class Writes:
         return synced
 
     def _cut(self, path: str) -> None:
-        found = os.stat(path)
+        found = Path(path).stat()
         before = self._synced.get(found.st_ino, 0)
         os.truncate(path, min(before, found.st_size) + max(found.st_size - before, 0) // 2)

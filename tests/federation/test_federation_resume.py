@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from federation_toys import InProcess, toy_plan, toy_sites
@@ -363,7 +364,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_part_of_it(golden
     path, sync, told = server / "journal.jsonl", os.fsync, []
 
     def full(descriptor):
-        if os.readlink(f"/proc/self/fd/{descriptor}") == str(path):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == path:
             told.append(path.stat().st_size)
             if len(told) >= line:
                 os.truncate(path, path.stat().st_size - 5)
