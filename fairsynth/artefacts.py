@@ -103,7 +103,9 @@ def new(root: Path, *, kind: str, inputs: Mapping[str, str], facts: Mapping[str,
     as they are when the block ends, so a caller may fill them inside the block.
     """
     facts = {} if facts is None else facts
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        sync_folder(root.parent)
     temporary, lock = _claimed(root, kind)
     try:
         yield temporary

@@ -72,16 +72,18 @@ def accept(
     digits: Annotated[
         str | None, typer.Option(help="The 32 digits that the site read to you: nothing is signed for others.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: the digits were compared.")] = False,
 ) -> None:
-    """At the coordinator: check a site's request and sign its grant.
+    """At the coordinator: check a site's request and sign its grant, once the site has read its digits to you.
 
     Example: `fairsynth provision accept consortium request.json`
     """
-    made, record = grants.accept(folder, asked, digits=digits)
+    _tell(documents.read(asked, documents.Request))
+    if digits is None and not yes and not typer.confirm("Did the site read these digits to you, by telephone?"):
+        _say("nothing was signed")
+        raise typer.Exit(1)
+    _, record = grants.accept(folder, asked, digits=digits)
     _say(f"grant {record.serial} for {record.site}: [bold]{folder / 'grants' / f'{record.site}.grant.json'}[/bold]")
-    _tell(made)
-    if digits is None:
-        _say("send the grant when the site has read the same digits to you; else: fairsynth provision revoke")
 
 
 @app.command()

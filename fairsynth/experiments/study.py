@@ -172,6 +172,10 @@ def resume_study(
             expected=f"the study of {study.name} as it began",
             do="resume with the study file unchanged, or start in another folder",
         )
+    if is_taken(result.server):
+        raise ConfigError.of(
+            "the study still runs", where=str(result.root), do="wait for its end, or stop its processes"
+        )
     members = [Site(site=site, folder=result.site(site)) for site in plan.roster]
     on_event({"event": "checked", "sites": list(plan.roster)})
     return _started(result, members, engine=engine, on_event=on_event, resume=True)

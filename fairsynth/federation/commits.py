@@ -71,9 +71,9 @@ class Committed:
 class Commits:
     """The committed rounds under `root` of a study."""
 
-    def __init__(self, root: Path, *, plan: StudyPlan) -> None:
+    def __init__(self, root: Path, *, plan: StudyPlan, run: str) -> None:
         self._root = root / FOLDER
-        self._study = plan_sha256(plan)
+        self._inputs = {"plan": plan_sha256(plan), "run": run}
 
     def save(
         self, course: Course, *, norms: dict[str, tuple[float, ...]], event: Event, position: int, journal: Path
@@ -100,7 +100,7 @@ class Commits:
         )
         name = _name(model.arm, course.done)
         try:
-            with artefacts.new(self._root, kind=name, inputs={"plan": self._study}) as folder:
+            with artefacts.new(self._root, kind=name, inputs=self._inputs) as folder:
                 save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / _ARRAYS)
                 artefacts.write_text(folder / _STATE, state.model_dump_json() + "\n")
                 shutil.copyfile(journal, folder / _JOURNAL)
@@ -119,9 +119,13 @@ class Commits:
         for path in self._folders():
             try:
                 sound.append(self._read(path))
-            except ArtefactError:
+            except (ArtefactError, OSError):  # of a disk that cannot be read, too
                 spoilt.append(path.name)
         return sound, spoilt
+
+    def names(self) -> list[str]:
+        """The folders' names, oldest first."""
+        return [path.name for path in self._folders()]
 
     def drop(self, names: list[str]) -> None:
         """Remove rounds that are not used."""
@@ -130,11 +134,8 @@ class Commits:
 
     def clear(self) -> None:
         """Remove all rounds."""
-        shutil.rmtree(self._root, ignore_errors=True)
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._folders())
+        if self._root.exists():
+            shutil.rmtree(self._root)
 
     def _prune(self) -> None:
         folders = self._folders()
@@ -155,7 +156,7 @@ class Commits:
             state = _State.model_validate_json((path / _STATE).read_bytes())
             arrays: Arrays = load_file(path / _ARRAYS)
             told = (path / _JOURNAL).read_bytes() + text_of(state.event)
-            if manifest["inputs"] != {"plan": self._study} or path.name != _name(state.arm, state.done):
+            if manifest["inputs"] != self._inputs or path.name != _name(state.arm, state.done):
                 raise ValueError
             course = _course(state, arrays)
         except (OSError, KeyError, ValueError, PydanticError, SafetensorError):

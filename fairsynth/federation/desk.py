@@ -31,7 +31,7 @@ from fairsynth.federation.plans import plan_sha256
 
 PLAN = "plan.json"
 DAMAGED = "journal.damaged.jsonl"
-STUDY, FINISHED = "study", "finished"  # the first and the last event
+STUDY, ROUND, FINISHED = "study", "round", "finished"  # the first event, a committed round's, and the last
 _LOCK, _RUN = ".server.lock", "run.json"
 _GLANCE_SECONDS = 1.0
 
@@ -141,8 +141,9 @@ def _got(lock: int) -> bool:
 
 
 def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
-    commits, exchanges = Commits(root, plan=plan), Exchanges(root)
-    if commits and is_begun(root):
+    run = secrets.token_hex(32)
+    commits, exchanges = Commits(root, plan=plan, run=run), Exchanges(root, run=run)
+    if commits.names() and is_begun(root):
         raise ConfigError.of(
             "a study with committed rounds is here",
             where=str(root),
@@ -151,7 +152,6 @@ def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
         )
     commits.clear()
     exchanges.clear()
-    run = secrets.token_hex(32)
     journal = Journal(root, progress=progress)
     artefacts.write_json(root / _RUN, _Run(run=run, after=journal.position).model_dump())
     artefacts.write_text(root / PLAN, plan.model_dump_json(by_alias=True, indent=2) + "\n")
@@ -161,20 +161,22 @@ def _new(root: Path, plan: StudyPlan, progress: Progress) -> Desk:
 def _resumed(root: Path, plan: StudyPlan, progress: Progress, attempt: str) -> Desk:
     """The desk as it was left; the journal is mended first, then tells where the study goes on."""
     _check_plan(root, plan)
-    commits, exchanges = Commits(root, plan=plan), Exchanges(root)
+    known = _read(root / _RUN, _Run)
+    run = known.run
+    commits, exchanges = Commits(root, plan=plan, run=run), Exchanges(root, run=run)
     sound, spoilt = commits.all()
     _mend(root, sound)
     events = journals.scan(root / journals.NAME).events
-    known = _read(root / _RUN, _Run)
-    run, before = known.run, min(known.after, len(events))
+    before = min(known.after, len(events))
     begun = max((place for place, event in enumerate(events, start=1) if event["event"] == STUDY), default=0)
     if begun > before and events[-1]["event"] == FINISHED:
         journal = Journal(root, progress=progress)
         return Desk(root=root, plan=plan, journal=journal, commits=commits, exchanges=exchanges, run=run, finished=True)
     begun = begun if begun > before else before + 1  # killed before it told that it began: there is nothing to replay
+    commits.drop(spoilt)
+    spoilt += exchanges.drop(after=_trained(events, begun, sound))
     after = max([min(begun, len(events)), exchanges.position(), *(one.position for one in sound)])
     after = min(after, len(events))
-    commits.drop(spoilt)
     journal = Journal(root, progress=progress)
     journal.append(RESUMED, after=after, spoilt=spoilt, attempt=attempt, **_place(sound))
     journal.replay(_history(events[:after], begun))
@@ -187,6 +189,19 @@ def _resumed(root: Path, plan: StudyPlan, progress: Progress, attempt: str) -> D
         run=run,
         committed=tuple(sound),
     )
+
+
+def _trained(events: tuple[Event, ...], begun: int, sound: list[Committed]) -> int | None:
+    """The journal's events until the last sound round, where it tells of later ones; until the first, where none is.
+
+    What came later rests on rounds that are made anew, perhaps of other sites, and is asked again. None: no round is
+    missing.
+    """
+    rounds = [place for place, event in enumerate(events, start=1) if place > begun and event["event"] == ROUND]
+    last = sound[-1].position if sound else 0
+    if not rounds or rounds[-1] <= last:
+        return None
+    return last or rounds[0] - 1
 
 
 def _read(path: Path, model: type[Model]) -> Model:

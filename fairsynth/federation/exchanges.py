@@ -49,8 +49,8 @@ class _Record(Strict):
 class Exchanges:
     """The exchanges of one study, in the order in which they are asked."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root / FOLDER
+    def __init__(self, root: Path, *, run: str) -> None:
+        self._root, self._inputs = root / FOLDER, {"run": run}
         self._number = 0
 
     def recall(self, requests: Mapping[SiteId, Envelope]) -> dict[SiteId, Envelope] | None:
@@ -89,7 +89,7 @@ class Exchanges:
             replies={site: _Reply(kind=one.kind, fields=one.fields) for site, one in replies.items()},
         )
         try:
-            with artefacts.new(self._root, kind=path.name, inputs={}) as folder:
+            with artefacts.new(self._root, kind=path.name, inputs=self._inputs) as folder:
                 for site, one in replies.items():
                     arrays = {name: np.ascontiguousarray(array) for name, array in one.arrays.items()}
                     save_file(arrays, folder / f"{site}.safetensors")
@@ -105,12 +105,27 @@ class Exchanges:
 
     def position(self) -> int:
         """Events of the journal before the last sound exchange was accepted; 0 where there is none."""
-        records = [found[0] for number in range(len(list(self._root.glob("*")))) if (found := self._read(number))]
-        return max((record.position for record in records), default=0)
+        numbers = [int(path.name.rpartition("-")[2]) for path in self._root.glob("exchange-*")]
+        return max((found[0].position for number in numbers if (found := self._read(number))), default=0)
+
+    def drop(self, *, after: int | None) -> list[str]:
+        """Remove the exchanges that are not as they were written, and those accepted after the journal's event `after`.
+
+        Returns the names of the former: they are asked again.
+        """
+        spoilt = []
+        for path in sorted(self._root.glob("exchange-*")):
+            found = self._read(int(path.name.rpartition("-")[2]))
+            if found is None:
+                spoilt.append(path.name)
+            if found is None or (after is not None and found[0].position >= after):
+                shutil.rmtree(path)
+        return spoilt
 
     def clear(self) -> None:
         """Remove all exchanges."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        if self._root.exists():
+            shutil.rmtree(self._root)
 
     def _path(self, number: int) -> Path:
         return self._root / f"exchange-{number:05d}"
@@ -119,13 +134,14 @@ class Exchanges:
         """What is kept of an exchange, None where it is missing or not as it was written."""
         path = self._path(number)
         try:
-            artefacts.read_manifest(path, kind=path.name, verify=True)
+            if artefacts.read_manifest(path, kind=path.name, verify=True)["inputs"] != self._inputs:
+                return None
             record = _Record.model_validate_json((path / _RECORD).read_bytes())
             return record, {
                 site: Envelope(kind=one.kind, fields=one.fields, arrays=_arrays(path / f"{site}.safetensors"))
                 for site, one in record.replies.items()
             }
-        except (ArtefactError, OSError, ValueError, PydanticError, SafetensorError):
+        except (ArtefactError, OSError, KeyError, ValueError, PydanticError, SafetensorError):
             return None
 
 

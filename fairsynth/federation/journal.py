@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairsynth import plain_json
+from fairsynth import artefacts, plain_json
 from fairsynth.errors import ArtefactError
 
 NAME = "journal.jsonl"
@@ -71,6 +71,12 @@ class Journal:
         self._told += 1
         self._progress(line)
 
+    def expect(self, event: str, /, **fields: Any) -> None:
+        """Raise ArtefactError when history has another event next: before what it tells of is kept."""
+        if self._history:
+            place, known = self._history[0]
+            _compare(known, {"event": event, **fields}, where=f"{self.path}, event {place}")
+
     def _write(self, text: bytes) -> None:
         whole = size(self.path.parent)
         if whole != self._size:
@@ -94,6 +100,8 @@ class Journal:
                 expected="room and permission to write",
                 do="make room, then go on with `fairsynth study ... --resume`",
             ) from None
+        if not whole:
+            artefacts.sync_folder(self.path.parent)
         self._size = whole + len(text)
 
     def replay(self, history: Iterable[tuple[int, Event]]) -> None:

@@ -35,7 +35,7 @@ from fairsynth.federation.aggregate import average, pool, weights_sha256
 from fairsynth.federation.agreement import Members, agree, enrol
 from fairsynth.federation.conversation import Conversation
 from fairsynth.federation.course import Course, Model
-from fairsynth.federation.desk import FINISHED, STUDY, Desk
+from fairsynth.federation.desk import FINISHED, ROUND, STUDY, Desk
 from fairsynth.federation.journal import Event, Journal
 from fairsynth.federation.messages import (
     FIRST,
@@ -55,8 +55,6 @@ from fairsynth.federation.wire import outgoing
 from fairsynth.generator.checkpoint import load, save
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray, SiteId
-
-ROUND = "round"  # the event of a committed round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +139,7 @@ class Server:
         """One round more, committed."""
         epochs = self.plan.training.local_epochs if course.done < self.plan.training.rounds else 0
         model, line = self.round(course.model, members, number=course.done, epochs=epochs)
+        self.journal.expect(ROUND, **line)
         first = model.counts if course.first is None else course.first
         moved = Course(model=model, done=course.done + 1, first=first)
         self.desk.commits.save(

@@ -99,6 +99,8 @@ def _run(
                 loop(conversation=_conversation(Watched(transport, activity), desk), desk=desk).run()
         except FairSynthError as error:
             desk.journal.replay(())
+            if not (desk.commits.names() or desk.plan.privacy.masked):
+                desk.exchanges.clear()  # before any round: whoever mends the site's tables is asked anew
             with contextlib.suppress(ArtefactError):  # of a full disk: the error itself is told
                 desk.journal.append("failed", code=error.code, problems=[asdict(one) for one in error.problems])
             raise

@@ -10,6 +10,7 @@ that ended although the study has not is submitted again, to go on from the last
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +83,11 @@ def _persist(workshop: Workshop, job: Job, *, restarts: int) -> None:
     while True:
         offset = journal.size(job.workdir)
         try:
-            run = _taken(job) or _submitted(workshop, job)
-            follow(workshop, job, run=run, offset=offset)
+            if run := _taken(job):
+                follow(workshop, replace(job, resume=False), run=run, offset=offset)  # another's attempt: from here on
+            else:
+                job = replace(job, attempt=secrets.token_hex(8))
+                follow(workshop, job, run=_submitted(workshop, job), offset=offset)
             return
         except EngineError as error:
             if has_finished(job.workdir):  # between its last event and the end of Flower's run

@@ -22,9 +22,8 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.federation import activity, journal
 from fairsynth.federation.activity import Picture
-from fairsynth.federation.desk import FINISHED, PLAN, STUDY, is_taken
+from fairsynth.federation.desk import FINISHED, PLAN, ROUND, STUDY, is_taken
 from fairsynth.federation.journal import Event
-from fairsynth.federation.loop import ROUND
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256
 from fairsynth.schemas import SiteId
 

@@ -41,9 +41,11 @@ def check_permissions(folder: Path, who: Who) -> None:
 def check_modes(site: Path) -> None:
     """Raise KeyRefused when a private file of a site can be read by others; whose it is does not count.
 
-    For the process that works for the SuperNode: it may run as another user than that, with an identity of its own.
+    For the process that works for the SuperNode: it may run as another user than that, with an identity of its own. A
+    device in a key's place, as containers have where the key is not theirs, holds nothing.
     """
-    paths = [path for path in private_files(site) if stat.S_IMODE(path.lstat().st_mode) & 0o177]
+    modes = {path: path.lstat().st_mode for path in private_files(site)}
+    paths = [path for path, mode in modes.items() if stat.S_IMODE(mode) & 0o177 and not stat.S_ISCHR(mode)]
     if problems := [problem for path in paths for problem in file_problems(path)]:
         raise KeyRefused(problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from governance_stories import a_plan
 
+from fairsynth import artefacts
 from fairsynth.cli import main
 from fairsynth.config import PrivacyConfig
 from fairsynth.federation.masking.roster import read_roster_file
@@ -139,10 +141,19 @@ def test_what_is_refused_exits_with_2_and_its_code(story, capsys):
 def test_both_sides_read_the_same_digits(story, capsys):
     kit = story.kit("boston")
     _, asked, _ = typed(capsys, "provision", "request", kit, "--out", story.site("boston"), "--renew")
-    _, accepted, _ = typed(capsys, "provision", "accept", story.hub, story.site("boston") / "request.json")
+    _, accepted, _ = typed(capsys, "provision", "accept", story.hub, story.site("boston") / "request.json", "--yes")
     _, shown, _ = typed(capsys, "provision", "show", story.hub)
     (request,) = [line for line in asked.splitlines() if line.startswith("request, ")]
     assert request in accepted
     (ca,) = [line.rpartition(":")[2].strip() for line in asked.splitlines() if line.startswith("authority")]
     assert len(ca.replace(" ", "")) == 32
     assert ca in shown
+
+
+def test_nothing_is_signed_before_somebody_says_that_the_digits_were_compared(story, capsys, monkeypatch):
+    typed(capsys, "provision", "request", story.kit("boston"), "--out", story.site("boston"), "--renew")
+    before = artefacts.sha256_folder(story.hub)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, said, _ = typed(capsys, "provision", "accept", story.hub, story.site("boston") / "request.json")
+    assert (code, "nothing was signed" in said) == (1, True)
+    assert artefacts.sha256_folder(story.hub) == before

@@ -13,8 +13,9 @@ from federation_toys import InProcess, toy_plan, toy_sites
 from masked_toys import masked_plan, masked_sites
 from resumed import Stopped, Stopping, digest
 
+from fairsynth import artefacts
 from fairsynth.config import AugmentationConfig, TrainingConfig
-from fairsynth.errors import ArtefactError, ConfigError, EngineError, ProtocolError
+from fairsynth.errors import ArtefactError, CohortError, ConfigError, EngineError, ProtocolError
 from fairsynth.federation import commits
 from fairsynth.federation.desk import is_taken, opened
 from fairsynth.federation.journal import read, scan
@@ -157,7 +158,8 @@ def spoil(path, how):
     elif how == "empty":
         content = bytearray()
     else:
-        content[len(content) // 3] ^= 1
+        place = content.find(b'"content": "') + 20 if path.name == "manifest.json" else len(content) // 3
+        content[place] ^= 1
     path.write_bytes(content)
 
 
@@ -438,3 +440,80 @@ def test_a_file_that_names_the_study_and_is_damaged_is_told_as_such(name, tmp_pa
             run_study(transport, plan=plan, root=server, resume=True)
     path.write_text(content)
     run_study(transport, plan=plan, root=server, resume=True)
+
+
+def test_a_round_on_a_disk_that_cannot_be_read_is_spoilt(golden, tmp_path, monkeypatch):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=7)
+    bad, whole = newest(server) / "state.safetensors", artefacts.sha256_file
+
+    def unreadable(path):
+        if path == bad:
+            raise OSError(5, "Input/output error")
+        return whole(path)
+
+    monkeypatch.setattr(artefacts, "sha256_file", unreadable)
+    run_study(transport, plan=plan, root=server, resume=True)
+    monkeypatch.undo()
+    assert digest(server) == expected
+
+
+def test_a_spoilt_exchange_is_told(golden, tmp_path):
+    make, expected, _ = golden
+    plan, transport, server = stopped_in_training(tmp_path, make, number=7)
+    spoil(server / "exchanges" / "exchange-00000" / "exchange.json", "flipped")
+    run_study(transport, plan=plan, root=server, resume=True)
+    (line,) = [event for event in read(server / "journal.jsonl") if event["event"] == "resumed"]
+    assert line["spoilt"] == ["exchange-00000"]
+    assert digest(server) == expected
+
+
+def test_a_round_that_is_lost_after_training_may_be_of_other_sites_this_time(tmp_path):
+    """The site that missed it is back: what came after that round is superseded and asked again."""
+    plan = toy_plan(quorum=1, augmentation=TAUGHT, training=TRAINING)
+    sites, server = toy_sites(plan), tmp_path / "server"
+
+    def away(request):
+        body = json.loads(request.fields)
+        absent = request.kind == "train" and (body["arm"], body["round"]) == ("fairsynth", 3)
+        return None if absent else sites["site-b"](request)
+
+    with pytest.raises(Stopped):
+        run_study(Stopping(InProcess({**sites, "site-b": away}), number=14, answered=True), plan=plan, root=server)
+    assert (server / "exchanges" / "exchange-00002").is_dir()  # of the teacher, who came after training
+    spoil(server / "rounds" / "fairsynth-00004" / "state.safetensors", "flipped")
+    run_study(InProcess(sites), plan=plan, root=server, resume=True)
+    events = read(server / "journal.jsonl")
+    lines = [event for event in events if event["event"] == "round" and event["arm"] == "fairsynth"]
+    assert [(line["round"], line["sites"]) for line in lines] == [(n, ["site-a", "site-b"]) for n in range(4)]
+    assert not [event for event in events if event["event"] == "refused"]
+    run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "golden")
+    assert digest(server) == digest(tmp_path / "golden")
+
+
+def test_rounds_that_an_earlier_run_left_are_not_this_runs(tmp_path):
+    plan, transport, server = plain(tmp_path)
+    run_study(transport, plan=plan, root=server)
+    left = tmp_path / "left"
+    shutil.copytree(server / "rounds", left)
+    with pytest.raises(Stopped):
+        run_study(Stopping(transport, number=3, answered=True), plan=plan, root=server)
+    shutil.copytree(left, server / "rounds", dirs_exist_ok=True)
+    run_study(transport, plan=plan, root=server, resume=True)
+    (line,) = [event for event in read(server / "journal.jsonl") if event["event"] == "resumed"]
+    assert sorted(line["spoilt"]) == sorted(path.name for path in left.iterdir())
+
+
+def test_a_plain_study_that_failed_before_training_asks_the_mended_sites_anew(tmp_path):
+    plan = toy_plan(training=TRAINING)
+    sites, server = toy_sites(plan), tmp_path / "server"
+    members = {name: site.members for name, site in sites.items()}
+    for site in sites.values():
+        site.members = [[row[0], 0] for row in site.members]
+    with pytest.raises(CohortError, match="without positives"):
+        run_study(InProcess(sites), plan=plan, root=server)
+    for name, site in sites.items():
+        site.members = members[name]
+    run_study(InProcess(sites), plan=plan, root=server, resume=True)
+    run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "golden")
+    assert digest(server) == digest(tmp_path / "golden")

@@ -234,7 +234,7 @@ class Tail:
 
     def waits(self) -> bool:
         """Whether there is something that `new` has not told yet."""
-        return self.path.is_file() and self.path.stat().st_size > self.offset
+        return not self.attempt and self.path.is_file() and self.path.stat().st_size > self.offset
 
 
 def _site_error(site: Site, line: dict[str, Any]) -> FairSynthError:

@@ -3,8 +3,9 @@
 In:  a label, the request it answers, the reply: its fields and its vector.   Out: `outbox.jsonl`, payloads beside it.
 Never: two payloads under one label; a payload that is sent before it is on disk.
 
-Payloads of earlier labels are removed when a later one is written; their lines stay, and so does the promise. A server
-that lost rounds asks for those again: the site computes the reply anew, and sends it only if it is the same bytes.
+Payloads of earlier labels, enrolment's aside, are removed when a later one is written; their lines stay, and so does
+the promise. A server that lost rounds asks for those again: the site computes the reply anew, and sends it only if it
+is the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from fairsynth.federation.masking.masks import Masked, vector_sha256
 
 NAME = "outbox.jsonl"
 FOLDER = "outbox"
+
+LASTING = ("enrol", "agree")  # small; to make them anew, a site would read its tables, which may have grown, again
 
 _WORD = np.dtype("<u8")
 
@@ -93,8 +96,10 @@ class Outbox:
                 vector_sha256=payload.vector_sha256,
             )
             self._append(line)
+        run = "|".join(label.split("|")[:2])
+        kept = {self._payload(one) for one in (label, *(f"{run}|{purpose}" for purpose in LASTING))}
         for path in earlier:
-            if path != self._payload(label):
+            if path not in kept:
                 path.unlink(missing_ok=True)
 
     def _read(self, label: str) -> Payload | None:
