@@ -22,6 +22,7 @@ from fairsynth.schemas import SiteId
 ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
 POLL_SECONDS = 0.5  # between two looks for replies
 AGAIN_SECONDS = 5.0  # before a node whose reply was lost is asked again
+OUTAGE_SECONDS = 5.0  # that Flower tries to reach a SuperLink which is away
 LOST = {3, 4, 5, 8}  # Flower's codes: message, reply or node unavailable, ClientApp crashed; the site said nothing
 
 Key = TypeVar("Key", int, SiteId)
@@ -103,18 +104,24 @@ class GridTransport:
     def _exchange(self, messages: Mapping[Key, Message], *, timeout: float) -> dict[Key, Envelope]:
         """Replies by the key of their request, matched by message id: what a reply says of its origin is not used.
 
-        Where the node, its process or the reply was lost, the node is asked the same again once it is online, until the
-        time is up: a site answers a request that it has answered with the same reply. A damaged reply or another error
-        of the node leaves its key out.
+        Where the node, its process or the reply was lost, or the SuperLink was away, the node is asked the same again
+        once it is online, until the time is up: a site answers a request that it has answered with the same reply. A
+        damaged reply or another error of the node leaves its key out.
         """
         deadline = time.monotonic() + timeout
         waiting, lost = self._pushed(messages), dict[Key, float]()
         replies: dict[Key, Envelope] = {}
         while (waiting or lost) and time.monotonic() < deadline:
-            for message in self._grid.pull_messages(list(waiting)) if waiting else ():
-                key = waiting.pop(message.metadata.reply_to_message_id, None)
+            asked = time.monotonic()
+            pulled = list(self._grid.pull_messages(list(waiting))) if waiting else []
+            if time.monotonic() - asked > OUTAGE_SECONDS:  # a request that was being handed out then is gone
+                lost |= dict.fromkeys(waiting.values(), time.monotonic() + AGAIN_SECONDS)
+            for message in pulled:
+                key = waiting.get(message.metadata.reply_to_message_id)
                 if key is None:
                     continue
+                waiting = {number: other for number, other in waiting.items() if other != key}
+                lost.pop(key, None)
                 if message.has_error() and message.error.code in LOST:
                     lost[key] = time.monotonic() + AGAIN_SECONDS
                 if (envelope := _envelope(message)) is not None:

@@ -34,6 +34,7 @@ def test_a_study_killed_at_any_of_its_writes_ends_the_same(study):
     assert [line["kills"] for line in found] == [1] * 10
 
 
+@pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_the_same():
     found = kept(run("killing.py", "--study", "masked", "--points", "2", "--modes", "again", "--seed", "5"))
     assert sum(line["kills"] for line in found) > 5

@@ -316,3 +316,46 @@ def test_a_node_that_fails_in_another_way_or_stays_away_is_not_asked_again(monke
         replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.3)
         assert set(replies) == {"site-b"}
         assert len(grid.types) == 2
+
+
+class AwayGrid(ToyGrid):
+    """A SuperLink that was away while it handed out the first requests: they are gone, and nobody says so."""
+
+    def __init__(self, sites, *, names, clock):
+        super().__init__(sites, names=names)
+        self.clock, self.pulled = clock, 0
+
+    def pull_messages(self, numbers):
+        self.pulled += 1
+        if self.pulled == 1:
+            self.replies.clear()
+            self.clock.now += 7.0
+            return []
+        return super().pull_messages(numbers)
+
+
+class Clock:
+    """A clock that goes as fast as one sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_requests_that_were_under_way_while_the_superlink_was_away_are_asked_again(monkeypatch):
+    plan, clock = toy_plan(), Clock()
+    sites = toy_sites(plan)
+    grid = AwayGrid(
+        {1: speaking(sites["site-a"]), 2: speaking(sites["site-b"])}, names={1: "site-a", 2: "site-b"}, clock=clock
+    )
+    monkeypatch.setattr(server_transport, "time", clock)
+    link = GridTransport(grid, roster=plan.roster, simulated=False)
+    replies = link.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=60)
+    assert sorted(replies) == ["site-a", "site-b"]
+    assert [len(site.asked) for site in sites.values()] == [2, 2]
+    assert clock.now < 20
