@@ -119,7 +119,7 @@ def _alone(root: Path) -> Iterator[None]:
                 "another server works in this folder",
                 where=str(root),
                 expected="one server a study",
-                do="wait for it or stop it; after a crash Flower ends its process within a minute",
+                do="wait for its end, or stop its processes",
             )
         yield
     finally:
