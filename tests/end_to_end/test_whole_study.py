@@ -95,7 +95,7 @@ def test_a_study_ends_with_a_report_that_needs_no_network(run):
 def test_no_artefact_of_a_site_is_in_the_servers_folder(run):
     names = {path.name for path in (run / "server").iterdir()}
     arms = {"generator-plain", "generator-fairsynth"}
-    kept = {".server.lock", "run.json", "rounds"}
+    kept = {".server.lock", "run.json", "rounds", "activity.json", "server.log"}
     assert names == {"plan.json", "roster.json", "journal.jsonl", "enrolment.json", *arms, "terms", "audit", *kept}
 
 
