@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from fairsynth.errors import FairSynthError, ProtocolError
 from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
 from fairsynth.federation.messages import Envelope, named_site
+from fairsynth.federation.waiting import Waiting
 from fairsynth.schemas import SiteId
 
 ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
@@ -109,42 +110,31 @@ class GridTransport:
         damaged reply or another error of the node leaves its key out.
         """
         deadline = time.monotonic() + timeout
-        waiting, lost = self._pushed(messages), dict[Key, float]()
-        replies: dict[Key, Envelope] = {}
-        while (waiting or lost) and time.monotonic() < deadline:
-            asked = time.monotonic()
-            pulled = list(self._grid.pull_messages(list(waiting))) if waiting else []
+        waiting, replies = Waiting[Key](), dict[Key, Envelope]()
+        waiting.sent(messages, self._grid.push_messages(list(messages.values())))
+        while waiting and (asked := time.monotonic()) < deadline:
+            pulled = list(self._grid.pull_messages(waiting.numbers)) if waiting.numbers else []
+            again = time.monotonic() + AGAIN_SECONDS
             if time.monotonic() - asked > OUTAGE_SECONDS:  # a request that was being handed out then is gone
-                lost |= dict.fromkeys(waiting.values(), time.monotonic() + AGAIN_SECONDS)
+                waiting.lose_all(until=again)
             for message in pulled:
-                key = waiting.get(message.metadata.reply_to_message_id)
+                key = waiting.answered(message.metadata.reply_to_message_id)
                 if key is None:
                     continue
-                waiting = {number: other for number, other in waiting.items() if other != key}
-                lost.pop(key, None)
                 if message.has_error() and message.error.code in LOST:
-                    lost[key] = time.monotonic() + AGAIN_SECONDS
+                    waiting.lose([key], until=again)
                 if (envelope := _envelope(message)) is not None:
                     replies[key] = envelope
                     self.on_reply(named_site(envelope) if isinstance(key, int) else key, envelope)
-            if waiting or lost:
+            if waiting:
                 time.sleep(POLL_SECONDS)
-            if due := self._due(messages, lost):
-                left = deadline - time.monotonic()
-                waiting |= self._pushed({key: _again(messages[key], ttl=left) for key in due if left > 0})
-                lost = {key: when for key, when in lost.items() if key not in due}
+            if waiting.may_be_due(now=(now := time.monotonic())) and now < deadline:
+                there = set(self._grid.get_node_ids())
+                online = {key: message.metadata.dst_node_id in there for key, message in messages.items()}
+                if due := waiting.due(now=now, online=online):
+                    again_messages = [_again(messages[key], ttl=deadline - now) for key in due]
+                    waiting.sent(due, self._grid.push_messages(again_messages))
         return replies
-
-    def _pushed(self, messages: Mapping[Key, Message]) -> dict[str, Key]:
-        """Send them: the key of each by the id that a reply will name."""
-        pushed = self._grid.push_messages(list(messages.values()))
-        return {number: key for key, number in zip(messages, pushed, strict=True) if number}
-
-    def _due(self, messages: Mapping[Key, Message], lost: Mapping[Key, float]) -> list[Key]:
-        """Whose node may be asked again now."""
-        due = [key for key, when in lost.items() if time.monotonic() >= when]
-        online = set(self._grid.get_node_ids()) if due else set()
-        return [key for key in due if messages[key].metadata.dst_node_id in online]
 
 
 def _again(message: Message, *, ttl: float) -> Message:
