@@ -140,7 +140,7 @@ def test_what_is_no_limit_is_refused(epsilon, delta):
 
 def test_without_its_ledger_a_site_releases_nothing(tmp_path, budget):
     (tmp_path / NAME).unlink()
-    with pytest.raises(ArtefactError, match="restore it"):
+    with pytest.raises(ArtefactError, match="fairsynth restore"):
         budget.spend("counts", Gaussian(ratio=5.0), plan_sha256=PLAN)
 
 
