@@ -22,7 +22,7 @@ from pydantic import ValidationError as PydanticError
 
 from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan
-from fairsynth.errors import ArtefactError
+from fairsynth.errors import ArtefactError, FairSynthError
 from fairsynth.federation.conversation import Transport
 from fairsynth.federation.journal import Event
 from fairsynth.federation.logbook import Logbook
@@ -212,6 +212,6 @@ def _code(envelope: Envelope) -> str:
         return ""
     try:
         code = Failed.unpack(envelope).code
-    except Exception:  # noqa: BLE001  whatever a site sent: its door refuses it later
+    except FairSynthError:  # its door refuses it later
         return "FS-302"
     return code if _CODE.fullmatch(code) else "FS-302"
