@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fairsynth.federation.masking.keys import announce, pair_keys, transcript
-from fairsynth.federation.masking.masks import Label, masked, summed
+from fairsynth.federation.masking.masks import Label, Total, masked
 from fairsynth.federation.masking.roster import Member, Roster
 from fairsynth.governance.identity import Identity
 
@@ -52,6 +52,9 @@ def case(name: str) -> dict[str, object]:
         )
         for index, site in enumerate(sites)
     }
+    total = Total()
+    for vector in vectors.values():
+        total.add(vector)
     return {
         "name": name,
         "roster": roster.model_dump(mode="json", by_alias=True),
@@ -62,7 +65,7 @@ def case(name: str) -> dict[str, object]:
         "label": label.text,
         "values": {site: values[index] for index, site in enumerate(sites)},
         "masked": {site: [f"{int(word):016x}" for word in vectors[site]] for site in sites},
-        "sum": summed(vectors.values()).tolist(),
+        "sum": total.opened().tolist(),
     }
 
 

@@ -76,10 +76,8 @@ class Planting:
         if not self.planted and any(one.kind == "agree" for one in requests.values()):
             number, others = self.scale.canaries, self.scale.others
             self.planted = plant(self.folders, number=number, others=others, seed=self.seed)
-        return {
-            name: answering.answered(self.folders[name], request, HANDLERS[request.kind])
-            for name, request in requests.items()
-        }
+        for name, request in requests.items():
+            yield name, answering.answered(self.folders[name], request, HANDLERS[request.kind])
 
 
 def plan_of(settings: str, *, scale: Scale, seed: int) -> StudyPlan:

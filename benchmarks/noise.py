@@ -80,9 +80,9 @@ class Here:
     def __init__(self, folders: Mapping[SiteId, Path]) -> None:
         self.folders = folders
 
-    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Mapping[SiteId, Envelope]:
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
         """The sites' replies; nothing is ever late."""
-        return {name: self._answer(self.folders[name], request) for name, request in requests.items()}
+        yield from ((name, self._answer(self.folders[name], request)) for name, request in requests.items())
 
     @staticmethod
     def _answer(folder: Path, request: Envelope) -> Envelope:

@@ -60,15 +60,14 @@ class Timed:
 
     def ask(self, requests, *, timeout):
         """As `federation.conversation.Transport`."""
-        replies = {}
         for name, request in requests.items():
             kind = request.kind, TrainRequest.unpack(request).epochs if request.kind == "train" else 0
             started = time.perf_counter()
-            replies[name] = answering.answered(self.folders[name], request, partial(self._worked, kind))
+            reply = answering.answered(self.folders[name], request, partial(self._worked, kind))
             self.answer[kind].append(time.perf_counter() - started)
             if kind == ("train", 1):
-                self.masked_bytes = len(save(replies[name].arrays)) + len(replies[name].fields)
-        return replies
+                self.masked_bytes = len(save(reply.arrays)) + len(reply.fields)
+            yield name, reply
 
     def _worked(self, kind, root, request):
         handlers = {

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fairsynth.errors import FairSynthError, ProtocolError
-from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
+from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode, size_of
 from fairsynth.federation.messages import Envelope, named_site
-from fairsynth.federation.waiting import Waiting
+from fairsynth.federation.waiting import Waiting, is_outage
 from fairsynth.schemas import SiteId
 
 ROSTER_SECONDS = 120.0  # to wait for the whole roster to come online, before the first message
 POLL_SECONDS = 0.5  # between two looks for replies
 AGAIN_SECONDS = 5.0  # before a node whose reply was lost is asked again
-OUTAGE_SECONDS = 5.0  # that Flower tries to reach a SuperLink which is away
 LOST = {3, 4, 5, 8}  # Flower's codes: message, reply or node unavailable, ClientApp crashed; the site said nothing
 
 Key = TypeVar("Key", int, SiteId)
@@ -43,28 +43,24 @@ class GridTransport:
         self._roster = tuple(roster)
         self._nodes: dict[SiteId, int] = {}
         self._simulated = simulated
-        self.on_reply: Callable[[SiteId, Envelope], None] = lambda site, envelope: None  # told when each reply comes
 
-    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
-        """Send each site its request and wait at most `timeout` seconds for the replies."""
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
+        """Send each site its request and yield the replies as they come, for at most `timeout` seconds."""
         if self._simulated and not self._nodes:
-            return self._introduce(requests, timeout=timeout)
+            yield from self._introduce(requests, timeout=timeout)
+            return
         if not self._simulated:
             self._look_up()
         contents = {id(envelope): encode(envelope) for envelope in requests.values()}  # a broadcast is encoded once
+        kinds, nodes = {site: MESSAGE_TYPES[one.kind] for site, one in requests.items()}, self._nodes
         messages = {
-            site: Message(
-                contents[id(envelope)],
-                dst_node_id=self._nodes[site],
-                message_type=MESSAGE_TYPES[envelope.kind],
-                ttl=timeout,
-            )
-            for site, envelope in requests.items()
-            if site in self._nodes
+            site: Message(contents[id(one)], dst_node_id=nodes[site], message_type=kinds[site], ttl=timeout)
+            for site, one in requests.items()
+            if site in nodes
         }
-        return self._exchange(messages, timeout=timeout)
+        yield from self._exchange(messages, timeout=timeout)
 
-    def _introduce(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> dict[SiteId, Envelope]:
+    def _introduce(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
         """Ask every simulated node the one first request, and learn which site it is."""
         self._wait(lambda: len(list(self._grid.get_node_ids())) >= len(self._roster))
         request = next(iter(requests.values()))
@@ -72,13 +68,11 @@ class GridTransport:
         content = encode(request)
         nodes = sorted(self._grid.get_node_ids())
         messages = {node: Message(content, dst_node_id=node, message_type=kind, ttl=timeout) for node in nodes}
-        replies: dict[SiteId, Envelope] = {}
-        for node, envelope in sorted(self._exchange(messages, timeout=timeout).items()):
+        for node, envelope in sorted(self._exchange(messages, timeout=timeout), key=itemgetter(0)):
             site = named_site(envelope)
             if site not in self._nodes:
                 self._nodes[site] = node
-                replies[site] = envelope
-        return replies
+                yield site, envelope
 
     def _look_up(self) -> None:
         """The node of each site by registered name; waits for the roster before the first message only."""
@@ -102,30 +96,37 @@ class GridTransport:
         while not ready() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
-    def _exchange(self, messages: Mapping[Key, Message], *, timeout: float) -> dict[Key, Envelope]:
+    def _exchange(self, messages: Mapping[Key, Message], *, timeout: float) -> Iterator[tuple[Key, Envelope]]:
         """Replies by the key of their request, matched by message id: what a reply says of its origin is not used.
 
         Where the node, its process or the reply was lost, or the SuperLink was away, the node is asked the same again
         once it is online, until the time is up: a site answers a request that it has answered with the same reply. A
-        damaged reply or another error of the node leaves its key out.
+        damaged reply or another error of the node leaves its key out. Replies are fetched a few at a time, by the size
+        of the requests; those that are there when the time is up still count.
         """
-        deadline = time.monotonic() + timeout
-        waiting, replies = Waiting[Key](), dict[Key, Envelope]()
+        deadline, waiting, came = time.monotonic() + timeout, Waiting[Key](), True
+        size = max(map(size_of, messages.values()), default=1)
         waiting.sent(messages, self._grid.push_messages(list(messages.values())))
-        while waiting and (asked := time.monotonic()) < deadline:
-            pulled = list(self._grid.pull_messages(waiting.numbers)) if waiting.numbers else []
-            again = time.monotonic() + AGAIN_SECONDS
-            if time.monotonic() - asked > OUTAGE_SECONDS:  # a request that was being handed out then is gone
-                waiting.lose_all(until=again)
-            for message in pulled:
-                key = waiting.answered(message.metadata.reply_to_message_id)
-                if key is None:
-                    continue
-                if message.has_error() and message.error.code in LOST:
-                    waiting.lose([key], until=again)
-                if (envelope := _envelope(message)) is not None:
-                    replies[key] = envelope
-                    self.on_reply(named_site(envelope) if isinstance(key, int) else key, envelope)
+        while waiting and (came or time.monotonic() < deadline):
+            came = False
+            for few in waiting.batches(size):
+                asked = time.monotonic()
+                pulled = list(self._grid.pull_messages(few))
+                again = (now := time.monotonic()) + AGAIN_SECONDS
+                errors, received = any(one.has_error() for one in pulled), sum(map(size_of, pulled))
+                if is_outage(now - asked, received=received, errors=errors):
+                    waiting.lose_all(until=again)  # a request that was being handed out then is gone
+                while pulled:
+                    message = pulled.pop()
+                    key = waiting.answered(message.metadata.reply_to_message_id)
+                    if key is not None and message.has_error() and message.error.code in LOST:
+                        waiting.lose([key], until=again)
+                    envelope = _envelope(message)
+                    del message
+                    if key is not None and envelope is not None:
+                        came = True
+                        yield key, envelope
+                    del envelope
             if waiting:
                 time.sleep(POLL_SECONDS)
             if waiting.may_be_due(now=(now := time.monotonic())) and now < deadline:
@@ -134,7 +135,6 @@ class GridTransport:
                 if due := waiting.due(now=now, online=online):
                     again_messages = [_again(messages[key], ttl=deadline - now) for key in due]
                     waiting.sent(due, self._grid.push_messages(again_messages))
-        return replies
 
 
 def _again(message: Message, *, ttl: float) -> Message:

@@ -13,9 +13,9 @@ import contextlib
 import datetime
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from pydantic import ValidationError as PydanticError
@@ -83,20 +83,6 @@ class Picture(Strict):
     sites: dict[SiteId, Seen] = {}
 
 
-@runtime_checkable
-class Tells(Protocol):
-    """A transport that tells each reply when it comes."""
-
-    on_reply: Listener
-
-
-class Listener(Protocol):
-    """Is told of a reply."""
-
-    def __call__(self, site: SiteId, envelope: Envelope) -> None:
-        """A reply of `site` came."""
-
-
 class Activity:
     """Keeps the picture of one study up to date in the server's folder `root`."""
 
@@ -146,10 +132,8 @@ class Activity:
         self._write(self._picture.model_copy(update={"asked": asked.model_copy(update=changes)}))
         self._log.tell("answered", phase=asked.phase, site=site, code=code, seconds=seconds)
 
-    def asked(self, replies: Mapping[SiteId, Envelope]) -> None:
-        """No reply is waited for any more; those are all."""
-        for site, envelope in sorted(replies.items()):
-            self.answered(site, envelope)  # of a transport that does not tell
+    def over(self) -> None:
+        """No reply is waited for any more."""
         if self._picture.asked is not None:
             closed = self._picture.asked.model_copy(update={"open": False})
             self._write(self._picture.model_copy(update={"asked": closed}))
@@ -175,15 +159,15 @@ class Watched:
 
     def __init__(self, transport: Transport, activity: Activity) -> None:
         self._transport, self._activity = transport, activity
-        if isinstance(transport, Tells):
-            transport.on_reply = activity.answered
 
-    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Mapping[SiteId, Envelope]:
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
         """As `Transport.ask`."""
         self._activity.asking(requests, timeout=timeout)
-        replies = self._transport.ask(requests, timeout=timeout)
-        self._activity.asked(replies)
-        return replies
+        for site, envelope in self._transport.ask(requests, timeout=timeout):
+            self._activity.answered(site, envelope)
+            yield site, envelope
+            del envelope
+        self._activity.over()
 
 
 def read(root: Path) -> Picture | None:

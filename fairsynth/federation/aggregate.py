@@ -3,7 +3,8 @@
 In:  checked replies.   Out: weighted average of weights, exact sums of counts.
 Never: an unchecked reply; a result that depends on the order of arrival.
 
-Replies are folded one by one, sorted by site id, in float64: the same replies give the same bytes in any order.
+Replies are folded one by one, sorted by site id, in float64: the same replies give the same bytes in any order. Those
+of a round are folded array by array, out of a spool: one array of one site is in memory at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairsynth.errors import ProtocolError
+from fairsynth.federation.spool import Spool
 from fairsynth.schemas import Arrays, SiteId
 
 Number = TypeVar("Number", np.float64, np.int64)
@@ -51,6 +53,17 @@ def average(weights: Mapping[SiteId, Arrays], *, patients: Mapping[SiteId, int])
     for site in sorted(weights):
         mean.add(weights[site], patients=patients[site])
     return mean.mean()
+
+
+def average_of(spool: Spool, prefix: str, *, patients: Mapping[SiteId, int]) -> Arrays:
+    """As `average`, of the arrays in `spool` whose names begin with `prefix`, which is taken off."""
+    found: Arrays = {}
+    for name in spool.names(prefix):
+        mean = WeightedMean()
+        for site in sorted(patients):
+            mean.add({name: spool.get(site, name)}, patients=patients[site])
+        found[name.removeprefix(prefix)] = mean.mean()[name]
+    return found
 
 
 def pool(counts: Mapping[SiteId, npt.NDArray[Number]]) -> npt.NDArray[Number]:

@@ -1,22 +1,27 @@
 """Ask sites, wait no longer than agreed, check what comes, go on only with a quorum, and keep what was accepted.
 
-In:  a `Transport`, requests, a check for one reply.   Out: the checked replies by site, sorted.
-Never: an unchecked reply; a wait without end; text that a site wrote.
+In:  a `Transport`, requests, a check for one reply.   Out: what the check made of each reply, by site, sorted.
+Never: an unchecked reply; a wait without end; text that a site wrote; two replies in memory where one will do.
+
+Each reply is checked when it comes, and let go. What a check returns is kept until all are there, so it is small; what
+of a reply is large goes to a `Spool`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fairsynth.config import StudyPlan
 from fairsynth.errors import FairSynthError, Problem, ProtocolError
-from fairsynth.federation.exchanges import Exchanges
+from fairsynth.federation.exchanges import Exchanges, Keeping
 from fairsynth.federation.journal import Journal
 from fairsynth.federation.masking.keys import Announcement
 from fairsynth.federation.messages import Envelope, Failed, TrainRequest
+from fairsynth.federation.spool import Spool
 from fairsynth.schemas import Group, SiteId
 
 MISSING = "FS-301"  # no reply within the deadline, or the site is not connected
@@ -32,8 +37,11 @@ Result = TypeVar("Result")
 class Transport(Protocol):
     """Carries messages between the server and the sites."""
 
-    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Mapping[SiteId, Envelope]:
-        """Send each site its request and wait at most `timeout` seconds; a site without a usable reply is absent."""
+    def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
+        """Send each site its request and yield the replies as they come, for at most `timeout` seconds.
+
+        A site without a usable reply is absent. Nothing is sent before the first reply is asked for.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,45 +91,82 @@ class Conversation:
         phase: str,
         check: Callable[[SiteId, Envelope], Checked],
     ) -> dict[SiteId, Checked]:
-        """The checked replies, sorted by site; refused ones are journalled.
+        """What `check` makes of each reply, sorted by site; refused ones are journalled.
 
         Raises ProtocolError, naming the sites and their codes, when fewer than a quorum remain.
         """
-        kind = next(iter(requests.values())).kind
-        timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[kind])
-        kept = self.recall(requests)
-        replies = self.transport.ask(requests, timeout=timeout) if kept is None else kept
         accepted: dict[SiteId, Checked] = {}
-        refusals: list[Refusal] = []
-        for site in sorted(requests):
-            try:
-                accepted[site] = check(site, answer_of(site, replies))
-            except Refused as refused:
-                refusals.append(refused.refusal)
-            except FairSynthError as error:
-                problems = tuple(str(problem) for problem in error.problems)
-                refusals.append(Refusal(site=site, code=REFUSED, problems=problems))
-        for refusal in refusals:
-            self.journal.append(
-                "refused", phase=phase, site=refusal.site, code=refusal.code, problems=list(refusal.problems)
-            )
-        earlier = [Refusal(site=site, code=EARLIER) for site in self.plan.roster if site not in requests]
-        self._require_quorum(accepted, [*refusals, *earlier], phase=phase)
-        if kept is None:
-            self.remember(requests, replies, phase=phase)
-        return accepted
+        with self.replies(requests) as (replies, keeping):
+            refusals = self.judge(replies, requests, check=check, accepted=accepted)
+            for refusal in refusals.values():
+                self.journal_refusal(refusal, phase=phase)
+            earlier = [Refusal(site=site, code=EARLIER) for site in self.plan.roster if site not in requests]
+            self._require_quorum(accepted, [*refusals.values(), *earlier], phase=phase)
+            if keeping is not None:
+                keeping.accept(phase=phase, position=self.journal.position)
+        return {site: accepted[site] for site in sorted(accepted)}
 
-    def recall(self, requests: Mapping[SiteId, Envelope]) -> dict[SiteId, Envelope] | None:
-        """The replies that this exchange had before the server started again; None where it had none.
+    def spool(self) -> Spool:
+        """Room for what is large in the replies of one request."""
+        return Spool(self.journal.path.parent)
+
+    @contextlib.contextmanager
+    def replies(
+        self, requests: Mapping[SiteId, Envelope]
+    ) -> Iterator[tuple[Iterator[tuple[SiteId, Envelope]], Keeping | None]]:
+        """The replies as they come, and what keeps them once they are accepted; those kept before, and None, where the
+        server started again.
 
         Rounds of training are committed by themselves.
         """
-        return None if _trains(requests) else self.exchanges.recall(requests)
+        if _trains(requests):
+            yield self.asked(requests), None
+        elif (kept := self.exchanges.recall(requests)) is not None:
+            yield kept, None
+        else:
+            with self.exchanges.keeping(requests) as keeping:
+                yield self.asked(requests, keeping), keeping
 
-    def remember(self, requests: Mapping[SiteId, Envelope], replies: Mapping[SiteId, Envelope], *, phase: str) -> None:
-        """Keep an exchange that was accepted."""
-        if not _trains(requests):
-            self.exchanges.keep(requests, replies, phase=phase, position=self.journal.position)
+    def asked(
+        self, requests: Mapping[SiteId, Envelope], keeping: Keeping | None = None
+    ) -> Iterator[tuple[SiteId, Envelope]]:
+        """The first reply of each site that was asked, as it comes within the deadline."""
+        kind = next(iter(requests.values())).kind
+        timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[kind])
+        waiting = set(requests)
+        for site, envelope in self.transport.ask(requests, timeout=timeout):
+            if site in waiting:
+                waiting.remove(site)
+                if keeping is not None:
+                    keeping.add(site, envelope)
+                yield site, envelope
+            del envelope
+
+    @staticmethod
+    def judge(
+        replies: Iterator[tuple[SiteId, Envelope]],
+        asked: Iterable[SiteId],
+        *,
+        check: Callable[[SiteId, Envelope], Checked],
+        accepted: dict[SiteId, Checked],
+    ) -> dict[SiteId, Refusal]:
+        """Add to `accepted` what `check` makes of each reply as it comes; why other sites have none, sorted."""
+        refusals = {site: Refusal(site=site, code=MISSING) for site in sorted(asked)}
+        for site, envelope in replies:
+            found = judged(site, envelope, check)
+            if isinstance(found, Refusal):
+                refusals[site] = found
+            else:
+                accepted[site] = found
+                del refusals[site]
+            del envelope, found
+        return refusals
+
+    def journal_refusal(self, refusal: Refusal, *, phase: str) -> None:
+        """Tell of a site that has no part in a phase."""
+        self.journal.append(
+            "refused", phase=phase, site=refusal.site, code=refusal.code, problems=list(refusal.problems)
+        )
 
     def ask_all(
         self, sites: Iterable[SiteId], request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
@@ -169,20 +214,12 @@ def with_the_same(sites: Iterable[SiteId], work: Callable[[tuple[SiteId, ...]], 
             stayed = left.stayed
 
 
-class Refused(Exception):
-    """Carries a refusal out of a check."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
-        super().__init__(refusal.code)
-
-
-def answer_of(site: SiteId, replies: Mapping[SiteId, Envelope]) -> Envelope:
-    """The site's reply, unless it is missing or says that the site failed."""
-    envelope = replies.get(site)
-    if envelope is None:
-        raise Refused(Refusal(site=site, code=MISSING))
-    if envelope.kind == Failed.kind:
-        code = Failed.unpack(envelope).code
-        raise Refused(Refusal(site=site, code=code if re.fullmatch(r"FS-\d{3}", code) else REFUSED))
-    return envelope
+def judged(site: SiteId, envelope: Envelope, check: Callable[[SiteId, Envelope], Checked]) -> Checked | Refusal:
+    """What `check` makes of a site's reply, or why it is refused: the site says that it failed, or the door."""
+    try:
+        if envelope.kind == Failed.kind:
+            code = Failed.unpack(envelope).code
+            return Refusal(site=site, code=code if re.fullmatch(r"FS-\d{3}", code) else REFUSED)
+        return check(site, envelope)
+    except FairSynthError as error:
+        return Refusal(site=site, code=REFUSED, problems=tuple(str(problem) for problem in error.problems))

@@ -1,6 +1,7 @@
 """Replies of the exchanges beside training, kept until the study has finished: a server that starts again replays them.
 
-In:  the requests of a phase, the sites' replies.   Out: `exchanges/<number>/`, or the replies that were kept.
+In:  the requests of a phase, the sites' replies as they come.   Out: `exchanges/<number>/`, or the replies that were
+kept, one at a time.
 Never: a reply that its exchange did not accept; a reply to another request than the one that is asked now.
 
 What leaves the sites in these exchanges is asked once: a site that was left out stays out, and a masked reply, which no
@@ -9,14 +10,14 @@ site makes a second time, is at hand.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from pydantic import NonNegativeInt
 from pydantic import ValidationError as PydanticError
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fairsynth import artefacts
@@ -53,60 +54,38 @@ class Exchanges:
         self._root, self._inputs = root / FOLDER, {"run": run}
         self._number = 0
 
-    def recall(self, requests: Mapping[SiteId, Envelope]) -> dict[SiteId, Envelope] | None:
+    def recall(self, requests: Mapping[SiteId, Envelope]) -> Iterator[tuple[SiteId, Envelope]] | None:
         """The kept replies of the next exchange; None where there are none, or none that are sound.
 
         Raises ArtefactError when they are replies to other requests.
         """
-        found = self._read(self._number)
-        if found is None:
+        path = self._path(self._number)
+        record = self._read(path)
+        if record is None:
             return None
-        record, replies = found
         if record.asked != _hashes(requests):
             raise ArtefactError.of(
                 "kept replies to another request",
-                where=f"{self._path(self._number)}, {record.phase}",
+                where=f"{path}, {record.phase}",
                 expected="the request that was asked before",
                 do="resume with the plan, software and kind of machine that the study began with",
             )
         self._number += 1
-        return replies
+        return _replies(path, record)
 
-    def keep(
-        self,
-        requests: Mapping[SiteId, Envelope],
-        replies: Mapping[SiteId, Envelope],
-        *,
-        phase: str,
-        position: int,
-    ) -> None:
-        """Keep an exchange that was accepted. Raises ArtefactError on a full or broken disk."""
+    @contextlib.contextmanager
+    def keeping(self, requests: Mapping[SiteId, Envelope]) -> Iterator[Keeping]:
+        """Keeps the next exchange once it is accepted. Raises OSError or SafetensorError on a full or broken disk."""
         path = self._path(self._number)
-        record = _Record(
-            phase=phase,
-            position=position,
-            asked=_hashes(requests),
-            replies={site: _Reply(kind=one.kind, fields=one.fields) for site, one in replies.items()},
-        )
-        try:
-            with artefacts.new(self._root, kind=path.name, inputs=self._inputs) as folder:
-                for site, one in replies.items():
-                    arrays = {name: np.ascontiguousarray(array) for name, array in one.arrays.items()}
-                    save_file(arrays, folder / f"{site}.safetensors")
-                artefacts.write_text(folder / _RECORD, record.model_dump_json() + "\n")
-        except (OSError, SafetensorError):
-            raise ArtefactError.of(
-                "an exchange could not be written",
-                where=str(path),
-                expected="room and permission to write",
-                do="make room, then go on with `fairsynth study ... --resume`",
-            ) from None
+        with artefacts.new(self._root, kind=path.name, inputs=self._inputs) as folder:
+            keeping = Keeping(folder, asked=_hashes(requests))
+            yield keeping
         self._number += 1
 
     def position(self) -> int:
         """Events of the journal before the last sound exchange was accepted; 0 where there is none."""
-        numbers = [int(path.name.rpartition("-")[2]) for path in self._root.glob("exchange-*")]
-        return max((found[0].position for number in numbers if (found := self._read(number))), default=0)
+        found = map(self._read, self._root.glob("exchange-*"))
+        return max((record.position for record in found if record), default=0)
 
     def drop(self, *, after: int | None) -> list[str]:
         """Remove the exchanges that are not as they were written, and those accepted after the journal's event `after`.
@@ -115,10 +94,10 @@ class Exchanges:
         """
         spoilt = []
         for path in sorted(self._root.glob("exchange-*")):
-            found = self._read(int(path.name.rpartition("-")[2]))
-            if found is None:
+            record = self._read(path)
+            if record is None:
                 spoilt.append(path.name)
-            if found is None or (after is not None and found[0].position >= after):
+            if record is None or (after is not None and record.position >= after):
                 shutil.rmtree(path)
         return spoilt
 
@@ -130,19 +109,42 @@ class Exchanges:
     def _path(self, number: int) -> Path:
         return self._root / f"exchange-{number:05d}"
 
-    def _read(self, number: int) -> tuple[_Record, dict[SiteId, Envelope]] | None:
-        """What is kept of an exchange, None where it is missing or not as it was written."""
-        path = self._path(number)
+    def _read(self, path: Path) -> _Record | None:
+        """What is kept of an exchange, its arrays aside; None where it is missing or not as it was written."""
         try:
             if artefacts.read_manifest(path, kind=path.name, verify=True)["inputs"] != self._inputs:
                 return None
-            record = _Record.model_validate_json((path / _RECORD).read_bytes())
-            return record, {
-                site: Envelope(kind=one.kind, fields=one.fields, arrays=_arrays(path / f"{site}.safetensors"))
-                for site, one in record.replies.items()
-            }
-        except (ArtefactError, OSError, KeyError, ValueError, PydanticError, SafetensorError):
+            return _Record.model_validate_json((path / _RECORD).read_bytes())
+        except (ArtefactError, OSError, KeyError, ValueError, PydanticError):
             return None
+
+
+class Keeping:
+    """An exchange on its way to disk."""
+
+    def __init__(self, folder: Path, *, asked: dict[SiteId, str]) -> None:
+        self._folder, self._asked = folder, asked
+        self._replies: dict[SiteId, _Reply] = {}
+
+    def add(self, site: SiteId, envelope: Envelope) -> None:
+        """A reply came."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in envelope.arrays.items()}
+        save_file(arrays, _file(self._folder, site))
+        self._replies[site] = _Reply(kind=envelope.kind, fields=envelope.fields)
+
+    def accept(self, *, phase: str, position: int) -> None:
+        """The exchange was accepted when the journal had so many events."""
+        record = _Record(phase=phase, position=position, asked=self._asked, replies=self._replies)
+        artefacts.write_text(self._folder / _RECORD, record.model_dump_json() + "\n")
+
+
+def _replies(path: Path, record: _Record) -> Iterator[tuple[SiteId, Envelope]]:
+    for site, one in record.replies.items():
+        yield site, Envelope(kind=one.kind, fields=one.fields, arrays=_arrays(_file(path, site)))
+
+
+def _file(folder: Path, site: SiteId) -> Path:
+    return folder / f"{site}.safetensors"
 
 
 def _arrays(path: Path) -> Arrays:

@@ -12,7 +12,7 @@ of its own, each with requests of its own: 219 for a training message, which too
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -90,8 +90,14 @@ def check_size(envelope: Envelope) -> None:
     _check_size(len(envelope.arrays), sum(array.nbytes for array in envelope.arrays.values()), len(envelope.fields))
 
 
+def size_of(message: Message) -> int:
+    """Bytes of a message's arrays; 0 of an error."""
+    records = message.content.array_records.values() if message.has_content() else ()
+    return sum(len(array.data) for record in records for array in record.values())
+
+
 def _load(file: bytes) -> Arrays:
-    """Copies of the arrays of a safetensors file, sorted by name; its reader checks that header and bytes agree."""
+    """The arrays of a safetensors file, sorted by name; its reader copies them and checks the header."""
     if len(file) < _PREFIX or int.from_bytes(file[:_PREFIX], "little") > min(MAXIMUM_HEADER, len(file) - _PREFIX):
         raise _unfit("arrays", "a header that is within the file, and not too large")
     header = _header(file)
@@ -106,7 +112,7 @@ def _load(file: bytes) -> Arrays:
         raise _unfit("array type", f"one of {', '.join(sorted(DTYPES))}")
     if any(len(name) > MAXIMUM_NAME or array.ndim > MAXIMUM_RANK for name, array in arrays.items()):
         raise _unfit("arrays", f"names of at most {MAXIMUM_NAME} characters, at most {MAXIMUM_RANK} axes")
-    return {name: arrays[name].copy() for name in sorted(arrays)}  # the reader's own order differs from call to call
+    return {name: arrays[name] for name in sorted(arrays)}  # the reader's own order differs from call to call
 
 
 def _header(file: bytes) -> str:

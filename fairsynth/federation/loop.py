@@ -31,7 +31,7 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import CohortError
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.fairness.damping import Steering, steer
-from fairsynth.federation.aggregate import average, pool, weights_sha256
+from fairsynth.federation.aggregate import average_of, pool, weights_sha256
 from fairsynth.federation.agreement import Members, agree, enrol
 from fairsynth.federation.conversation import Conversation
 from fairsynth.federation.course import Course, Model
@@ -41,16 +41,19 @@ from fairsynth.federation.messages import (
     FIRST,
     SECOND,
     WEIGHT,
+    AuditReply,
     AuditRequest,
+    Envelope,
     TrainRequest,
     weights_as,
 )
 from fairsynth.federation.norms import Norms
 from fairsynth.federation.planning import plan_guide
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, plan_sha256, reference_mask
+from fairsynth.federation.spool import Spool
 from fairsynth.federation.teaching import teach
 from fairsynth.federation.terms import Guide, Terms, save_terms
-from fairsynth.federation.validation import AuditedReply, Door, TrainedReply
+from fairsynth.federation.validation import Door, TrainedReply
 from fairsynth.federation.wire import outgoing
 from fairsynth.generator.checkpoint import load, save
 from fairsynth.generator.train import Moments
@@ -166,17 +169,27 @@ class Server:
             exclusive=members.exclusive,
         )
         request = asked.pack({**self.sent(model, moments=bool(epochs)), "coefficients": values})
-        replies = self.conversation.ask(
-            dict.fromkeys(members.sites, request),
-            phase=f"train, arm {model.arm}, round {number}",
-            check=lambda site, envelope: self.door.trained(
+
+        def spooled(site: SiteId, envelope: Envelope) -> TrainedReply:
+            one = self.door.trained(
                 envelope,
                 asked=asked,
                 sent=model.weights,
                 site=members.sites[site],
                 codes=len(members.vocabulary.codes),
-            ),
-        )
+            )
+            spool.put(site, one.arrays())
+            return one.without_model()
+
+        with self.conversation.spool() as spool:
+            replies = self.conversation.ask(
+                dict.fromkeys(members.sites, request),
+                phase=f"train, arm {model.arm}, round {number}",
+                check=spooled,
+            )
+            moved = _averaged(model, spool, replies) if epochs else model
+        for one in replies.values():
+            self.norms.remember(one.moved)
         counts = pool({site: one.soft for site, one in replies.items()})
         line = {
             "arm": model.arm,
@@ -187,10 +200,7 @@ class Server:
             "seconds": round(time.monotonic() - started, 3),
             "weights_sha256": weights_sha256(model.weights),
         }
-        if not epochs:
-            return replace(model, counts=counts), line
-        moved = replace(model, weights=_weights(replies), moments=_moments(replies))
-        return replace(moved, counts=counts, steering=steering), line
+        return replace(moved, counts=counts, steering=steering if epochs else model.steering), line
 
     def sent(self, model: Model, *, moments: bool) -> Arrays:
         """The model's weights, and moments where there are some, as they travel."""
@@ -251,14 +261,15 @@ class Server:
             {name: array for arm in ARMS for name, array in weights_as(weights[arm], f"{arm}/weight/").items()}
             | (guide.arrays() if guide else {})
         )
-        replies = self.conversation.ask(
-            dict.fromkeys(members.sites, request),
-            phase="audit",
-            check=lambda site, envelope: self.door.audited(
-                envelope, site=members.sites[site], codes=len(members.vocabulary.codes)
-            ),
-        )
-        _write_audit(self.root, replies, plan=self.plan, weights=weights)
+
+        def spooled(site: SiteId, envelope: Envelope) -> AuditReply:
+            one = self.door.audited(envelope, site=members.sites[site], codes=len(members.vocabulary.codes))
+            spool.put(site, one.arrays)
+            return one.reply
+
+        with self.conversation.spool() as spool:
+            replies = self.conversation.ask(dict.fromkeys(members.sites, request), phase="audit", check=spooled)
+            _write_audit(self.root, replies, spool, plan=self.plan, weights=weights)
         self.journal.append("audited", sites=list(replies))
 
 
@@ -298,36 +309,22 @@ def _loss(plan: StudyPlan, counts: FloatArray) -> float | None:
 
 
 def _write_audit(
-    root: Path, replies: Mapping[SiteId, AuditedReply], *, plan: StudyPlan, weights: Mapping[str, Arrays]
+    root: Path, replies: Mapping[SiteId, AuditReply], spool: Spool, *, plan: StudyPlan, weights: Mapping[str, Arrays]
 ) -> None:
     """`audit/`: the axes, one file of counts a site, and what changed at each."""
     inputs = {"plan": plan_sha256(plan), **{f"generator-{arm}": weights_sha256(weights[arm]) for arm in ARMS}}
-    axes = next(iter(replies.values())).reply.model_dump(mode="json", exclude={"site", "changes"})
-    changes = {
-        site: [change.model_dump(mode="json") for change in replies[site].reply.changes] for site in sorted(replies)
-    }
+    axes = next(iter(replies.values())).model_dump(mode="json", exclude={"site", "changes"})
+    changes = {site: [change.model_dump(mode="json") for change in replies[site].changes] for site in sorted(replies)}
     with artefacts.new(root, kind="audit", inputs=inputs, facts={"sites": sorted(replies)}) as folder:
         artefacts.write_json(folder / "axes.json", axes)
         artefacts.write_json(folder / "changes.json", changes)
         for site in sorted(replies):
-            arrays = {name: np.ascontiguousarray(array) for name, array in replies[site].arrays.items()}
-            save_file(arrays, folder / f"{site}.safetensors")
+            save_file(dict(spool.arrays(site)), folder / f"{site}.safetensors")
 
 
-def _weights(replies: Mapping[SiteId, TrainedReply]) -> Arrays:
-    """The next global model, weighted by n_i."""
-    return average({site: one.weights for site, one in replies.items()}, patients=_patients(replies))
-
-
-def _moments(replies: Mapping[SiteId, TrainedReply]) -> Moments:
-    """The optimiser's state for the next round, weighted by n_i."""
-    sent = {site: one.moments for site, one in replies.items() if one.moments}
-    first, second = (
-        average({site: getattr(moments, name) for site, moments in sent.items()}, patients=_patients(replies))
-        for name in ("first", "second")
-    )
-    return Moments(first=first, second=second)
-
-
-def _patients(replies: Mapping[SiteId, TrainedReply]) -> dict[SiteId, int]:
-    return {site: one.reply.patients for site, one in replies.items()}
+def _averaged(model: Model, spool: Spool, replies: Mapping[SiteId, TrainedReply]) -> Model:
+    """The next global model and the optimiser's state for the next round, both weighted by n_i."""
+    patients = {site: one.reply.patients for site, one in replies.items()}
+    first, second = (average_of(spool, prefix, patients=patients) for prefix in (FIRST, SECOND))
+    weights = average_of(spool, WEIGHT, patients=patients)
+    return replace(model, weights=weights, moments=Moments(first=first, second=second))

@@ -45,14 +45,14 @@ class Norms:
         told, clip = self._told.get(name), CLIP if name == ALL else CLIP_ARRAY
         return max(clip, FACTOR * statistics.median(told)) if told else clip
 
-    def exceeded(self, before: Arrays, after: Arrays, *, limit: Reach) -> list[str]:
-        """The names of the arrays that moved farther than others do, `ALL` among them."""
-        return [name for name, moved in units(before, after, limit=limit).items() if not moved <= self.limit(name)]
+    def exceeded(self, moved: Mapping[str, float]) -> list[str]:
+        """The names of the arrays that moved so many `units`, farther than others do, `ALL` among them."""
+        return [name for name, far in moved.items() if not far <= self.limit(name)]
 
-    def remember(self, before: Arrays, after: Arrays, *, limit: Reach) -> None:
-        """Count an accepted update."""
-        for name, moved in units(before, after, limit=limit).items():
-            self._told.setdefault(name, deque(maxlen=KEPT)).append(moved)
+    def remember(self, moved: Mapping[str, float]) -> None:
+        """Count an accepted update, once all of its round are judged: none is judged by who answered first."""
+        for name, far in moved.items():
+            self._told.setdefault(name, deque(maxlen=KEPT)).append(far)
 
 
 def units(before: Arrays, after: Arrays, *, limit: Reach) -> dict[str, float]:

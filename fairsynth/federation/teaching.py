@@ -11,8 +11,10 @@ whose optimum has the lowest log loss on all sites' validation patients is kept.
 
 from __future__ import annotations
 
+import operator
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 from scipy import linalg
@@ -21,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from fairsynth.errors import CohortError, ProtocolError
 from fairsynth.federation.agreement import Members
 from fairsynth.federation.conversation import Conversation, with_the_same
-from fairsynth.federation.messages import TeachRequest
+from fairsynth.federation.messages import Envelope, TeachRequest
 from fairsynth.federation.newton import STRENGTHS, Optimum, Sums, minimise
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.taught_replies import taught
@@ -103,11 +105,20 @@ class _School:
         )
         if self.requests > MAXIMUM_REQUESTS:
             raise ProtocolError.of("no optimum found", where="teach", expected=f"at most {MAXIMUM_REQUESTS} requests")
-        replies = self.conversation.ask_all(
-            self.sites,
-            asked.pack({"weights": weights}),
-            phase=f"teach, request {self.requests}",
-            check=lambda site, envelope: taught(envelope, plan=plan, site=members.sites[site], asked=weights),
-        )
-        first, *others = (replies[site] for site in sorted(replies))
-        return sum(others, start=first)
+
+        def spooled(site: SiteId, envelope: Envelope) -> Sums:
+            one = taught(envelope, plan=plan, site=members.sites[site], asked=weights)
+            spool.put(site, {"hessian": one.hessian})
+            return replace(one, hessian=np.empty(0))
+
+        with self.conversation.spool() as spool:
+            replies = self.conversation.ask_all(
+                self.sites, asked.pack({"weights": weights}), phase=f"teach, request {self.requests}", check=spooled
+            )
+            return reduce(
+                operator.add,
+                (
+                    replace(replies[site], hessian=np.asarray(spool.get(site, "hessian"), dtype=np.float64))
+                    for site in sorted(replies)
+                ),
+            )

@@ -11,7 +11,9 @@ not caught; what it can do to the average is bounded (docs/validation.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -40,8 +42,9 @@ from fairsynth.federation.messages import (
     PooledEnrolReply,
     TrainReply,
     TrainRequest,
+    weights_as,
 )
-from fairsynth.federation.norms import Norms
+from fairsynth.federation.norms import Norms, units
 from fairsynth.federation.plans import APPROACHES, PLAIN, POOLED, SCORE_BINS, THRESHOLDS
 from fairsynth.federation.told_changes import rules_of_changes, rules_of_means
 from fairsynth.federation.wire import DTYPES, answer_prefix, answered, incoming
@@ -109,6 +112,16 @@ class TrainedReply:
     moments: Moments | None  # None when no epoch was asked for
     soft: FloatArray  # (G, 4) N_g, P_g, S_g, TP_g
     hard: FloatArray  # (G, 4)
+    moved: Mapping[str, float] = field(default_factory=dict)  # how far, in units of `norms`
+
+    def arrays(self) -> Arrays:
+        """Weights and moments, by the names of messages."""
+        first, second = (self.moments.first, self.moments.second) if self.moments else ({}, {})
+        return weights_as(self.weights) | weights_as(first, FIRST) | weights_as(second, SECOND)
+
+    def without_model(self) -> Self:
+        """The rest of the reply: a few kilobytes."""
+        return replace(self, weights={}, moments=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,7 +136,7 @@ class AuditedReply:
 class Door:
     """Checks the replies of one study. Every method raises ProtocolError with all problems of the reply.
 
-    `norms` remembers how far the updates of earlier rounds went; without it each update is judged by itself.
+    `norms` are how far the updates of earlier rounds went; without it each update is judged by itself.
     """
 
     plan: StudyPlan
@@ -238,8 +251,9 @@ class Door:
                 "hard: whole numbers": np.array_equal(hard, np.rint(hard)),
             }
         )
+        moved = self.moved(weights, asked=asked, sent=sent, site=site)
         if asked.epochs:
-            problems += self.update(weights, moments, asked=asked, sent=sent, site=site)
+            problems += self.update(weights, moments, moved, asked=asked, sent=sent, site=site)
         for name, values in (("soft", soft), ("hard", hard)):
             problems += rules(
                 rules_of_counts(
@@ -247,10 +261,8 @@ class Door:
                 )
             )
         refuse(problems)
-        if asked.epochs and self.norms is not None:
-            self.norms.remember(sent, weights, limit=self.reach(asked, site))
         kept = moments if asked.epochs else None
-        return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard)
+        return TrainedReply(reply=reply, weights=weights, moments=kept, soft=soft, hard=hard, moved=moved)
 
     @_CALM
     def audited(self, envelope: Envelope, *, site: Agreed, codes: int) -> AuditedReply:
@@ -321,8 +333,19 @@ class Door:
             visits=site.enrolled.reply.visits,
         )
 
+    def moved(self, weights: Arrays, *, asked: TrainRequest, sent: Arrays, site: Agreed) -> dict[str, float]:
+        """How far an update went, in units of `norms`; nothing where nobody trains."""
+        return units(sent, weights, limit=self.reach(asked, site)) if asked.epochs else {}
+
     def update(
-        self, weights: Arrays, moments: Moments, *, asked: TrainRequest, sent: Arrays, site: Agreed
+        self,
+        weights: Arrays,
+        moments: Moments,
+        moved: Mapping[str, float],
+        *,
+        asked: TrainRequest,
+        sent: Arrays,
+        site: Agreed,
     ) -> list[Problem]:
         """Weights that training can have come to from those `sent`, and moments that it can have left."""
         limit = self.reach(asked, site)
@@ -330,10 +353,7 @@ class Door:
         return rules(
             {
                 **{f"{name}: within what training can move": False for name in limit.exceeded(sent, weights)},
-                **{
-                    f"{name}: a norm like that of other updates": False
-                    for name in norms.exceeded(sent, weights, limit=limit)
-                },
+                **{f"{name}: a norm like that of other updates": False for name in norms.exceeded(moved)},
                 "weights: moved by training": any(
                     not np.array_equal(weights[name], sent[name]) for name in sent if name != BIAS
                 ),

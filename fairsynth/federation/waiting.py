@@ -5,10 +5,14 @@ In:  numbers of messages, losses.   Out: keys.   Never: a message's content; a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
+
+AT_ONCE = 64 << 20  # bytes of replies that are fetched together
+OUTAGE_SECONDS = 5.0  # that Flower tries to reach a SuperLink which is away
+SLOWEST = 5e6  # bytes a second from a SuperLink that is there
 
 
 class Waiting(Generic[Key]):
@@ -25,6 +29,11 @@ class Waiting(Generic[Key]):
     def numbers(self) -> list[str]:
         """The messages under way."""
         return list(self._sent)
+
+    def batches(self, size: int) -> Iterator[list[str]]:
+        """The messages under way, as many at a time as may be fetched together where a reply is of `size` bytes."""
+        numbers, many = self.numbers, max(1, AT_ONCE // max(size, 1))
+        yield from (numbers[start : start + many] for start in range(0, len(numbers), many))
 
     def sent(self, keys: Iterable[Key], numbers: Iterable[str | None]) -> None:
         """Messages were sent; one without a number was not taken."""
@@ -55,3 +64,11 @@ class Waiting(Generic[Key]):
     def may_be_due(self, *, now: float) -> bool:
         """Whether somebody is, if they are online."""
         return any(now >= when for when in self._lost.values())
+
+
+def is_outage(seconds: float, *, received: int, errors: bool = False) -> bool:
+    """Whether the SuperLink was away while it was asked for replies: it took longer than so many bytes may take.
+
+    Not where it answered with errors: it waits minutes for a reply that a site announced and does not hand over.
+    """
+    return not errors and seconds > OUTAGE_SECONDS + received / SLOWEST

@@ -94,18 +94,17 @@ class Local:
         return answering.answered(root, request, handler)
 
     def ask(self, requests, *, timeout):
-        replies = {}
         for name, request in requests.items():
             if request.kind in ("join", "enrol"):
                 plan = {"join": JoinRequest, "enrol": EnrolRequest}[request.kind].unpack(request).plan
                 if (name, plan) not in self.approved:
                     self.approved.append((name, plan))
                     approve([self.folders[name]], plan)
-            replies[name] = boundary.answer(
+            reply = boundary.answer(
                 lambda name=name: self.folders[name],
                 lambda request=request: request,
                 partial(self.work, WORK[request.kind]),
                 phase=request.kind,
             )
-        self.replies += replies.values()
-        return replies
+            self.replies.append(reply)
+            yield name, reply

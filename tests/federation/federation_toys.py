@@ -262,12 +262,10 @@ class InProcess:
     backwards: bool = False  # replies arrive in the other order
 
     def ask(self, requests, *, timeout):
-        replies = {}
         for name in sorted(requests, reverse=self.backwards):
             reply = self.sites[name](decode(encode(requests[name])))
             if reply is not None:
-                replies[name] = decode(encode(reply))
-        return replies
+                yield name, decode(encode(reply))
 
 
 def toy_sites(plan: StudyPlan, **poison: Poison) -> dict[str, ToySite]:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from federation_toys import ToySite, toy_plan
 
 from fairsynth.config import PrivacyConfig, StudyPlan
 from fairsynth.federation import answering
+from fairsynth.federation.masking.masks import Total
 from fairsynth.federation.masking.roster import Member, Roster, SignedRoster, write_roster
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.governance.identity import Identity, create_identity
+
+
+def summed(vectors) -> np.ndarray:
+    """The sum of masked vectors as two's complement."""
+    total = Total()
+    for vector in vectors:
+        total.add(vector)
+    return total.opened()
 
 
 def masked_plan(sites: str = "abc", **changes) -> StudyPlan:

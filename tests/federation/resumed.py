@@ -17,18 +17,21 @@ class Stopped(BaseException):
 
 
 class Stopping:
-    """Asks as `transport` does; at exchange `number` (from 0) the server ends, before or after the sites answered."""
+    """Asks as `transport` does; at exchange `number` (from 0) the server ends, before or after the sites answered.
 
-    def __init__(self, transport, *, number: int, answered: bool) -> None:
-        self.transport, self.left, self.answered = transport, number, answered
+    With `taken`, so many replies reach the server before it ends.
+    """
+
+    def __init__(self, transport, *, number: int, answered: bool, taken: int = 0) -> None:
+        self.transport, self.left, self.answered, self.taken = transport, number, answered, taken
 
     def ask(self, requests, *, timeout):
         self.left -= 1
         if self.left == -1:
-            if self.answered:
-                self.transport.ask(requests, timeout=timeout)
+            replies = list(self.transport.ask(requests, timeout=timeout)) if self.answered else []
+            yield from replies[: max(self.taken, 0)]
             raise Stopped
-        return self.transport.ask(requests, timeout=timeout)
+        yield from self.transport.ask(requests, timeout=timeout)
 
 
 def digest(root: Path) -> dict[str, str]:

@@ -29,11 +29,14 @@ class Tapped(InProcess):
         self.seen = []
 
     def ask(self, requests, *, timeout):
-        replies = super().ask(requests, timeout=timeout)
-        for direction, envelopes in (("request", requests), ("reply", replies)):
-            for site, envelope in envelopes.items():
-                self.seen.append((f"{direction} {envelope.kind} {site}", wire(envelope), envelope.kind == "sealed"))
-        return replies
+        for site, request in requests.items():
+            self.see("request", site, request)
+        for site, reply in super().ask(requests, timeout=timeout):
+            self.see("reply", site, reply)
+            yield site, reply
+
+    def see(self, direction, site, envelope):
+        self.seen.append((f"{direction} {envelope.kind} {site}", wire(envelope), envelope.kind == "sealed"))
 
 
 def wire(envelope: Envelope) -> bytes:

@@ -12,7 +12,7 @@ from fairsynth.errors import ProtocolError
 from fairsynth.federation.aggregate import average
 from fairsynth.federation.bounds import STRIDE, distances, reach
 from fairsynth.federation.messages import weights_of
-from fairsynth.federation.norms import CLIP, CLIP_ARRAY, FACTOR, Norms
+from fairsynth.federation.norms import CLIP, CLIP_ARRAY, FACTOR, Norms, units
 from fairsynth.federation.own_update import clipped_update
 
 PATIENTS = {"site-a": 57, "site-b": 42, "site-c": 37}
@@ -67,15 +67,18 @@ def test_the_door_refuses_the_scaled_update_and_what_it_lets_through_lies_within
 def test_the_limit_of_norms_follows_what_updates_usually_do_but_never_falls_below_the_clip():
     limit = reach(STUDY.plan, round_number=1, epochs=1, patients=42, visits=90)
     before = {"a": np.zeros(100, dtype=np.float32)}
-    far = {"a": np.full(100, 6.5 * limit.unit, dtype=np.float32)}
     norms = Norms()
-    assert norms.exceeded(before, far, limit=limit) == ["weights", "a"]
+
+    def moved(by):
+        return units(before, {"a": np.full(100, by * limit.unit, dtype=np.float32)}, limit=limit)
+
+    assert norms.exceeded(moved(6.5)) == ["weights", "a"]
     for _ in range(9):
-        norms.remember(before, {"a": np.full(100, 1.5 * limit.unit, dtype=np.float32)}, limit=limit)
+        norms.remember(moved(1.5))
     assert norms.limit("a") == norms.limit("weights") == pytest.approx(1.5 * FACTOR, rel=1e-3)
-    assert norms.exceeded(before, far, limit=limit) == []
+    assert norms.exceeded(moved(6.5)) == []
     for _ in range(300):
-        norms.remember(before, before, limit=limit)
+        norms.remember(moved(0))
     assert (norms.limit("weights"), norms.limit("a")) == (CLIP, CLIP_ARRAY)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federation_toys import GROUPS, PLAIN, InProcess, ToySite, toy_plan, toy_sites
-from masked_toys import masked_plan, masked_sites, signed_roster
+from masked_toys import masked_plan, masked_sites, signed_roster, summed
 
 from fairsynth.config import AugmentationConfig, PrivacyConfig, TrainingConfig
 from fairsynth.errors import CohortError, PolicyRefusal, ProtocolError
 from fairsynth.federation.flower import decode, encode
 from fairsynth.federation.journal import read
-from fairsynth.federation.masking.masks import summed, vector_sha256
+from fairsynth.federation.masking.masks import vector_sha256
 from fairsynth.federation.masking.outbox import Outbox, Payload
 from fairsynth.federation.masking.roster import write_roster
 from fairsynth.federation.messages import (

@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from masked_toys import summed
 from masking_reference import reference
 from scipy import stats
 
 from benchmarks.masking_vectors import CASES, case
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.masking.keys import announce, pair_keys
-from fairsynth.federation.masking.masks import Label, masked, summed
+from fairsynth.federation.masking.masks import Label, masked
 from fairsynth.federation.masking.records import LIMIT, Record, Schema
 from fairsynth.federation.masking.roster import Member, Roster, SignedRoster
 from fairsynth.governance.identity import Identity

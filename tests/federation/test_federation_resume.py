@@ -65,12 +65,12 @@ def stops(exchanges):
 def test_it_ends_the_same_whichever_exchange_it_stopped_at(golden, tmp_path):
     make, expected, exchanges = golden
     for place, number in enumerate(stops(exchanges)):
-        for answered in (bool(place % 2),):
-            plan, transport, root = make(tmp_path / f"{number}-{answered}")
-            with pytest.raises(Stopped):
-                run_study(Stopping(transport, number=number, answered=answered), plan=plan, root=root)
-            run_study(transport, plan=plan, root=root, resume=True)
-            assert digest(root) == expected, f"exchange {number}, answered: {answered}"
+        answered, taken = place % 3 > 0, place % 3 - 1
+        plan, transport, root = make(tmp_path / str(number))
+        with pytest.raises(Stopped):
+            run_study(Stopping(transport, number=number, answered=answered, taken=taken), plan=plan, root=root)
+        run_study(transport, plan=plan, root=root, resume=True)
+        assert digest(root) == expected, f"exchange {number}, answered: {answered}, taken: {taken}"
 
 
 def test_it_ends_the_same_when_every_exchange_stops_it_once(golden, tmp_path):

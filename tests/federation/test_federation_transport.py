@@ -152,7 +152,7 @@ def test_a_site_that_does_not_answer_is_absent_after_the_timeout_and_no_later():
     transport = GridTransport(grid, roster=plan.roster, simulated=False)
     request = EnrolRequest(plan=plan).pack()
     started = time.monotonic()
-    replies = transport.ask(dict.fromkeys(plan.roster, request), timeout=0.3)
+    replies = dict(transport.ask(dict.fromkeys(plan.roster, request), timeout=0.3))
     assert set(replies) == {"site-b"}
     assert 0.3 <= time.monotonic() - started < 2
 
@@ -162,7 +162,7 @@ def test_a_node_outside_the_roster_is_never_asked():
     grid = grid_of(plan, named=True)
     grid.names[1] = "intruder"
     transport = GridTransport(grid, roster=plan.roster, simulated=False)
-    replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1)
+    replies = dict(transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1))
     assert set(replies) == set(plan.roster)
     assert len(grid.types) == 2
 
@@ -171,7 +171,7 @@ def test_a_roster_of_which_nobody_comes_online_ends_with_a_clear_error():
     plan = toy_plan()
     transport = GridTransport(ToyGrid({}, names={}), roster=plan.roster, simulated=False)
     with pytest.raises(ProtocolError, match="no site is online"):
-        transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.1)
+        list(transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.1))
 
 
 def test_an_error_of_a_node_and_a_damaged_reply_leave_the_site_out_and_tell_no_text(caplog):
@@ -179,7 +179,7 @@ def test_an_error_of_a_node_and_a_damaged_reply_leave_the_site_out_and_tell_no_t
     grid = grid_of(plan, named=True, a=lambda kind, envelope: None)
     grid.sites[899] = lambda message: Message(RecordDict(), reply_to=message)
     transport = GridTransport(grid, roster=plan.roster, simulated=False)
-    assert transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1) == {}
+    assert dict(transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=1)) == {}
     assert "CANARY" not in caplog.text
 
 
@@ -297,7 +297,7 @@ def test_a_node_whose_process_or_reply_was_lost_is_asked_again_once_it_is_online
     online = grid.get_node_ids
     monkeypatch.setattr(grid, "get_node_ids", lambda: online() if next(away, True) else [899])
     transport = GridTransport(grid, roster=plan.roster, simulated=False)
-    replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=5)
+    replies = dict(transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=5))
     assert set(replies) == set(plan.roster)
     assert codes == []
     assert len(grid.types) == 4  # two sites, and one of them twice more
@@ -313,7 +313,7 @@ def test_a_node_that_fails_in_another_way_or_stays_away_is_not_asked_again(monke
         grid.sites[900] = losing(grid.sites[900], [code])
         monkeypatch.setattr(grid, "get_node_ids", lambda online=online: online)
         transport = GridTransport(grid, roster=plan.roster, simulated=False)
-        replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.3)
+        replies = dict(transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.3))
         assert set(replies) == {"site-b"}
         assert len(grid.types) == 2
 
@@ -355,7 +355,7 @@ def test_requests_that_were_under_way_while_the_superlink_was_away_are_asked_aga
     )
     monkeypatch.setattr(server_transport, "time", clock)
     link = GridTransport(grid, roster=plan.roster, simulated=False)
-    replies = link.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=60)
+    replies = dict(link.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=60))
     assert sorted(replies) == ["site-a", "site-b"]
     assert [len(site.asked) for site in sites.values()] == [2, 2]
     assert clock.now < 20

@@ -10,7 +10,6 @@ may be zero: HKDF-Expand (RFC 5869) of the pair key, with the label as its info.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,14 +69,23 @@ def mask(key: bytes, *, label: Label) -> Masked:
     return total
 
 
-def summed(vectors: Iterable[Masked]) -> IntArray:
-    """The sum mod 2^64 as two's complement; of all sites' vectors it is the sum of their values. Any order will do."""
-    total: Masked | None = None
-    for vector in vectors:
-        total = vector.copy() if total is None else np.add(total, vector, out=total)
-    if total is None:
-        raise ProtocolError.of("nothing to add up", where="masked sum", expected="a vector of every site")
-    return total.view(np.int64)
+class Total:
+    """The sum mod 2^64 of masked vectors, folded one at a time; any order will do."""
+
+    def __init__(self) -> None:
+        self._sum: Masked | None = None
+
+    def add(self, vector: Masked) -> None:
+        """Fold in one site's vector."""
+        self._sum = vector.copy() if self._sum is None else np.add(self._sum, vector, out=self._sum)
+
+    def opened(self) -> IntArray:
+        """The sum as two's complement; of all sites' vectors it is the sum of their values. Raises ProtocolError when
+        nothing was added.
+        """
+        if self._sum is None:
+            raise ProtocolError.of("nothing to add up", where="masked sum", expected="a vector of every site")
+        return self._sum.view(np.int64)
 
 
 def vector_sha256(values: npt.NDArray[np.generic]) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairsynth.errors import CohortError, FairSynthError, Problem, ProtocolError
+from fairsynth.errors import CohortError, Problem, ProtocolError
 from fairsynth.federation.checks import fits, identity, refuse, rules
-from fairsynth.federation.conversation import MISSING, PATIENCE, REFUSED, Conversation, Refusal, Refused, answer_of
+from fairsynth.federation.conversation import MISSING, REFUSED, Conversation, Refusal
 from fairsynth.federation.masking.form import Form, Known, put_together, without
 from fairsynth.federation.masking.forms import CONTRIBUTING, form_of
 from fairsynth.federation.masking.keys import Announcement, check_announcements
-from fairsynth.federation.masking.masks import Label, Masked, summed, vector_sha256
+from fairsynth.federation.masking.masks import Label, Masked, Total, vector_sha256
 from fairsynth.federation.masking.roster import Roster
 from fairsynth.federation.masking.sealing import VECTOR, label_of, reply_text
 from fairsynth.federation.messages import (
@@ -43,14 +43,7 @@ OUTSTANDING = 10  # deviations of the noise on a group's size
 ATTEMPTS = 2  # with the same request: a site that was away sends what it kept
 
 Checked = Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sealed:
-    """A site's checked reply: what it says openly, and its masked vector."""
-
-    said: dict[str, Any]
-    vector: Masked
+Said = dict[str, Any]  # the fields of a reply that are the same at every site
 
 
 @dataclass(kw_only=True)
@@ -96,14 +89,19 @@ class PooledConversation(Conversation):
         (request,) = requests.values()
         form = form_of(request, plan=self.plan, known=self.settled.known)
         label = label_of(form, run=self.run, epoch=self.roster.epoch)
-        replies = self._gather(
-            request, phase=phase, check=lambda site, envelope: self._sealed(site, envelope, form=form, label=label)
-        )
+        total = Total()
+
+        def folded(site: SiteId, envelope: Envelope) -> Said:
+            said, vector = self._sealed(site, envelope, form=form, label=label)
+            total.add(vector)
+            return said
+
+        said = self._gather(request, phase=phase, check=folded)
         if request.kind == AgreeRequest.kind:
             body = AgreeRequest.unpack(request)
             self.settled.known = Known(patients=body.patients, codes=len(body.codes))
         try:
-            return {POOLED: check(POOLED, self._opened(form, replies))}
+            return {POOLED: check(POOLED, self._opened(form, said, total))}
         except ProtocolError as error:
             self.journal.append(
                 "refused", phase=phase, site=POOLED, code=REFUSED, problems=[str(one) for one in error.problems]
@@ -114,38 +112,24 @@ class PooledConversation(Conversation):
         self, request: Envelope, *, phase: str, check: Callable[[SiteId, Envelope], Checked]
     ) -> dict[SiteId, Checked]:
         """The checked replies of all sites; who did not answer is asked the same again."""
-        timeout = float(self.plan.training.round_deadline_seconds * PATIENCE[request.kind])
         accepted: dict[SiteId, Checked] = {}
-        refusals: dict[SiteId, Refusal] = {}
         everyone = dict.fromkeys(self.roster.sites, request)
-        kept = self.recall(everyone)
-        replies: dict[SiteId, Envelope] = {}
-        for _ in range(ATTEMPTS):
-            waiting = [site for site in self.roster.sites if site not in accepted]
-            if kept is None:
-                replies |= self.transport.ask(dict.fromkeys(waiting, request), timeout=timeout)
-            else:
-                replies = kept
-            refusals = {}
-            for site in waiting:
-                try:
-                    accepted[site] = check(site, answer_of(site, replies))
-                except Refused as refused:
-                    refusals[site] = refused.refusal
-                except FairSynthError as error:
-                    problems = tuple(str(problem) for problem in error.problems)
-                    refusals[site] = Refusal(site=site, code=REFUSED, problems=problems)
-            if not any(refusal.code == MISSING for refusal in refusals.values()):
-                break
-        if refusals:
-            raise self._incomplete(refusals, phase=phase)
-        if kept is None:
-            self.remember(everyone, replies, phase=phase)
+        with self.replies(everyone) as (replies, keeping):
+            refusals = self.judge(replies, everyone, check=check, accepted=accepted)
+            for _ in range(ATTEMPTS - 1):
+                if not any(refusal.code == MISSING for refusal in refusals.values()):
+                    break
+                waiting = dict.fromkeys(refusals, request)
+                refusals = self.judge(self.asked(waiting, keeping), waiting, check=check, accepted=accepted)
+            if refusals:
+                raise self._incomplete(refusals, phase=phase)
+            if keeping is not None:
+                keeping.accept(phase=phase, position=self.journal.position)
         return accepted
 
     def _incomplete(self, refusals: Mapping[SiteId, Refusal], *, phase: str) -> ProtocolError:
-        for site, refusal in refusals.items():
-            self.journal.append("refused", phase=phase, site=site, code=refusal.code, problems=list(refusal.problems))
+        for refusal in refusals.values():
+            self.journal_refusal(refusal, phase=phase)
         number = len(self.roster.sites)
         return ProtocolError(
             Problem(
@@ -168,8 +152,11 @@ class PooledConversation(Conversation):
         )
         return reply.key
 
-    def _sealed(self, site: SiteId, envelope: Envelope, *, form: Form, label: Label) -> Sealed:
-        """Raises ProtocolError unless the reply is this site's, signed, under this label, and as long as agreed."""
+    def _sealed(self, site: SiteId, envelope: Envelope, *, form: Form, label: Label) -> tuple[Said, Masked]:
+        """What a site says openly, and its masked vector (L,).
+
+        Raises ProtocolError unless the reply is this site's, signed, under this label, and as long as agreed.
+        """
         reply = SealedReply.unpack(envelope)
         refuse(
             [
@@ -194,18 +181,18 @@ class PooledConversation(Conversation):
         text = reply_text(label, site=site, said=reply.said, vector=vector_sha256(vector))
         signed = verify(self.roster.key_of(site), text, bytes.fromhex(reply.signature))
         refuse(rules({"signature: the site's own": signed}))
-        return Sealed(said=reply.said, vector=vector)
+        return reply.said, vector
 
-    def _opened(self, form: Form, replies: Mapping[SiteId, Sealed]) -> Envelope:
+    def _opened(self, form: Form, said: Mapping[SiteId, Said], total: Total) -> Envelope:
         """The reply of `POOLED`. Raises ProtocolError when sites say different things openly."""
-        said = [replies[site].said for site in self.roster.sites]
-        if any(one != said[0] for one in said):
+        first = said[self.roster.sites[0]]
+        if any(one != first for one in said.values()):
             raise ProtocolError.of("sites that say different things", where=form.kind, expected=f"equal {form.said}")
-        arrays = form.schema.arrays(summed(replies[site].vector for site in self.roster.sites))
+        arrays = form.schema.arrays(total.opened())
         if form.kind == EnrolReply.kind:
             self.settled.used = self._judged(arrays)
         kept = without(arrays, form, used=self._used)
-        pooled = put_together(form, said[0], kept, plan=self.plan, sites=len(self.roster.sites))
+        pooled = put_together(form, first, kept, plan=self.plan, sites=len(self.roster.sites))
         left = {name: arrays[name].astype(np.int64) - kept[name].astype(np.int64) for name in form.axis}
         possible = form.noised or all((part >= 0).all() for part in left.values())
         refuse(rules({"counts of groups that are left out: from 0": possible}))

@@ -9,6 +9,7 @@ Counts with noise may be below 0, above what they are counts of, and contradict 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ class NoisedTrained:
     weights: Arrays
     moments: Moments | None
     counts: FloatArray | None
+    moved: Mapping[str, float]  # how far, in units of `norms`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +132,12 @@ class NoisedDoor(Door):
                 "patients: as enrolled": reply.patients == site.enrolled.patients,
             }
         )
+        moved = self.moved(weights, asked=asked, sent=sent, site=site)
         if moments is not None:
-            problems += self.update(weights, moments, asked=asked, sent=sent, site=site)
+            problems += self.update(weights, moments, moved, asked=asked, sent=sent, site=site)
         refuse(problems)
-        if asked.epochs and self.norms is not None:
-            self.norms.remember(sent, weights, limit=self.reach(asked, site))
         counts = from_fixed(envelope.arrays["counts"].astype(np.int64)) if counted else None
-        return NoisedTrained(patients=reply.patients, weights=weights, moments=moments, counts=counts)
+        return NoisedTrained(patients=reply.patients, weights=weights, moments=moments, counts=counts, moved=moved)
 
     def stayed(self, envelope: Envelope, *, site: Agreed) -> NoisedAuditReply:
         """The sites' answer to the audit request: that each has its own results."""

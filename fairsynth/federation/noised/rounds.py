@@ -74,6 +74,7 @@ class NoisedServer(Server):
             ),
         )
         (reply,) = replies.values()
+        self.norms.remember(reply.moved)
         counts = self._counts(reply, members)
         line = {
             "arm": model.arm,
