@@ -6,6 +6,7 @@ Never: a code of fewer patients than the plan allows; training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,18 +16,22 @@ import numpy as np
 
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
-from fairsynth.errors import CohortError, Problem
+from fairsynth.errors import CohortError, ConfigError, Problem
 from fairsynth.federation.aggregate import pool
 from fairsynth.federation.conversation import Conversation
-from fairsynth.federation.messages import AgreeRequest, EnrolRequest
-from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.messages import MAXIMUM_BYTES, AgreeRequest, EnrolRequest
+from fairsynth.federation.plans import ARMS, plan_sha256
 from fairsynth.federation.validation import Agreed, Door, Enrolled
-from fairsynth.generator.model import initial_weights
+from fairsynth.federation.wire import DTYPES
+from fairsynth.generator.model import expected_shapes, initial_weights
 from fairsynth.generator.priming import Shown, primed_weights
 from fairsynth.schemas import Arrays, Group, IntArray, SiteId
 from fairsynth.seeds import stream
 from fairsynth.visits.cohort import shared_vocabulary
 from fairsynth.visits.layout import Vocabulary
+
+_MODELS = 3  # in a message of training: weights, first and second moments
+_MASKED_BYTES = 8  # of a number in a masked sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,7 @@ def agree(conversation: Conversation, enrolled: dict[SiteId, Enrolled], *, door:
             break
         enrolled = {site: enrolled[site] for site in agreed}
         check_pooled(plan, {site: one.members for site, one in enrolled.items()}, left_out=conversation.left_out)
+    check_size(plan, vocabulary)
     members = Members(sites=agreed, vocabulary=vocabulary)
     artefacts.write_json(root / "enrolment.json", _enrolment(members, left_out=conversation.left_out))
     conversation.journal.append("agreed", sites=list(agreed), codes=len(vocabulary.codes), vocabulary=vocabulary.sha256)
@@ -133,6 +139,20 @@ def check_pooled(plan: StudyPlan, cells: Mapping[SiteId, IntArray], *, left_out:
         )
     if problems:
         raise CohortError(problems)
+
+
+def check_size(plan: StudyPlan, vocabulary: Vocabulary) -> None:
+    """Raise ConfigError when the generator is too large for a message: before training, not in its first round."""
+    numbers = sum(math.prod(shape) for shape in expected_shapes(vocabulary, plan.generator).values())
+    sealed = _MASKED_BYTES if plan.privacy.masked else np.dtype(DTYPES[plan.training.wire]).itemsize
+    largest = max(_MODELS * numbers * sealed, len(ARMS) * numbers * np.dtype(np.float32).itemsize)
+    if largest > MAXIMUM_BYTES:
+        raise ConfigError.of(
+            f"a generator of {numbers:,} weights, whose largest message has {largest:,} bytes",
+            where="generator; vocabulary.maximum_codes",
+            expected=f"messages of at most {MAXIMUM_BYTES:,} bytes",
+            do="choose a smaller generator, or, in a plain study, training.wire: bfloat16",
+        )
 
 
 def _pooled_codes(plan: StudyPlan, enrolled: Mapping[SiteId, Enrolled]) -> list[str]:

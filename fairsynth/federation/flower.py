@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from fairsynth import plain_json
 from fairsynth.errors import ProtocolError
-from fairsynth.federation.messages import Envelope
+from fairsynth.federation.messages import MAXIMUM_BYTES, Envelope
 from fairsynth.schemas import Arrays
 
 MESSAGE_TYPES = {
@@ -34,7 +34,6 @@ MESSAGE_TYPES = {
 PROTOCOL = 2  # raised with every change of a message; both sides must run the same
 
 MAXIMUM_ARRAYS = 4096
-MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
 MAXIMUM_FIELDS = 16 << 20  # characters of JSON
 MAXIMUM_KIND = 64  # characters
 MAXIMUM_NAME = 200  # characters of an array's name

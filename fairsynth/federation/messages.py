@@ -24,6 +24,8 @@ from fairsynth.federation.masking.keys import Announcement
 from fairsynth.federation.masking.roster import Hex32, Hex64
 from fairsynth.schemas import Arrays, SiteId
 
+MAXIMUM_BYTES = 1 << 30  # of all arrays of one message
+
 Runs = tuple[NonNegativeInt, ...]  # numbers of runs of codes of which no visit of any site has two; primed studies only
 
 

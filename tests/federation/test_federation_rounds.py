@@ -6,18 +6,21 @@ import json
 
 import numpy as np
 import pytest
-from federation_toys import InProcess, ToySite, toy_changes, toy_plan, toy_sites
+from federation_toys import CODES, PLAIN, InProcess, ToySite, toy_changes, toy_plan, toy_sites
+from masked_toys import masked_plan
 from safetensors.numpy import load_file
 
-from fairsynth.config import ObjectiveConfig
-from fairsynth.errors import CohortError, ProtocolError
+from fairsynth.config import GeneratorConfig, ObjectiveConfig, TrainingConfig
+from fairsynth.errors import CohortError, ConfigError, ProtocolError
 from fairsynth.fairness.coefficients import coefficients
 from fairsynth.federation.aggregate import weights_sha256
+from fairsynth.federation.agreement import check_size
 from fairsynth.federation.journal import read
 from fairsynth.federation.messages import Failed
 from fairsynth.federation.plans import plan_sha256, reference_mask
 from fairsynth.federation.rounds import run_study
 from fairsynth.generator.checkpoint import load
+from fairsynth.visits.cohort import shared_vocabulary
 
 
 def rounds_of(root, arm):
@@ -227,3 +230,27 @@ def test_codes_of_all_sites_are_united_and_the_commonest_kept(tmp_path):
     with pytest.raises(ProtocolError):  # the toy audit counts its own codes, and is refused for it
         run_study(InProcess(sites), plan=plan, root=tmp_path)
     assert json.loads((tmp_path / "enrolment.json").read_text())["codes"] == ["DX//CCS//2", "DX//CCS//9"]
+
+
+LARGE = GeneratorConfig(embedding=1024, layers=8, heads=4, maximum_visits=4)  # 400 MB of weights
+
+
+def test_a_generator_that_fits_no_message_is_refused_before_training(tmp_path):
+    plan = toy_plan(generator=LARGE)
+    sites = toy_sites(plan)
+    with pytest.raises(
+        ConfigError, match=r"choose a smaller generator, or, in a plain study, training\.wire: bfloat16"
+    ):
+        run_study(InProcess(sites), plan=plan, root=tmp_path)
+    assert {request.kind for site in sites.values() for request in site.asked} == {"enrol", "agree"}
+    assert read(tmp_path / "journal.jsonl")[-1]["event"] == "failed"
+
+
+def test_numbers_of_16_bits_leave_room_for_a_larger_generator_and_masks_for_a_smaller_one():
+    short = toy_plan(generator=LARGE, training=TrainingConfig(wire="bfloat16"))
+    check_size(short, shared_vocabulary(CODES, plan=short))
+    masked = masked_plan(generator=GeneratorConfig(embedding=1024, layers=4, heads=4))  # 200 MB of weights
+    with pytest.raises(ConfigError, match="largest message"):
+        check_size(masked, shared_vocabulary(CODES, plan=masked))
+    plain = masked.model_copy(update={"privacy": PLAIN})
+    check_size(plain, shared_vocabulary(CODES, plan=plain))

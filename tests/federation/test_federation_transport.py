@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from federation_real import own_config
-from federation_toys import toy_plan, toy_sites
+from federation_toys import ToySite, toy_plan, toy_sites
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from masked_toys import masked_plan, masked_sites
@@ -19,7 +20,7 @@ import server.transport as server_transport
 from client.session import answer, site_folder
 from fairsynth.config import AugmentationConfig
 from fairsynth.errors import ConfigError, ProtocolError
-from fairsynth.federation import activity
+from fairsynth.federation import activity, waiting
 from fairsynth.federation.boundary import approve
 from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode
 from fairsynth.federation.journal import read
@@ -359,3 +360,57 @@ def test_requests_that_were_under_way_while_the_superlink_was_away_are_asked_aga
     assert sorted(replies) == ["site-a", "site-b"]
     assert [len(site.asked) for site in sites.values()] == [2, 2]
     assert clock.now < 20
+
+
+class Fetching(ToyGrid):
+    """Counts the messages that are asked for at once."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.fetched = []
+
+    def pull_messages(self, numbers):
+        self.fetched.append(len(numbers))
+        return super().pull_messages(numbers)
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 1), (1 << 30, 5)])
+def test_large_replies_are_fetched_one_at_a_time(size, most, monkeypatch):
+    monkeypatch.setattr(waiting, "AT_ONCE", size)
+    plan = toy_plan(roster=tuple(f"site-{number}" for number in range(5)), quorum=5)
+    toys = {site: ToySite(site, [[40, 5], [10, 2]], plan) for site in plan.roster}
+    grid = Fetching(
+        {number: speaking(toys[site]) for number, site in enumerate(plan.roster)}, names=dict(enumerate(plan.roster))
+    )
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    request = EnrolRequest(plan=plan).pack({"members": np.zeros((2, 2), dtype=np.int64)})
+    assert set(dict(transport.ask(dict.fromkeys(plan.roster, request), timeout=5))) == set(plan.roster)
+    assert max(grid.fetched) == most
+
+
+def test_a_reply_that_came_while_the_server_worked_on_another_counts_after_the_deadline():
+    plan = toy_plan()
+    grid = grid_of(plan, named=True)
+    transport = GridTransport(grid, roster=plan.roster, simulated=False)
+    replies = transport.ask(dict.fromkeys(plan.roster, EnrolRequest(plan=plan).pack()), timeout=0.2)
+    pull, kept = grid.pull_messages, {}
+
+    def one_at_first(numbers):
+        kept.update(dict(list(grid.replies.items())[1:]) if not kept else {})
+        for number in kept:
+            grid.replies.pop(number, None)
+        return pull(numbers)
+
+    grid.pull_messages = one_at_first
+    first, _ = next(replies)
+    grid.pull_messages = pull
+    grid.replies |= kept
+    time.sleep(0.3)  # the server works on the first, beyond the deadline
+    assert {first, *dict(replies)} == set(plan.roster)
+    assert len(kept) == 1
+
+
+def test_a_wait_for_a_reply_that_was_announced_and_never_came_is_no_outage():
+    assert waiting.is_outage(6.0, received=0)
+    assert not waiting.is_outage(6.0, received=100_000_000)
+    assert not waiting.is_outage(190.0, received=0, errors=True)
