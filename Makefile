@@ -39,7 +39,10 @@ study: $(VENV)/runtime.stamp    ## the same on real tables: make study STUDY=stu
 
 STUDY ?= studies/mimic3demo_pic.yaml
 
-test: $(VENV)/dev.stamp         ## all tests but the slow ones, with line coverage
+test: $(VENV)/dev.stamp         ## all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+coverage: $(VENV)/dev.stamp     ## the same with line coverage, which takes longer by a quarter or more
 	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/dev.stamp         ## format, lint, types, import directions

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ SCHEMA = 1
 VERSIONED = ("fairsynth", "flwr", "numpy", "polars", "torch")
 
 
+@cache
 def code_version() -> str:
     """The installed version of FairSynth."""
     try:

@@ -7,6 +7,7 @@ Never: a patient's value or identifier in a message. Only `code` may leave a sit
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -157,3 +158,12 @@ class EngineError(FairSynthError):
 
     code = "FS-700"
     exit_code = 3
+
+
+def faults() -> tuple[type[BaseException], ...]:
+    """What `except` takes for a fault of the program: any exception, and a panic of polars, which is no `Exception`.
+
+    Only code that has loaded polars panics; who has not is spared the import.
+    """
+    polars = sys.modules.get("polars.exceptions")
+    return (Exception,) if polars is None else (Exception, polars.PanicException)

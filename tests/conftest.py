@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch and numpy are imported: toy models are too small to share, and threads that wait for each other spin.
+# Half of the suite's time, and more where other programs run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from canary_words import heard, heard_in, logs
 

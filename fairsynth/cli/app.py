@@ -1,4 +1,4 @@
-"""The verbs, and the one place where an exception becomes an exit code."""
+"""The command line as a whole, and the one place where an exception becomes an exit code."""
 
 from __future__ import annotations
 
@@ -10,74 +10,20 @@ from collections.abc import Sequence
 import typer
 
 from fairsynth import artefacts
-from fairsynth.cli import (
-    approve,
-    audit,
-    backup,
-    check,
-    demo,
-    doctor,
-    experiment,
-    extract,
-    generate,
-    init_site,
-    ledger,
-    metrics,
-    plan,
-    policy,
-    provision,
-    release,
-    report,
-    restore,
-    roster,
-    settle,
-    simulate,
-    status,
-    study,
-    train,
-    upgrade,
-    vocabulary,
-)
 from fairsynth.cli.console import errors
+from fairsynth.cli.verbs import SETTINGS, Verbs
 from fairsynth.errors import FairSynthError
 
 app = typer.Typer(
+    cls=Verbs,
     name="fairsynth",
     help=(
         "Hospitals train one fairness-optimised generator of synthetic patients together; no record leaves home.\n\n"
         "Start with `fairsynth demo`. A study is one YAML file: `fairsynth check STUDY`, then `fairsynth study STUDY`."
     ),
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    **SETTINGS,
 )
-VERBS = (
-    demo,
-    study,
-    plan,
-    init_site,
-    check,
-    doctor,
-    status,
-    metrics,
-    backup,
-    restore,
-    settle,
-    approve,
-    vocabulary,
-    simulate,
-    extract,
-    train,
-    generate,
-    audit,
-    report,
-    experiment,
-)
-for module in VERBS:
-    app.command(name=module.__name__.rsplit(".", 1)[-1].replace("_", "-"))(module.run)
-for group in (provision, policy, roster, ledger, release, upgrade):
-    app.add_typer(group.app, name=group.__name__.rsplit(".", 1)[-1])
 
 
 @app.callback(invoke_without_command=True)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsynth.cli.console import output
+from fairsynth.cli.options import JsonOption
 from fairsynth.cli.plans import read_plan
 from fairsynth.cli.policy import switches
-from fairsynth.cli.study import JsonOption
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.federation import boundary

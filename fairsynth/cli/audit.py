@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fairsynth.cli.console import errors, show_summary
-from fairsynth.cli.study import JsonOption
-from fairsynth.experiments.study import Run
+from fairsynth.cli.console import errors
+from fairsynth.cli.options import JsonOption
 
 
 def run(
@@ -21,7 +20,9 @@ def run(
 
     Example: `fairsynth audit runs/demo --site zhejiang`
     """
+    from fairsynth.cli.summary import show_summary
     from fairsynth.experiments.audit import audit
+    from fairsynth.experiments.study import Run
 
     result = Run(root=folder.resolve())
     with errors.status("training the predictors of the four approaches"):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.operations.archive import Kind
 from fairsynth.operations.backup import backup
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from fairsynth import artefacts
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.quality import show_quality
-from fairsynth.cli.study import JsonOption, parse_data
+from fairsynth.cli.options import JsonOption, parse_data
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import Checked, check
-from fairsynth.quality import check_site
+
+if TYPE_CHECKING:
+    from fairsynth.experiments.study import Checked
 
 MUST_BE_MENDED = 2  # exit code
 
@@ -57,6 +57,9 @@ def run(
 
 
 def _check_site(config: Path, *, data: list[str] | None, study: Path | None, out: Path | None, as_json: bool) -> None:
+    from fairsynth.cli.quality import show_quality
+    from fairsynth.quality import check_site
+
     if not data or len(data) > 1:
         raise ConfigError.of("bad option", where="--data", expected="one folder with the site's raw tables")
     with errors.status("reading the tables"):
@@ -73,6 +76,8 @@ def _check_site(config: Path, *, data: list[str] | None, study: Path | None, out
 
 
 def _check_study(study: Path, *, data: list[str] | None, as_json: bool) -> None:
+    from fairsynth.experiments.study import check
+
     config, sites = check(study, data=parse_data(data))
     if as_json:
         typer.echo(json.dumps({"study": config.name, "sites": [_as_json(site) for site in sites]}))

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fairsynth.cli.study import JsonOption, execute
-from fairsynth.experiments.study import Engine
-from fairsynth.federation.engine import find_app
+from fairsynth.cli.options import JsonOption
+from fairsynth.cli.study import execute
+from fairsynth.experiments.engines import Engine
+from fairsynth.federation.engine.app import find_app
 
 
 def run(

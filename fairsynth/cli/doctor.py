@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.operations.doctor import SUPERNODE_PORT, examine
 from fairsynth.operations.findings import Finding
 

@@ -6,19 +6,20 @@ import json
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table as RichTable
 
 from fairsynth.cli.console import errors, output
+from fairsynth.cli.options import DataOption, JsonOption, parse_data
 from fairsynth.cli.progress import StudyProgress
-from fairsynth.cli.study import DataOption, JsonOption, parse_data
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.evidence.headline import Headlines
-from fairsynth.experiments.evidence.tables import interval, mean_sd, share
-from fairsynth.federation.engine import find_app
+from fairsynth.federation.engine.app import find_app
+
+if TYPE_CHECKING:
+    from fairsynth.experiments.evidence.headline import Headlines
 
 QUICK = (500, 500)  # real, synthetic
 QUICK_SEEDS = 2
@@ -159,6 +160,8 @@ class TrialsProgress(StudyProgress):
 
 def _show(found: Headlines) -> None:
     """Print the headlines of each row, and how many targets are met."""
+    from fairsynth.experiments.evidence.tables import interval, mean_sd, share
+
     table = RichTable(title="real held-out patients, mean (sd) over seeds", title_justify="left")
     for name in (
         "predictor",

@@ -10,7 +10,7 @@ import typer
 
 from fairsynth import artefacts
 from fairsynth.cli.console import output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 
 
 def run(

@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import output
+from fairsynth.cli.options import JsonOption
 from fairsynth.cli.progress import drawing
-from fairsynth.cli.study import JsonOption
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import Run
 
 
 class Arm(enum.StrEnum):
@@ -49,6 +48,7 @@ def run(
     Example: `fairsynth generate runs/demo --site boston --group black --label 1 --patients 200 --out synthetic`
     """
     from fairsynth.experiments.generate import generate, source_of_model, source_of_run
+    from fairsynth.experiments.study import Run
     from fairsynth.experiments.train import Model
     from fairsynth.halo import conditions
 

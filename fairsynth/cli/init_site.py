@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.errors import EngineError
-from fairsynth.federation.engine import find_app
-from fairsynth.onboarding import Outcome, init_site
+from fairsynth.federation.engine.app import find_app
+
+if TYPE_CHECKING:
+    from fairsynth.onboarding import Outcome
 
 
 def run(
@@ -30,6 +32,8 @@ def run(
 
     Example: `fairsynth init-site raw/myhospital --out site_configs/myhospital`
     """
+    from fairsynth.onboarding import init_site
+
     shipped = _shipped()
     with errors.status("looking at headers and first rows"):
         outcome = init_site(data, out=out, name=name, shipped=shipped)

@@ -11,7 +11,6 @@ from fairsynth import artefacts
 from fairsynth.cli.console import output
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import check_names
 from fairsynth.federation.plans import plan_sha256
 
 
@@ -26,6 +25,8 @@ def run(
 
     Example: `fairsynth plan study.yaml --out plan.json`
     """
+    from fairsynth.experiments.study import check_names
+
     config = read_study(study)
     check_names(config)
     plan = config.plan()

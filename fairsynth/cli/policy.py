@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from fairsynth.cli.console import output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.governance.policy import SitePolicy, policy_path, read_policy, write_policy
 
 app = typer.Typer(help="What may leave a site: write the policy, read it (docs/egress.md).", no_args_is_help=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.errors import ConfigError, FairSynthError, KeyRefused
 from fairsynth.operations import registration
 from fairsynth.provisioning import coordinator, documents, grants, node_keys, request

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.config import checked
 from fairsynth.errors import ConfigError
 

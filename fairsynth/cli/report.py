@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import output
-from fairsynth.experiments.study import Run
 
 
 def run(
@@ -24,6 +23,7 @@ def run(
 
     Example: `fairsynth report runs/demo/sites/zhejiang`
     """
+    from fairsynth.experiments.study import Run
     from fairsynth.report import build, build_own
     from fairsynth.report.at_home import is_site_folder
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import output
+from fairsynth.cli.options import JsonOption
 from fairsynth.cli.plans import read_plan
-from fairsynth.cli.study import JsonOption
 from fairsynth.operations.restore import settle
 
 

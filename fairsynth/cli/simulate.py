@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import errors, output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.config import BiasConfig, SimulationConfig, checked
 from fairsynth.errors import ConfigError
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairsynth.cli.console import output
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.errors import ConfigError
 from fairsynth.operations.doctor import SUPERNODE_PORT
 from fairsynth.operations.folders import find_folder

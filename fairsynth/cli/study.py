@@ -5,29 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairsynth.audit.site import kept_changes
-from fairsynth.cli.console import errors, output, show_summary
+from fairsynth.cli.console import errors, output
+from fairsynth.cli.options import DataOption, JsonOption, parse_data
 from fairsynth.cli.plans import read_plan
 from fairsynth.cli.progress import StudyProgress
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
-from fairsynth.experiments.study import Engine, Reached, Run, resume_study, run_among_hospitals, run_study
-from fairsynth.fairness.verdict import judge
-from fairsynth.federation.plans import THRESHOLDS
-from fairsynth.report.noised import NoisedStudy, is_noised, read_noised
-from fairsynth.report.study import read_finished
+from fairsynth.experiments.engines import Engine
 
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data", help="SITE=FOLDER: where a site's raw tables are; overrides the study file.", metavar="SITE=FOLDER"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+if TYPE_CHECKING:
+    from fairsynth.experiments.study import Reached, Run
+    from fairsynth.report.noised import NoisedStudy
 
 
 def run(
@@ -62,6 +54,8 @@ def run(
     if server is None and (roster or address):
         raise ConfigError.of("missing option", where="--roster, --address", expected="--server FOLDER beside them")
     if server is not None:
+        from fairsynth.experiments.study import Reached
+
         reached = Reached(server=server, roster=roster, address=address)
         _execute_network(study, reached, out=out, resume=resume, as_json=as_json)
         return
@@ -70,6 +64,8 @@ def run(
 
 def _execute_network(path: Path, reached: Reached, *, out: Path | None, resume: bool, as_json: bool) -> None:
     """Run or follow a study among hospitals with progress on the terminal, then print its result."""
+    from fairsynth.experiments.study import run_among_hospitals
+
     plan = read_plan(path)
     with StudyProgress(errors if as_json else output) as progress:
         progress.expect(plan.training.rounds)
@@ -89,6 +85,8 @@ def execute(
     resume: bool = False,
 ) -> None:
     """Run the study with progress on the terminal, then print its result."""
+    from fairsynth.experiments.study import resume_study, run_study
+
     config = read_study(study)
     folder = out or Path("runs") / config.name
     with StudyProgress(errors if as_json else output) as progress:
@@ -102,6 +100,10 @@ def execute(
 
 def show(result: Run, *, as_json: bool) -> None:
     """Print what the server found, what its sites know beside it, and where the pages are."""
+    from fairsynth.cli.summary import show_summary
+    from fairsynth.report.noised import is_noised, read_noised
+    from fairsynth.report.study import read_finished
+
     summary = None if is_noised(result.server) else read_finished(result.server).summary
     if as_json:
         told = None if summary is None else json.loads(summary.model_dump_json())
@@ -131,20 +133,13 @@ def _charged(study: NoisedStudy) -> str:
 
 def _own_verdicts(result: Run) -> Iterator[str]:
     """What each site of a local run found out for itself, at the setting of the report's head."""
+    from fairsynth.audit.site import kept_changes
+    from fairsynth.fairness.verdict import judge
+    from fairsynth.federation.plans import THRESHOLDS
+
     plan = result.plan
     for site in plan.roster:
         for change in kept_changes(result.site(site)):
             if (change.predictor, change.threshold) == (plan.audit.predictors[0], THRESHOLDS[-1]):
                 verdict = judge(change.gain, change.f1, change.abs_log_di)
                 yield f"{site} (from its own folder), {change.predictor.replace('_', ' ')}: {verdict.text}"
-
-
-def parse_data(values: list[str] | None) -> dict[str, Path]:
-    """`["boston=/data"]` as a mapping. Raises ConfigError."""
-    folders: dict[str, Path] = {}
-    for value in values or []:
-        site, separator, folder = value.partition("=")
-        if not (site and separator and folder):
-            raise ConfigError.of("bad option", where=f"--data {value}", expected="SITE=FOLDER")
-        folders[site] = Path(folder)
-    return folders

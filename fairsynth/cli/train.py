@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from fairsynth.cli.console import errors, output
+from fairsynth.cli.options import DataOption, JsonOption, parse_data
 from fairsynth.cli.progress import TrainingProgress
-from fairsynth.cli.study import DataOption, JsonOption, parse_data
 
 
 class Device(enum.StrEnum):

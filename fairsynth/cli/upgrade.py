@@ -11,7 +11,7 @@ import typer
 
 from fairsynth.cli.console import output
 from fairsynth.cli.doctor import MUST_BE_MENDED, show_findings
-from fairsynth.cli.study import JsonOption
+from fairsynth.cli.options import JsonOption
 from fairsynth.operations.upgrade import examine
 
 SCHEMA = "fairsynth.upgrade/1"

@@ -6,16 +6,18 @@ import json
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from fairsynth.cli.console import errors, output
+from fairsynth.cli.options import DataOption, JsonOption, parse_data
 from fairsynth.cli.progress import StudyProgress
-from fairsynth.cli.study import DataOption, JsonOption, parse_data
 from fairsynth.config import read_study
-from fairsynth.experiments.vocabulary import KindShares, SiteVocabulary, VocabularyReport, survey_vocabulary
+
+if TYPE_CHECKING:
+    from fairsynth.experiments.vocabulary import KindShares, SiteVocabulary, VocabularyReport
 
 
 def run(
@@ -34,6 +36,8 @@ def run(
 
     Example: `fairsynth vocabulary studies/mimic3demo_pic.yaml`
     """
+    from fairsynth.experiments.vocabulary import survey_vocabulary
+
     folder = out or Path("runs") / read_study(study).name
     with StudyProgress(errors if as_json else output) as progress:
         report = survey_vocabulary(study, out=folder, data=parse_data(data), on_event=progress)

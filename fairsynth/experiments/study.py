@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,18 @@ from fairsynth import artefacts
 from fairsynth.audit.predictors import load_predictor
 from fairsynth.config import SiteEntry, StudyConfig, StudyPlan, read_site, read_study
 from fairsynth.errors import ConfigError, FairSynthError, combined
+from fairsynth.experiments.engines import Engine
 from fairsynth.extraction.checks import TablesReport, check_tables
 from fairsynth.extraction.rules import read_source
 from fairsynth.fairness.objectives import load_objective
 from fairsynth.federation.boundary import approve
-from fairsynth.federation.desk import has_finished, is_begun, is_taken
 from fairsynth.federation.engine import Site, find_app, run_deployment, run_simulation
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.federation.masking.roster import read_roster_file
 from fairsynth.federation.messages import EnrolRequest
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import check_pooled
+from fairsynth.federation.server_folder import has_finished, is_begun, is_taken
 from fairsynth.federation.site import enrol
 from fairsynth.governance.approval import LOCAL_RUN
 from fairsynth.operations.network import run_network
@@ -42,13 +42,6 @@ from fairsynth.visits.tasks import load_task
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
-
-
-class Engine(StrEnum):
-    """How the federation runs on this machine."""
-
-    simulation = "simulation"  # Flower's simulation engine: one process pool
-    deployment = "deployment"  # a real SuperLink and one SuperNode per site, on loopback
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.study import OnEvent, Run, check, open_site
 from fairsynth.extraction import extract
-from fairsynth.federation.site import read_site_folder
+from fairsynth.federation.site_folder import read_site_folder
 from fairsynth.visits.cohort import prepare, shared_vocabulary
 from fairsynth.visits.coverage import IN_OWN_WORDS, KINDS, TOKEN_KINDS, Coverage, coverage, token_kind
 

@@ -13,7 +13,7 @@ Formulas, soft and hard, and how to add your own: docs/objectives.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Protocol, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from fairsynth.config import ObjectiveConfig, ObjectiveTerm
 from fairsynth.errors import ConfigError, Problem
 from fairsynth.fairness.counts import MEMBERS, POSITIVES, PREDICTED, TRUE_POSITIVES
 from fairsynth.fairness.terms import Weighted, favouring, weighted
+from fairsynth.registered import registered
 
 ENTRY_POINTS = "fairsynth.objectives"
 SOFTMIN_TEMPERATURE = 0.05  # of `worst_tpr`, in units of TPR: groups within about 0.05 of the worst share its gradient
@@ -186,7 +187,7 @@ def load_term(term: ObjectiveTerm, *, target: str) -> Objective:
 
 
 def _find(name: str) -> EntryPoint:
-    known = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    known = registered(ENTRY_POINTS)
     if name not in known:
         raise ConfigError.of(
             "unknown objective",

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from fairsynth.config import Strict
 from fairsynth.schemas import FloatArray
@@ -88,6 +87,8 @@ def lower_limit(differences: FloatArray, *, tail: float, shared: float = 0.0) ->
     """
     if len(differences) < 2:
         return float("nan")
+    from scipy.stats import t as student  # half a second to import, of which who only reads verdicts has no use
+
     error = differences.std(ddof=1) * math.sqrt(1 / len(differences) + shared)
     return float(differences.mean() - student.ppf(1 - tail, len(differences) - 1) * error)
 
@@ -126,6 +127,8 @@ def _fieller(above: FloatArray, below: FloatArray, *, confidence: float) -> tupl
 
     They solve a r^2 - 2 b r + c <= 0, an interval if a > 0, that is, if mean(below) is not 0 within noise.
     """
+    from scipy.stats import t as student
+
     quantile = student.ppf((1 + confidence) / 2, len(above) - 1)
     spread = np.cov(above, below) * quantile**2 / len(above)  # (2, 2)
     a = below.mean() ** 2 - spread[1, 1]

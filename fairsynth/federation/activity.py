@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from pydantic import ValidationError as PydanticError
@@ -23,12 +23,14 @@ from pydantic import ValidationError as PydanticError
 from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import ArtefactError, FairSynthError
-from fairsynth.federation.conversation import Transport
 from fairsynth.federation.journal import Event
 from fairsynth.federation.logbook import Logbook
 from fairsynth.federation.messages import Envelope, Failed, TrainRequest
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.schemas import SiteId
+
+if TYPE_CHECKING:
+    from fairsynth.federation.conversation import Transport
 
 NAME = "activity.json"
 _CODE = re.compile(r"FS-\d{3}")

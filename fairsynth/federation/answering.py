@@ -19,7 +19,8 @@ from fairsynth.federation.masking.sealing import joined, sealed
 from fairsynth.federation.masking.session import alone
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope, JoinRequest
 from fairsynth.federation.noised.site import noised
-from fairsynth.federation.site import read_plan, read_site_folder, shared_by
+from fairsynth.federation.site import shared_by
+from fairsynth.federation.site_folder import read_plan, read_site_folder
 
 Work = Callable[[Path, Envelope], Envelope]
 

@@ -6,7 +6,6 @@ Never: an answer that is not in the site's ledger, except a bare code from a sit
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 from collections.abc import Callable
@@ -14,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polars.exceptions import PanicException
-
 from fairsynth import artefacts
 from fairsynth.config import StudyPlan
-from fairsynth.errors import FairSynthError, PolicyRefusal
+from fairsynth.errors import FairSynthError, PolicyRefusal, faults
+from fairsynth.federation.guard import guarded
 from fairsynth.federation.messages import EnrolRequest, Envelope, Failed, JoinRequest, SealedReply
 from fairsynth.federation.noised.household import limit_of
 from fairsynth.federation.plans import plan_sha256
-from fairsynth.federation.site import guarded, read_site_folder
+from fairsynth.federation.site_folder import read_site_folder
 from fairsynth.governance import approval, ledger
 from fairsynth.governance.approval import Approved, Place
 from fairsynth.governance.budget import NAME as BUDGET
@@ -192,10 +190,11 @@ def _refusal(folder: Callable[[], Path], request: Callable[[], Envelope], failed
 
     That one message is the same at every site, so it says nothing but that it failed.
     """
-    with contextlib.suppress(Exception, PanicException):  # whatever it is, its text must not leave the site
+    try:
         root = folder()
         return _gate(root, _readable(request)).leave(failed)
-    return Failed(site=UNKNOWN, code=Failed.unpack(failed).code).pack()
+    except faults():  # whatever it is, its text must not leave the site
+        return Failed(site=UNKNOWN, code=Failed.unpack(failed).code).pack()
 
 
 def _gate(root: Path, request: Envelope) -> Gate:

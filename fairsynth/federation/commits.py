@@ -31,10 +31,10 @@ from fairsynth.federation.course import Course, Model
 from fairsynth.federation.journal import Event, text_of
 from fairsynth.federation.messages import FIRST, SECOND, WEIGHT
 from fairsynth.federation.plans import ARMS, plan_sha256
+from fairsynth.federation.server_folder import ROUNDS
 from fairsynth.generator.train import Moments
 from fairsynth.schemas import Arrays, FloatArray
 
-FOLDER = "rounds"
 KEPT = 3
 _STATE, _ARRAYS, _JOURNAL = "state.json", "state.safetensors", "journal.jsonl"
 _NAME = re.compile(rf"({'|'.join(ARMS)})-(\d{{5}})")
@@ -72,7 +72,7 @@ class Commits:
     """The committed rounds under `root` of a study."""
 
     def __init__(self, root: Path, *, plan: StudyPlan, run: str) -> None:
-        self._root = root / FOLDER
+        self._root = root / ROUNDS
         self._inputs = {"plan": plan_sha256(plan), "run": run}
 
     def save(

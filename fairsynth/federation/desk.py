@@ -28,11 +28,11 @@ from fairsynth.federation.exchanges import Exchanges
 from fairsynth.federation.journal import RESUMED, Event, Journal, Progress
 from fairsynth.federation.masking.roster import Hex32
 from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.server_folder import FINISHED, LOCK, PLAN, ROUND, STUDY, is_begun
+from fairsynth.federation.server_folder import is_taken as is_taken
 
-PLAN = "plan.json"
 DAMAGED = "journal.damaged.jsonl"
-STUDY, ROUND, FINISHED = "study", "round", "finished"  # the first event, a committed round's, and the last
-_LOCK, _RUN = ".server.lock", "run.json"
+_RUN = "run.json"
 _GLANCE_SECONDS = 1.0
 
 Model = TypeVar("Model", bound=Strict)
@@ -82,37 +82,10 @@ def opened(root: Path, *, plan: StudyPlan, resume: bool, progress: Progress, att
         yield _resumed(root, plan, progress, attempt) if resume else _new(root, plan, progress)
 
 
-def is_begun(root: Path) -> bool:
-    """Whether a study at `root` has begun and not finished."""
-    found = journals.scan(root / journals.NAME).events
-    return bool(found) and found[-1]["event"] != FINISHED
-
-
-def has_finished(root: Path) -> bool:
-    """Whether the study at `root` has finished."""
-    found = journals.scan(root / journals.NAME).events
-    return bool(found) and found[-1]["event"] == FINISHED
-
-
-def is_taken(root: Path) -> bool:
-    """Whether a server works at `root` now."""
-    try:
-        lock = os.open(root / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One process at a time; the lock ends with it, however it ends."""
-    lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         if not _got(lock):
             raise EngineError.of(

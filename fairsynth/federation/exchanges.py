@@ -25,9 +25,9 @@ from fairsynth.config import Strict
 from fairsynth.errors import ArtefactError
 from fairsynth.federation.masking.sealing import request_sha256
 from fairsynth.federation.messages import Envelope
+from fairsynth.federation.server_folder import EXCHANGES
 from fairsynth.schemas import Arrays, SiteId
 
-FOLDER = "exchanges"
 _RECORD = "exchange.json"
 
 
@@ -51,7 +51,7 @@ class Exchanges:
     """The exchanges of one study, in the order in which they are asked."""
 
     def __init__(self, root: Path, *, run: str) -> None:
-        self._root, self._inputs = root / FOLDER, {"run": run}
+        self._root, self._inputs = root / EXCHANGES, {"run": run}
         self._number = 0
 
     def recall(self, requests: Mapping[SiteId, Envelope]) -> Iterator[tuple[SiteId, Envelope]] | None:

@@ -35,7 +35,7 @@ from fairsynth.federation.aggregate import average_of, pool, weights_sha256
 from fairsynth.federation.agreement import Members, agree, enrol
 from fairsynth.federation.conversation import Conversation
 from fairsynth.federation.course import Course, Model
-from fairsynth.federation.desk import FINISHED, ROUND, STUDY, Desk
+from fairsynth.federation.desk import Desk
 from fairsynth.federation.journal import Event, Journal
 from fairsynth.federation.messages import (
     FIRST,
@@ -50,6 +50,7 @@ from fairsynth.federation.messages import (
 from fairsynth.federation.norms import Norms
 from fairsynth.federation.planning import plan_guide
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, plan_sha256, reference_mask
+from fairsynth.federation.server_folder import FINISHED, ROUND, STUDY
 from fairsynth.federation.spool import Spool
 from fairsynth.federation.teaching import teach
 from fairsynth.federation.terms import Guide, Terms, save_terms

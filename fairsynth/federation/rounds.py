@@ -23,6 +23,7 @@ from fairsynth.federation.activity import Activity, Watched
 from fairsynth.federation.agreement import check_pooled
 from fairsynth.federation.conversation import Conversation, Transport
 from fairsynth.federation.desk import Desk, opened
+from fairsynth.federation.guard import UNEXPECTED
 from fairsynth.federation.journal import Event, Progress
 from fairsynth.federation.logbook import Logbook
 from fairsynth.federation.loop import Server
@@ -30,7 +31,6 @@ from fairsynth.federation.masking.opening import PooledConversation
 from fairsynth.federation.masking.roster import read_roster
 from fairsynth.federation.noised.rounds import NoisedServer
 from fairsynth.federation.plans import plan_sha256
-from fairsynth.federation.site import UNEXPECTED
 
 _DISK = {
     errno.ENOSPC,

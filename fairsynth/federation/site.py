@@ -9,25 +9,19 @@ A site folder begins with `site.json` (site id, folder of `site.yaml`, folder of
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
-from polars.exceptions import PanicException  # of Rust code: no Exception, yet a fault like any other
 from pydantic import NonNegativeInt, PositiveInt
-from pydantic import ValidationError as PydanticError
 
-from fairsynth import artefacts, plain_json
+from fairsynth import artefacts
 from fairsynth.config import Strict, StudyPlan, Wire
-from fairsynth.errors import ArtefactError, FairSynthError, Problem, ProtocolError
+from fairsynth.errors import ProtocolError
 from fairsynth.extraction import extract
 from fairsynth.federation import incoming as door
 from fairsynth.federation.bounds import Reach, reach
-from fairsynth.federation.logbook import cut, tell_once
 from fairsynth.federation.messages import (
     FIRST,
     SECOND,
@@ -39,13 +33,13 @@ from fairsynth.federation.messages import (
     EnrolReply,
     EnrolRequest,
     Envelope,
-    Failed,
     TrainReply,
     TrainRequest,
     weights_of,
 )
 from fairsynth.federation.own_update import clipped_update, self_check, self_check_counts
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, is_taught, learning_rate, plan_sha256
+from fairsynth.federation.site_folder import read_file, read_plan, read_site_folder
 from fairsynth.federation.terms import Guide, Terms
 from fairsynth.federation.wire import answer, incoming, outgoing
 from fairsynth.generator.base_rates import at_home, to_share
@@ -59,13 +53,6 @@ from fairsynth.visits.cohort import Cohort, encode, load_cohort, prepare, shared
 from fairsynth.visits.layout import Vocabulary
 from fairsynth.visits.records import Records
 
-LOG = "site.log"
-UNEXPECTED = "FS-900"  # a fault of the program or the machine: the log has its type and place
-
-_ANONYMOUS = SiteId("unknown")
-
-Model = TypeVar("Model", bound=Strict)
-
 
 class Evaluate(Protocol):
     """`fairsynth.audit.site.audit_site`, given by the caller because the audit lies behind federation in the flow."""
@@ -74,14 +61,6 @@ class Evaluate(Protocol):
         self, root: Path, *, site: SiteId, plan: StudyPlan, weights: dict[str, Arrays], terms: Terms
     ) -> tuple[AuditReply, Arrays]:
         """The counts of this site's held-out patients."""
-
-
-class SiteFolder(Strict):
-    """`site.json`: who the site is, and where its configuration and tables are."""
-
-    site: SiteId
-    config: Path
-    data: Path
 
 
 class Shared(Strict):
@@ -217,80 +196,9 @@ def audit(root: Path, request: Envelope, *, evaluate: Evaluate) -> Envelope:
     return reply.model_copy(update={"plan_sha256": body.plan_sha256}).pack(arrays)
 
 
-def guarded(folder: Callable[[], Path], work: Callable[[Path], Envelope], *, phase: str) -> Envelope:
-    """The reply of `work` at the site's `folder`; when either fails, `Failed` with the error's code.
-
-    The site's own log gets the code, the error's type and its place in the code; of FairSynth's own errors, which hold
-    no patient's value, also the problems, so that the site can mend them.
-    """
-    root: Path | None = None
-    try:
-        root = folder()
-        return work(root)
-    except FairSynthError as error:
-        return _failed(root, error, code=error.code, phase=phase)
-    except (Exception, PanicException) as error:  # noqa: BLE001  the boundary: whatever it is, its text must not leave the site
-        return _failed(root, error, code=UNEXPECTED, phase=phase)
-
-
-def read_site_folder(root: Path) -> SiteFolder:
-    """`root/site.json`. Raises ArtefactError when it is missing or does not fit."""
-    return _read(root / "site.json", SiteFolder)
-
-
-def _failed(root: Path | None, error: BaseException, *, code: str, phase: str) -> Envelope:
-    """The coded reply; the details stay in the site's log."""
-    site = _ANONYMOUS
-    if root is not None and root.is_dir():
-        with contextlib.suppress(FairSynthError):
-            site = read_site_folder(root).site
-        told = error.problems if isinstance(error, FairSynthError) else ()
-        tell_once(
-            root / LOG,
-            "failed",
-            level=logging.ERROR,
-            site=site,
-            phase=phase,
-            code=code,
-            type=type(error).__name__,
-            at=_place(error),
-            problems=[{name: cut(text) for name, text in asdict(one).items()} for one in told],
-        )
-    return Failed(site=site, code=code).pack()
-
-
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame; no text, no value."""
-    trace = error.__traceback__
-    place = "unknown"
-    while trace is not None:
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}"
-        trace = trace.tb_next
-    return place
-
-
-def _read(path: Path, model: type[Model]) -> Model:
-    if not path.is_file():
-        raise ArtefactError.of("missing file of a site folder", where=str(path), do="run the earlier phase first")
-    try:
-        text = plain_json.read_text(path)
-        plain_json.parse(text, where=str(path))
-        return model.model_validate_json(text)
-    except PydanticError as error:
-        keys = sorted({".".join(map(str, detail["loc"])) for detail in error.errors()})
-        raise ArtefactError(
-            Problem(what="file does not fit its schema", where=str(path), expected=f"valid {keys}")
-        ) from None
-
-
-def read_plan(root: Path) -> StudyPlan:
-    """The plan that this site enrolled for. Raises ArtefactError when there is none."""
-    return _read(root / "plan.json", StudyPlan)
-
-
 def shared_by(root: Path) -> Shared:
     """What the agree request fixed. Raises ArtefactError when there was none."""
-    return _read(root / "shared.json", Shared)
+    return read_file(root / "shared.json", Shared)
 
 
 def agreed_plan(root: Path, sha256: str) -> StudyPlan:

@@ -25,7 +25,8 @@ from fairsynth.federation.messages import (
 )
 from fairsynth.federation.newton import log_loss, sums_of, triangle
 from fairsynth.federation.plans import is_taught
-from fairsynth.federation.site import Shared, SiteFolder, agreed_plan, read_shared, read_site_folder, requests_of
+from fairsynth.federation.site import Shared, agreed_plan, read_shared, requests_of
+from fairsynth.federation.site_folder import SiteFolder, read_site_folder
 from fairsynth.federation.terms import Guide, Terms, columns, vector
 from fairsynth.schemas import Arrays, IntArray, SiteId
 from fairsynth.visits.cohort import load_cohort

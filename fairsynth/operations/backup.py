@@ -14,9 +14,9 @@ from pathlib import Path
 
 from fairsynth import artefacts, plain_json
 from fairsynth.errors import ArtefactError, ConfigError, LedgerDamaged
-from fairsynth.federation import commits, exchanges, journal
+from fairsynth.federation import journal
 from fairsynth.federation.boundary import place_of
-from fairsynth.federation.desk import PLAN
+from fairsynth.federation.server_folder import EXCHANGES, PLAN, ROUNDS
 from fairsynth.governance import approval, budget, ledger
 from fairsynth.governance.identity import PRIVATE, load_identity
 from fairsynth.operations import archive
@@ -69,7 +69,7 @@ def backup(path: Path, out: Path, *, with_cohort: bool = False) -> Archive:
 def _server(folder: Folder, stage: Path, _: bool) -> str:
     """Rounds, then exchanges, then the journal: what is younger than the rounds is played again when it is resumed."""
     root = folder.root
-    for part in (commits.FOLDER, exchanges.FOLDER):
+    for part in (ROUNDS, EXCHANGES):
         for one in _folders(root / part):
             _copy_artefact(one, stage / part / one.name)
     for name in _SERVER_FOLDERS:
@@ -77,7 +77,7 @@ def _server(folder: Folder, stage: Path, _: bool) -> str:
             _copy_artefact(root / name, stage / name)
     _copy_files(root, stage, _SERVER_FILES)
     found = journal.scan(stage / journal.NAME)
-    if found.damaged is not None and not any(_folders(stage / commits.FOLDER)):
+    if found.damaged is not None and not any(_folders(stage / ROUNDS)):
         raise ArtefactError.of(
             "damaged journal, and no committed round to mend it from",
             where=f"{root / journal.NAME}, line {found.damaged}",

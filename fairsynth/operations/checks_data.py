@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairsynth.errors import FairSynthError
-from fairsynth.extraction.checks import check_tables
 from fairsynth.federation.boundary import SLACK, has_budget
 from fairsynth.federation.noised.household import limit_of
 from fairsynth.governance import approval, ledger
@@ -33,6 +32,8 @@ def tables_finding(place: Place) -> Finding:
     if not place.data.is_dir():
         return failed(TABLES, f"no folder {place.data}", do="correct `data` in site.json, or mount the folder")
     try:
+        from fairsynth.extraction.checks import check_tables  # polars and pyarrow: only where tables are read
+
         found = check_tables(place.data, config=place.config)
     except FairSynthError as error:
         told = refused(TABLES, error)

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from polars.exceptions import PanicException
-
-from fairsynth.errors import FairSynthError
+from fairsynth.errors import FairSynthError, faults
 
 State = Literal["ok", "warning", "failed", "skipped"]
 
@@ -62,7 +60,7 @@ def guarded(name: str, check: Callable[[], Finding]) -> Finding:
     except OSError as error:
         do = "check that this user may read the site's folder, its configuration and its tables"
         return failed(name, f"could not be checked: {os.strerror(error.errno or 0)}", do=do)
-    except (Exception, PanicException) as error:  # noqa: BLE001 - a library's text may hold a value: type only
+    except faults() as error:  # a library's text may hold a value: type only
         do = "report it; on data that may be shown, FAIRSYNTH_DEBUG=1 and the command of that check tell more"
         return failed(name, f"could not be checked: unforeseen {type(error).__name__}", do=do)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fairsynth.errors import ConfigError
 from fairsynth.federation import journal
-from fairsynth.federation.desk import PLAN
+from fairsynth.federation.server_folder import PLAN
 from fairsynth.operations.archive import Kind
 
 SITE, AUTHORITY, SERVER = "site.json", "ca.key", "server"

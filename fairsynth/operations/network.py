@@ -19,11 +19,11 @@ from fairsynth import artefacts, plain_json
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ConfigError, EngineError
 from fairsynth.federation import journal
-from fairsynth.federation.desk import PLAN, has_finished, is_taken
 from fairsynth.federation.engine.processes import Workshop
 from fairsynth.federation.engine.study import Job, OnEvent, follow, submit, write_connection
 from fairsynth.federation.masking.roster import SignedRoster, read_roster, write_roster
 from fairsynth.federation.plans import plan_sha256
+from fairsynth.federation.server_folder import PLAN, has_finished, is_taken
 from fairsynth.provisioning.connection import ADMINISTRATOR, ServerFolder, read_server
 from fairsynth.provisioning.permissions import check_permissions, read_private
 

@@ -22,9 +22,9 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.federation import activity, journal
 from fairsynth.federation.activity import Picture
-from fairsynth.federation.desk import FINISHED, PLAN, ROUND, STUDY, is_taken
 from fairsynth.federation.journal import Event
 from fairsynth.federation.plans import ARMS, FAIRSYNTH, plan_sha256
+from fairsynth.federation.server_folder import FINISHED, PLAN, ROUND, STUDY, is_taken
 from fairsynth.schemas import SiteId
 
 State = Literal["waiting", "running", "stopped", "failed", "finished"]

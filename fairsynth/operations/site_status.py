@@ -17,7 +17,7 @@ from fairsynth.errors import FairSynthError
 from fairsynth.federation.boundary import has_budget, place_of
 from fairsynth.federation.noised.household import limit_of
 from fairsynth.federation.plans import plan_sha256
-from fairsynth.federation.site import LOG, read_plan
+from fairsynth.federation.site_folder import LOG, read_plan
 from fairsynth.governance import ledger
 from fairsynth.governance import restored as rules
 from fairsynth.governance.budget import Budget

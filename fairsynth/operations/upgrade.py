@@ -14,10 +14,10 @@ from fairsynth import artefacts, plain_json
 from fairsynth.artefacts import software_versions
 from fairsynth.config import Strict, StudyPlan
 from fairsynth.errors import ArtefactError, FairSynthError
-from fairsynth.federation import activity, commits, exchanges, journal
+from fairsynth.federation import activity, journal
 from fairsynth.federation.boundary import has_budget, place_of
-from fairsynth.federation.desk import FINISHED, PLAN, STUDY, is_taken
-from fairsynth.federation.site import read_plan
+from fairsynth.federation.server_folder import EXCHANGES, FINISHED, PLAN, ROUNDS, STUDY, is_taken
+from fairsynth.federation.site_folder import read_plan
 from fairsynth.governance import approval, budget, ledger
 from fairsynth.governance.budget import Budget, Limit
 from fairsynth.governance.policy import read_policy
@@ -46,7 +46,7 @@ def _server(folder: Folder) -> Iterator[Finding]:
     yield guarded("server", lambda: _nobody(root))
     yield guarded("study", lambda: _study(root))
     written = [root / name for name in ("generator-plain", "generator-fairsynth", "terms", "audit")]
-    for part in (commits.FOLDER, exchanges.FOLDER):
+    for part in (ROUNDS, EXCHANGES):
         written += sorted((root / part).glob("[!.]*"))
     yield guarded("artefacts", lambda: _artefacts(written))
     if (root / activity.NAME).is_file() and activity.read(root) is None:

@@ -22,7 +22,8 @@ from fairsynth.augmentation.plan import members_of
 from fairsynth.config import StudyPlan
 from fairsynth.errors import ArtefactError
 from fairsynth.federation.plans import plan_sha256
-from fairsynth.federation.site import read_plan, read_site_folder, shared_by
+from fairsynth.federation.site import shared_by
+from fairsynth.federation.site_folder import read_plan, read_site_folder
 from fairsynth.governance.disclosure import shown
 from fairsynth.report import files
 from fairsynth.report.files import AUDIT

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from fairsynth.schemas import EVENT_SCHEMA, FloatArray, IntArray
+from fairsynth.extraction.columns import EVENT_SCHEMA
+from fairsynth.schemas import FloatArray, IntArray
 from fairsynth.synthesis.timeline import Intervals, Timeline, Times
 from fairsynth.visits.labs import BINS, NORMAL
 

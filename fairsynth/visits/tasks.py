@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
-from importlib.metadata import entry_points
 
 import numpy as np
 import polars as pl
 
 from fairsynth.config import TaskConfig
 from fairsynth.errors import ConfigError
+from fairsynth.registered import registered
 from fairsynth.seeds import stream
 from fairsynth.visits.split import keyed_hash
 
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 
 def load_task(name: str) -> Task:
     """The task registered as `name`. Raises ConfigError with the names that are registered."""
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    found = registered(ENTRY_POINTS)
     if name not in found:
         raise ConfigError.of(
             "unknown task", where=f"study file  task.name -> {name!r}", expected=f"one of: {', '.join(sorted(found))}"

@@ -12,8 +12,8 @@ from meds import CodeMetadataSchema, DataSchema, DatasetMetadataSchema
 
 from fairsynth.artefacts import MANIFEST
 from fairsynth.extraction import check_tables, extract
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.extraction.rules import read_rules
-from fairsynth.schemas import EVENT_SCHEMA
 
 
 @pytest.fixture

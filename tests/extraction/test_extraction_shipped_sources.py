@@ -12,7 +12,7 @@ import pytest
 from fairsynth import artefacts
 from fairsynth.config import read_site, read_study
 from fairsynth.extraction import check_tables, extract, read_rules
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.visits.groups import read_groups
 from fairsynth.visits.labs import labs
 

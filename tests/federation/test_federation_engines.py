@@ -22,9 +22,10 @@ from fairsynth.federation import activity
 from fairsynth.federation.engine import Site, run_deployment, run_simulation
 from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
 from fairsynth.federation.engine.study import open_job, reason
+from fairsynth.federation.guard import guarded
 from fairsynth.federation.journal import read
 from fairsynth.federation.rounds import run_study
-from fairsynth.federation.site import LOG, guarded
+from fairsynth.federation.site_folder import LOG
 
 ARMS = ("plain", "fairsynth")
 

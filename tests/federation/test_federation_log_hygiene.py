@@ -19,7 +19,7 @@ from fairsynth.errors import ConfigError
 from fairsynth.federation import boundary
 from fairsynth.federation.messages import Failed
 from fairsynth.federation.rounds import run_study
-from fairsynth.federation.site import LOG
+from fairsynth.federation.site_folder import LOG
 from fairsynth.report.build import build
 
 PHASES = ("enrol", "agree", "train", "audit")

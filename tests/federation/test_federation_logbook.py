@@ -12,10 +12,10 @@ from resumed import Stopped, Stopping
 
 from fairsynth.errors import FairSynthError
 from fairsynth.federation import logbook
+from fairsynth.federation.guard import guarded
 from fairsynth.federation.logbook import Logbook
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
-from fairsynth.federation.site import guarded
 
 CELL = "Canarycillin"
 FRAME = repr(pl.DataFrame({"drug": [CELL]}))

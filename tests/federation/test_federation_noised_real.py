@@ -20,6 +20,7 @@ from fairsynth.federation.noised.releases import CELLS, releases_of
 from fairsynth.federation.noised.site import noised
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.rounds import run_study
+from fairsynth.federation.site_folder import read_site_folder
 from fairsynth.governance import budget, ledger
 from fairsynth.governance.budget import Budget
 from fairsynth.governance.policy import read_policy
@@ -58,7 +59,7 @@ def told(root, event):
 
 
 def budget_of(folder):
-    return Budget(folder, limit=limit_of(read_policy(site.read_site_folder(folder).config)))
+    return Budget(folder, limit=limit_of(read_policy(read_site_folder(folder).config)))
 
 
 def test_it_ends_with_generators_and_without_results(study):
@@ -137,7 +138,7 @@ def test_a_lost_budget_lets_nothing_leave(study, tmp_path):
     (folder, *_) = folders.values()
     kept = (folder / budget.NAME).read_bytes()
     (folder / budget.NAME).unlink()
-    Budget.begin(folder, limit=limit_of(read_policy(site.read_site_folder(folder).config)))
+    Budget.begin(folder, limit=limit_of(read_policy(read_site_folder(folder).config)))
     try:
         request = EnrolRequest(plan=plan).pack()
         gate = boundary.admit(folder, request)
@@ -150,7 +151,7 @@ def test_a_lost_budget_lets_nothing_leave(study, tmp_path):
 def sealed(plan, folder):
     """A reply that the site's policy would let pass."""
     body = SealedReply(
-        site=site.read_site_folder(folder).site,
+        site=read_site_folder(folder).site,
         plan_sha256=plan_sha256(plan),
         of="audited_at_home",
         run="a" * 64,

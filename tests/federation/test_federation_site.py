@@ -11,6 +11,7 @@ from federation_real import Local, make_sites, real_plan
 from fairsynth.config import ObjectiveConfig
 from fairsynth.errors import CohortError, ProtocolError
 from fairsynth.federation import incoming, site
+from fairsynth.federation.guard import guarded
 from fairsynth.federation.journal import read
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Failed, TrainRequest, weights_as
 from fairsynth.federation.plans import plan_sha256
@@ -154,7 +155,7 @@ def test_a_site_takes_no_part_in_a_study_that_does_not_name_it(study):
 def test_agreeing_before_enrolling_is_answered_with_a_code(tmp_path):
     (tmp_path / "site.json").write_text(json.dumps({"site": "site-a", "config": "/c", "data": "/d"}))
     request = AgreeRequest(plan_sha256="0" * 64, codes=("a",), patients=1, visits=1).pack()
-    reply = site.guarded(lambda: tmp_path, lambda root: site.agree(root, request), phase="agree")
+    reply = guarded(lambda: tmp_path, lambda root: site.agree(root, request), phase="agree")
     assert Failed.unpack(reply) == Failed(site="site-a", code="FS-600")
 
 

@@ -13,12 +13,12 @@ from governance_stories import a_plan
 from polars.exceptions import PanicException
 
 from fairsynth.config import PrivacyConfig
+from fairsynth.extraction import checks
 from fairsynth.federation import boundary
 from fairsynth.governance import approval, ledger
 from fairsynth.governance.budget import NAME as BUDGET
 from fairsynth.governance.budget import Budget, Gaussian, Limit
 from fairsynth.governance.identity import create_identity, load_identity
-from fairsynth.operations import checks_data
 
 NEVER = "0123456789abcdef" * 4
 
@@ -172,7 +172,7 @@ def test_a_check_that_breaks_is_a_failure_without_the_errors_text(error, site, m
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(checks_data, "check_tables", fail)
+    monkeypatch.setattr(checks, "check_tables", fail)
     findings = found(site, tables=True)
     assert {one.name for one in findings.values() if one.state == "failed"} == {"tables"}
     assert "SECRET" not in repr(findings)

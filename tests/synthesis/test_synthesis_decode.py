@@ -16,8 +16,8 @@ from decode_stories import CONFIGS, MIMIC, PIC, Source, make_plan, prepared, wri
 
 from fairsynth import artefacts
 from fairsynth.errors import ArtefactError
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.extraction.rules import read_rules
-from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.synthesis.decode import FIRST_ID, label_visit_follows, write_events, write_tables
 from fairsynth.visits.cohort import Cohort
 from fairsynth.visits.records import Records

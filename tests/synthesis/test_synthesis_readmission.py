@@ -11,7 +11,8 @@ import pytest
 from decode_stories import MIMIC, make_plan
 
 from fairsynth import artefacts
-from fairsynth.schemas import EVENT_SCHEMA, SPLITS
+from fairsynth.extraction.columns import EVENT_SCHEMA
+from fairsynth.schemas import SPLITS
 from fairsynth.synthesis.decode import FIRST_ID, write_events
 from fairsynth.visits.cohort import encode, load_cohort, prepare, shared_vocabulary
 from fairsynth.visits.records import Records

@@ -17,7 +17,7 @@ from thrown_together import BIRTH, MADE_UP, SOURCES, thrown_together, write_even
 
 from fairsynth import artefacts
 from fairsynth.extraction import extract, read_rules
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.synthesis.tables import write_tables
 
 

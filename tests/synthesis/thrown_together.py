@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from fairsynth import artefacts
 from fairsynth.extraction.codes import CODES_ARROW
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.extraction.event_rules import EventRule
 from fairsynth.extraction.rules import Rules
-from fairsynth.schemas import EVENT_SCHEMA
 from fairsynth.seeds import numpy_stream
 
 MADE_UP = Path(__file__).resolve().parents[1] / "extraction" / "data"

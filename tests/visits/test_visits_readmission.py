@@ -11,7 +11,7 @@ import pytest
 from visits_stories import START, Story, study_plan, write_events
 
 from fairsynth.config import CohortConfig, TaskConfig
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.visits.cohort import encode, load_cohort, prepare, shared_vocabulary
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.patients import read_people, read_visits, select

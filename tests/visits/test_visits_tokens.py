@@ -12,7 +12,7 @@ from visits_stories import PARENTS, START, Story
 
 from fairsynth.config import CohortConfig, LevelsConfig, TaskConfig
 from fairsynth.errors import ConfigError
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.columns import EVENT_SCHEMA
 from fairsynth.visits.catalogue import catalogue
 from fairsynth.visits.flow import Flow
 from fairsynth.visits.labs import BINS, NORMAL

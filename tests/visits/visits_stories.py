@@ -12,7 +12,7 @@ import polars as pl
 
 from fairsynth import artefacts
 from fairsynth.config import StudyConfig, StudyPlan
-from fairsynth.schemas import EVENT_SCHEMA
+from fairsynth.extraction.columns import EVENT_SCHEMA
 
 Row = tuple[int, datetime | None, str, float | None, int | None, str | None]
 

@@ -41,7 +41,7 @@ from fairsynth.federation.conversation import PATIENCE
 from fairsynth.federation.engine.processes import Workshop, parse_answer
 from fairsynth.federation.masking.opening import ATTEMPTS
 from fairsynth.federation.plans import ARMS, is_taught
-from fairsynth.federation.site import LOG
+from fairsynth.federation.site_folder import LOG
 from fairsynth.federation.teaching import MAXIMUM_REQUESTS
 from fairsynth.schemas import SiteId
 

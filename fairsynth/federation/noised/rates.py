@@ -11,7 +11,7 @@ from pathlib import Path
 from fairsynth.config import StudyPlan
 from fairsynth.federation.noised.household import Household
 from fairsynth.federation.noised.releases import BASE_RATES
-from fairsynth.federation.site import read_site_folder
+from fairsynth.federation.site_folder import read_site_folder
 from fairsynth.generator.private_counts import noised_base_rates, occurrences
 from fairsynth.governance.noise import UNIT
 from fairsynth.governance.policy import read_policy

@@ -47,13 +47,12 @@ from fairsynth.federation.site import (
     agreed_plan,
     coefficients_in,
     moments_in,
-    read_plan,
     read_shared,
-    read_site_folder,
     requests_of,
     study_of,
     update_of,
 )
+from fairsynth.federation.site_folder import read_plan, read_site_folder
 from fairsynth.federation.wire import incoming
 from fairsynth.generator.base_rates import at_home, to_share
 from fairsynth.generator.private import PrivateTraining, train_private
