@@ -272,9 +272,8 @@ def clocks(case: Case, w: World) -> None:
         found = doctor(w, site)
         problems += [] if (found["state"] == "failed") == refused else [f"doctor says {found['state']}"]
         problems += [] if found["state"] == "ok" or "NTP" in found["do"] else ["doctor does not name the mend"]
-        log = w.room.log(f"{site}.again.log").splitlines()
-        said = next((line.strip() for line in reversed(log) if "code" in line or "rror" in line), "")
-        closed = f"doctor: {found['state']}, {found['said']}" + ("" if came else f"; not online: {said[:140]}")
+        closed = f"doctor: {found['state']}, {found['said']}"
+        closed += "" if came else f"; SuperNode not online, exit code {w.processes[site].poll()}"
         case.tell("F12", f"clock of a SuperNode off by {seconds:+d} s", closed=closed, problems=problems)
     w.clock(site, 0)
     w.kill(site, signal.SIGTERM)
