@@ -32,6 +32,7 @@ PLACES = {
     "train-trained": ("fairsynth.federation.site", "train_model", AFTER),
     "outbox-kept": ("fairsynth.federation.masking.outbox", "Outbox.keep", AFTER),
     "answered": ("fairsynth.federation.boundary", "answer", AFTER),
+    "announced": ("flwr.supernode.runtime.run_clientapp", "push_objects", BEFORE),
     "collected-one": ("server.transport", "_envelope", AFTER),
     "commit-asked": ("fairsynth.federation.commits", "Commits.save", BEFORE),
     "commit-written": ("fairsynth.artefacts", "_swap", BEFORE),
