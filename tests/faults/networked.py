@@ -193,10 +193,8 @@ def slow(case: Case, w: World) -> None:
     run = w.submit(resume=True)
     case.recovered(w, "F17", "memory again, --resume", since=since, progress=progress)
     since, progress = case.struck(w, "announced")
-    restarted = revived(w)
-    problems = [] if restarted else ["no SuperNode waits for the rest"]
-    case.tell("F1", "ClientApp killed while it hands its reply over", closed=restarted, problems=problems)
-    case.recovered(w, "F1", "its SuperNode restarted", since=since, progress=progress)
+    fault = "ClientApp killed while it hands its reply over" + (", its SuperNode restarted" if revived(w) else "")
+    case.recovered(w, "F1", fault, since=since, progress=progress)
     since, progress = time.monotonic(), w.progress()
     starved(w, "site-a", seconds=30)
     fault = "700 MB of address space for 30 s" + (", its SuperNode restarted" if revived(w) else "")
