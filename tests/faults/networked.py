@@ -46,9 +46,7 @@ class Case:
         problems = [] if ended == "finished" else [ended]
         if ended == "finished":
             found, golden = json.loads(json.dumps(result(w.root))), self.driver.golden
-            for ledger in found[
-                "ledgers"
-            ].values():  # that a site could not do it leaves the site too, and has its line
+            for ledger in found["ledgers"].values():  # word of a failure leaves the site too, and has its line
                 ledger["released"] = [label for label in ledger["released"] if label != "failed"]
             for kind in ("digest", "ledgers"):
                 names = sorted({*found[kind], *golden[kind]})
