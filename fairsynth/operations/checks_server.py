@@ -55,12 +55,12 @@ class Answer:
     def skew(self) -> float | None:
         """Seconds that this machine's clock is ahead of the server's; negative where it is behind.
 
-        The server tells whole seconds, so its clock is half a second later on average.
+        The server tells whole seconds, and looks at its clock once a second: it is one second later, give or take one.
         """
         if self.date is None:
             return None
         middle = self.sent + (self.received - self.sent) / 2
-        return (middle - self.date).total_seconds() - 0.5
+        return (middle - self.date).total_seconds() - 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

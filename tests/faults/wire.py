@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 
@@ -80,12 +81,12 @@ class Wire:
             except OSError:
                 return
             if not self._whole:
-                _closed(client)
+                _refused(client)
                 continue
             try:
                 server = socket.create_connection((LOOPBACK, self.target), timeout=5)
             except OSError:
-                _closed(client)
+                _refused(client)
                 continue
             server.settimeout(None)
             self._open += [client, server]
@@ -108,6 +109,12 @@ class Wire:
                 self.carried[direction] += len(part)
         _closed(source)
         _closed(sink)
+
+
+def _refused(one: socket.socket) -> None:
+    """End a connection as a port does where nobody listens: with a reset."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.close()
 
 
 def _closed(one: socket.socket) -> None:

@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fairsynth.federation.engine.identity import write_certificates
 from wire import Wire
 
+from fairsynth import artefacts
 from fairsynth.errors import EngineError
 from fairsynth.federation import journal
 from fairsynth.federation.engine import Site
 from fairsynth.federation.engine import deployment as engine
-from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, wait_for
+from fairsynth.federation.engine.processes import LOOPBACK, Workshop, free_ports, listens, parse_answer, wait_for
+from fairsynth.federation.engine.study import SUPERLINK as CONNECTION
 from fairsynth.federation.engine.study import open_job, run_status, submit
+from fairsynth.provisioning.authority import create_authority, write_server
 from studies import Kind, copied
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,13 +34,30 @@ RESTART = 10.0  # seconds after which a site's process that ended is started aga
 
 
 class Room(Workshop):
-    """A workshop whose processes may fail on order."""
+    """A workshop whose processes may fail on order, and which knows its SuperNodes by the names it registered."""
 
     extra: dict[str, str] = {}
+    nodes: dict[str, str] = {}  # site -> node id; `flwr supernode list` tells ids alone
+    own = threading.local()
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**super().environment, **self.extra}
+        return {**super().environment, **self.extra, **getattr(self.own, "extra", {})}
+
+    @contextlib.contextmanager
+    def clocked(self, site: str) -> Iterator[None]:
+        """What this thread starts has the site's clock."""
+        self.own.extra = {"FAULT_CLOCK": str(self.home / f"{site}.clock")}
+        try:
+            yield
+        finally:
+            self.own.extra = {}
+
+    def call(self, *command: str, seconds: float = 60.0) -> str:
+        answer = super().call(*command, seconds=seconds)
+        if "register" in command:
+            self.nodes[command[command.index("--name") + 1]] = str(parse_answer(answer)["node-id"])
+        return answer
 
     def last(self, program: str) -> subprocess.Popen[bytes]:
         """The process of this program that was started last."""
@@ -48,8 +67,8 @@ class Room(Workshop):
 class World:
     """One deployment and the studies that run in it; use as a context manager."""
 
-    def __init__(self, kind: Kind, template: Path, root: Path, *, clock: dict[str, float] | None = None) -> None:
-        self.kind, self.root, self.clock = kind, root, clock or {}
+    def __init__(self, kind: Kind, template: Path, root: Path) -> None:
+        self.kind, self.root = kind, root
         copied(template, root)
         self.orders = root / "orders"
         self.orders.mkdir()
@@ -68,7 +87,7 @@ class World:
         for site in self.kind.plan.roster:  # before ports are chosen that are free
             self.wires[site] = self._stack.enter_context(Wire())
         self.port, *ports = free_ports(1 + len(self.kind.plan.roster))
-        write_certificates(self.room.home, host=LOOPBACK)
+        write_server(self.room.home, create_authority("faults", days=7), names=[LOOPBACK], days=7)
         engine._start_superlink(self.room, self.port)
         self.processes |= {SUPERLINK: self.room.last("flower-superlink"), "server": self.room.last("flower-superexec")}
         for site, port in zip(self.kind.plan.roster, ports, strict=True):
@@ -85,10 +104,9 @@ class World:
         self._stack.__exit__(None, None, None)
 
     def start_site(self, site: str) -> None:
-        self.room.extra["FAULT_CLOCK"] = str(self.clock.get(site, 0))
         folder = Site(site=site, folder=self.root / site)
-        engine._start_supernode(self.room, folder, superlink=self.wires[site].port, port=self.node_ports[site])
-        self.room.extra["FAULT_CLOCK"] = "0"
+        with self.room.clocked(site):
+            engine._start_supernode(self.room, folder, superlink=self.wires[site].port, port=self.node_ports[site])
         node, execute = self.room.last("flower-supernode"), self.room.last("flower-superexec")
         self.processes |= {site: node, f"{site}/exec": execute}
 
@@ -131,7 +149,17 @@ class World:
             next((f"--{key}={value}" for key, value in changes.items() if str(one).startswith(f"--{key}=")), str(one))
             for one in self.processes[name].args
         ]
-        self.processes[name] = self.room.start(*command, log=f"{name.replace('/', '-')}.again.log")
+        with self.room.clocked(name.partition("/")[0]):
+            self.processes[name] = self.room.start(*command, log=f"{name.replace('/', '-')}.again.log")
+
+    def clock(self, site: str, seconds: float) -> None:
+        """From now on the clock of a site's processes is so much ahead."""
+        artefacts.write_text(self.room.home / f"{site}.clock", str(seconds))
+
+    def online(self, site: str) -> bool:
+        """Whether the SuperLink counts the site's SuperNode as online."""
+        answer = parse_answer(self.room.call("flwr", "supernode", "list", CONNECTION, "--format", "json"))
+        return (self.room.nodes[site], "online") in [(one["node-id"], one["status"]) for one in answer["nodes"]]
 
     def wait_superlink(self) -> None:
         wait_for(lambda: listens(self.port), seconds=60, what="SuperLink", process=self.processes[SUPERLINK])
@@ -198,9 +226,9 @@ class World:
 
 
 @contextlib.contextmanager
-def world(kind: Kind, template: Path, root: Path, **options) -> Iterator[World]:
+def world(kind: Kind, template: Path, root: Path) -> Iterator[World]:
     """A world in a folder that is gone afterwards; its logs stay where FAULTS_LOGS says."""
-    one = World(kind, template, root, **options)
+    one = World(kind, template, root)
     try:
         with one:
             try:

@@ -63,7 +63,18 @@ def test_the_time_that_an_answer_takes_is_no_skew():
         sent=sent,
         received=sent + datetime.timedelta(seconds=20),
     )
-    assert answer.skew == -0.5
+    assert answer.skew == -1.0
+
+
+@pytest.mark.parametrize("late", [0.0, 1.0, 1.99])
+@pytest.mark.parametrize(("ahead", "state"), [(0.9, "ok"), (4.0, "warning"), (6.1, "failed")])
+def test_the_age_of_the_time_that_a_server_tells_makes_no_good_clock_a_refused_one(ahead, state, late):
+    """Whole seconds, looked up once a second: what Flower's server tells is up to two seconds old."""
+    now = datetime.datetime(2026, 11, 28, 9, 0, 0, tzinfo=datetime.UTC)
+    here = now + datetime.timedelta(seconds=ahead)
+    date = now - datetime.timedelta(seconds=late)
+    finding = server.clock_finding(server.Answer(status=200, date=date, body=b"", sent=here, received=here))
+    assert finding.state == state
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Faults inside Flower's processes: read at start by Python where tests put this folder on PYTHONPATH.
 
-FAULTS names a folder. A file there is an order: its name the place, its content `kill` or `sleep SECONDS`. The process
-that comes to the place first takes the file away and does it, once. FAULT_CLOCK is added to Flower's idea of now.
+FAULTS names a folder. A file there is an order: its name the place, its content `kill`, `sleep SECONDS`, or `memory MB`
+(no more than that beyond what the process has, while the call lasts). The process that comes to the place first takes
+the file away and does it, once. FAULT_CLOCK names a file: the seconds in it, looked up each time, are added to Flower's
+and our own idea of now, not to what TLS or the file system take for the time.
 The product has no hooks: functions are wrapped when their module is imported.
 """
 
@@ -12,13 +14,14 @@ import functools
 import importlib.abc
 import importlib.util
 import os
+import resource
 import signal
 import sys
 import time
 from pathlib import Path
 
 FOLDER = os.environ.get("FAULTS", "")
-CLOCK = float(os.environ.get("FAULT_CLOCK", "0"))
+CLOCK = os.environ.get("FAULT_CLOCK", "")
 BEFORE, AFTER = "before", "after"
 
 # place -> module, attribute, when
@@ -29,10 +32,17 @@ PLACES = {
     "train-trained": ("fairsynth.federation.site", "train_model", AFTER),
     "outbox-kept": ("fairsynth.federation.masking.outbox", "Outbox.keep", AFTER),
     "answered": ("fairsynth.federation.boundary", "answer", AFTER),
+    "announced": ("flwr.supernode.runtime.run_clientapp", "push_objects", BEFORE),
     "collected-one": ("server.transport", "_envelope", AFTER),
     "commit-asked": ("fairsynth.federation.commits", "Commits.save", BEFORE),
     "commit-written": ("fairsynth.artefacts", "_swap", BEFORE),
     "commit-named": ("fairsynth.federation.commits", "Commits.save", AFTER),
+}
+
+NOW = {  # module -> what tells the time there
+    "flwr.supercore.date": "now",
+    "fairsynth.federation.boundary": "_now",
+    "fairsynth.operations.checks_server": "_now",
 }
 
 
@@ -50,7 +60,12 @@ def ordered(place: str) -> None:
         done.write(f"{place} {time.time()} {os.getpid()}\n")
     if order[0] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(float(order[1]))
+    if order[0] == "memory":
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (used + int(order[1]) * 2**20, most))
+    else:
+        time.sleep(float(order[1]))
 
 
 def wrapped(module, attribute: str, place: str, when: str) -> None:
@@ -62,7 +77,11 @@ def wrapped(module, attribute: str, place: str, when: str) -> None:
     def faulty(*values, **named):
         if when == BEFORE:
             ordered(place)
-        result = call(*values, **named)
+        try:
+            result = call(*values, **named)
+        finally:
+            most = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         if when == AFTER:
             ordered(place)
         return result
@@ -75,15 +94,24 @@ def changed(module) -> None:
     for place, (where, attribute, when) in PLACES.items():
         if where == module.__name__:
             wrapped(module, attribute, place, when)
-    if CLOCK and module.__name__ == "flwr.supercore.date":
-        now = module.now
-        module.now = lambda: now() + datetime.timedelta(seconds=CLOCK)
+    if CLOCK and module.__name__ in NOW:
+        name = NOW[module.__name__]
+        right = getattr(module, name)
+        setattr(module, name, lambda: right() + datetime.timedelta(seconds=wrong()))
+
+
+def wrong() -> float:
+    """Seconds by which the clock is wrong now; it may step while a process runs."""
+    try:
+        return float(Path(CLOCK).read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 class Finder(importlib.abc.MetaPathFinder):
     """Lets the other finders find, then adds to what the loader does."""
 
-    names = {where for where, _, _ in PLACES.values()} | {"flwr.supercore.date"}
+    names = {where for where, _, _ in PLACES.values()} | set(NOW)
 
     def find_spec(self, name, path, target=None):
         if name not in self.names:
