@@ -162,6 +162,7 @@ def followed(consortium):
         if number is signal.SIGINT:
             following = found.study("--resume")
             until(lambda: any(event["event"] == "study" for event in scan(server / "journal.jsonl").events), following)
+            until(lambda: "starting Flower" in (found.desk / "study.log").read_text(), following)  # it follows by now
     return told
 
 
