@@ -18,7 +18,7 @@ from fairsynth import plain_json
 from fairsynth.errors import ConfigError
 from fairsynth.federation import boundary
 from fairsynth.federation.answering import answered
-from fairsynth.federation.flower import check_size, decode, encode
+from fairsynth.federation.flower import check_size, encode, request_of
 from fairsynth.federation.messages import Envelope
 
 SITE_FOLDER = "site-folder"
@@ -35,7 +35,7 @@ def answer(message: Message, context: Context, work: Work) -> Message:
         return envelope
 
     envelope = boundary.answer(
-        lambda: site_folder(context), lambda: decode(message.content), sized, phase=message.metadata.message_type
+        lambda: site_folder(context), lambda: request_of(message), sized, phase=message.metadata.message_type
     )
     return Message(encode(envelope), reply_to=message)
 

@@ -35,7 +35,8 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit. Wrong input: 2, one message. Flower or machine failure: 3. Interrupted: 130."""
+    """Run the command line and exit. Wrong input: 2, one message. Flower or machine failure: 3. Interrupted: 130;
+    a study that is told to end: 143."""
     try:
         app(args=arguments, standalone_mode=True)
     except FairSynthError as error:

@@ -91,7 +91,8 @@ def _shown(plan: StudyPlan) -> Table:
     table = Table("what", "in this plan", title=f"study {plan.name}", title_justify="left", show_header=False)
     rows = {
         "hash of the plan": plan_sha256(plan),
-        "sites": f"{', '.join(plan.roster)}; goes on with {plan.quorum}",
+        "sites": f"{', '.join(plan.roster)}; goes on with {plan.quorum}"
+        + (f", not without {', '.join(plan.required)}" if plan.required else ""),
         "what the server sees": _SEEN[plan.privacy.profile],
         "privacy loss of a patient": _loss(plan),
         "groups that are used": _used(plan),

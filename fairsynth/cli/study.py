@@ -13,6 +13,7 @@ from fairsynth.cli.console import errors, output
 from fairsynth.cli.options import DataOption, JsonOption, parse_data
 from fairsynth.cli.plans import read_plan
 from fairsynth.cli.progress import StudyProgress
+from fairsynth.cli.stopping import how_to_follow, how_to_resume, says_how_to_go_on
 from fairsynth.config import read_study
 from fairsynth.errors import ConfigError
 from fairsynth.experiments.engines import Engine
@@ -67,9 +68,10 @@ def _execute_network(path: Path, reached: Reached, *, out: Path | None, resume: 
     from fairsynth.experiments.study import run_among_hospitals
 
     plan = read_plan(path)
-    with StudyProgress(errors if as_json else output) as progress:
+    folder = out or Path("runs") / plan.name
+    told = says_how_to_go_on(lambda: how_to_follow(path, reached, out=folder))
+    with told, StudyProgress(errors if as_json else output) as progress:
         progress.expect(plan.training.rounds)
-        folder = out or Path("runs") / plan.name
         result = run_among_hospitals(plan, reached, out=folder, resume=resume, on_event=progress)
     show(result, as_json=as_json)
 
@@ -89,7 +91,8 @@ def execute(
 
     config = read_study(study)
     folder = out or Path("runs") / config.name
-    with StudyProgress(errors if as_json else output) as progress:
+    told = says_how_to_go_on(lambda: how_to_resume(study, out=folder, engine=engine))
+    with told, StudyProgress(errors if as_json else output) as progress:
         progress.expect(config.training.rounds)
         if resume:
             result = resume_study(study, out=folder, engine=engine, on_event=progress)

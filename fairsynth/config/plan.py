@@ -5,7 +5,7 @@ In:  the shared part of a study file.   Out: frozen models.   Never: a path, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -282,6 +282,17 @@ class PrivacyConfig(Strict):
 MINIMUM_SITES = 3  # below it a sum hides nothing from its own sites
 
 
+def required_problem(required: Sequence[SiteId], *, roster: Sequence[SiteId], quorum: int) -> str:
+    """What is wrong with the sites that must be there; empty where nothing is."""
+    if len(set(required)) != len(required):
+        return "a site is named twice in `required`"
+    if unknown := [site for site in required if site not in roster]:
+        return f"required site {unknown[0]!r} is not among the study's sites"
+    if len(required) > quorum:
+        return f"`required` names {len(required)} sites, more than the quorum of {quorum}: raise `quorum`"
+    return ""
+
+
 class StudyPlan(Strict):
     """What every site of a study agrees on: no path, nothing of one site alone. Its hash names the study."""
 
@@ -290,6 +301,9 @@ class StudyPlan(Strict):
     seed: int = Field(ge=0, lt=2**53)
     roster: tuple[SiteId, ...] = Field(min_length=1)
     quorum: PositiveInt
+    # sites of the quorum without which the study stops; left out of what is written where it is empty, so that plans
+    # which name none keep the hash that they had before there was this key
+    required: tuple[SiteId, ...] = Field(default=(), exclude_if=lambda sites: not sites)
     task: TaskConfig
     split: SplitConfig
     groups: GroupsConfig
@@ -300,6 +314,12 @@ class StudyPlan(Strict):
     augmentation: AugmentationConfig
     audit: AuditConfig
     privacy: PrivacyConfig
+
+    @model_validator(mode="after")
+    def _present(self) -> Self:
+        if problem := required_problem(self.required, roster=self.roster, quorum=self.quorum):
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _private(self) -> Self:

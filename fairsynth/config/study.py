@@ -24,6 +24,7 @@ from fairsynth.config.plan import (
     TaskConfig,
     TrainingConfig,
     VocabularyConfig,
+    required_problem,
 )
 from fairsynth.schemas import Group, SiteId
 
@@ -80,6 +81,7 @@ class StudyConfig(Strict):
     seed: int = Field(ge=0, lt=2**53)
     sites: tuple[SiteEntry, ...] = Field(min_length=1)
     quorum: PositiveInt | None = None  # default: every site
+    required: tuple[SiteId, ...] = ()  # of them: without these the study stops, whatever the quorum
     groups: GroupsConfig
     task: TaskConfig = TaskConfig()
     split: SplitConfig = SplitConfig()
@@ -108,6 +110,8 @@ class StudyConfig(Strict):
             raise ValueError("a site is named twice")
         if self.quorum is not None and self.quorum > len(names):
             raise ValueError(f"quorum {self.quorum} is larger than the number of sites, {len(names)}")
+        if wrong := required_problem(self.required, roster=names, quorum=self.quorum or len(names)):
+            raise ValueError(wrong)
         problem = self.privacy.problem(len(names)) or self.privacy.unbounded(self.training, self.augmentation)
         if problem:
             raise ValueError(f"privacy: {problem}")
@@ -120,6 +124,7 @@ class StudyConfig(Strict):
 
     def plan(self) -> StudyPlan:
         """The part that all sites share; the roster is sorted."""
-        shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum", "fit"})
+        shared = self.model_dump(by_alias=True, exclude={"schema_", "sites", "quorum", "required", "fit"})
         roster = tuple(sorted(entry.site for entry in self.sites))
-        return StudyPlan(**shared, roster=roster, quorum=self.quorum or len(roster))
+        quorum, required = self.quorum or len(roster), tuple(sorted(self.required))
+        return StudyPlan(**shared, roster=roster, quorum=quorum, required=required)

@@ -78,7 +78,7 @@ def train(
     model = Model(root=out.resolve())
     config, member = _checked(study, site=site, data=data or {})
     fitting = checked(FitConfig, {**config.fit.model_dump(), **(options or {})}, where="options")
-    plan = config.plan_here().model_copy(update={"roster": (member.entry.site,), "quorum": 1})
+    plan = config.plan_here().model_copy(update={"roster": (member.entry.site,), "quorum": 1, "required": ()})
     if resume and model.exists and not force:
         shutil.rmtree(model.root / TRAINING, ignore_errors=True)  # it was killed in the last moment
         return model, HALO.load(model.root, device=fitting.device)

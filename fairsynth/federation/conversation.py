@@ -180,6 +180,14 @@ class Conversation:
 
     def _require_quorum(self, accepted: Iterable[SiteId], refusals: list[Refusal], *, phase: str) -> None:
         present = list(accepted)
+        if gone := [site for site in self.plan.required if site not in present]:
+            reasons = "; ".join(str(refusal) for refusal in refusals if refusal.site in gone)
+            raise ProtocolError.of(
+                f"no study without {', '.join(gone)}",
+                where=f"{phase}; {reasons}",
+                expected=f"all required sites: {', '.join(self.plan.required)}",
+                do="mend the site, or take it out of `required` in the study file: that is another study",
+            )
         if len(present) < self.plan.quorum:
             raise ProtocolError(
                 Problem(

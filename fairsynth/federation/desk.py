@@ -29,7 +29,6 @@ from fairsynth.federation.journal import RESUMED, Event, Journal, Progress
 from fairsynth.federation.masking.roster import Hex32
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.server_folder import FINISHED, LOCK, PLAN, ROUND, STUDY, is_begun
-from fairsynth.federation.server_folder import is_taken as is_taken
 
 DAMAGED = "journal.damaged.jsonl"
 _RUN = "run.json"

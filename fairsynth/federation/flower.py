@@ -11,6 +11,8 @@ of its own, each with requests of its own: 219 for a training message, which too
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors import SafetensorError
@@ -82,6 +84,22 @@ def decode(content: RecordDict) -> Envelope:
     envelope = Envelope(kind=kind, fields=fields, arrays=_load(file))
     check_size(envelope)
     return envelope
+
+
+def request_of(message: Message) -> Envelope:
+    """The request in a message to a site. Raises ProtocolError as `decode`, and where nobody waits for a reply now.
+
+    A SuperLink hands out nothing late; a SuperNode does, of what it fetched in time while its SuperExec was away.
+    """
+    told = message.metadata
+    if told.created_at + told.ttl < time.time():
+        raise ProtocolError.of(
+            "request that came to its work too late",
+            where=told.message_type,
+            expected="work that begins while the server waits",
+            do="see whether the site's SuperExec was away, and its clock (fairsynth doctor)",
+        )
+    return decode(message.content)
 
 
 def check_size(envelope: Envelope) -> None:

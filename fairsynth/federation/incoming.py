@@ -23,6 +23,7 @@ from pydantic import NonNegativeInt
 
 from fairsynth import artefacts, plain_json
 from fairsynth.config import Strict, StudyPlan
+from fairsynth.config.plan import required_problem
 from fairsynth.errors import Problem
 from fairsynth.federation.aggregate import weights_sha256
 from fairsynth.federation.bounds import are_moments, reach
@@ -99,13 +100,16 @@ class Asked(Strict):
 
 
 def check_plan(plan: StudyPlan) -> None:
-    """Raise ProtocolError when a plan asks for more than `CAPS`, or for a quorum that no roster can give."""
+    """Raise ProtocolError when a plan asks for more than `CAPS`, or for sites and a quorum that no roster can give."""
     asked = {name: _at(plan, name) for name in CAPS}
     refuse(
         rules(
             {
                 **{f"plan -> {name}: at most {cap:,}": asked[name] <= cap for name, cap in CAPS.items()},
                 "plan -> quorum: at most the roster": plan.quorum <= len(plan.roster),
+                "plan -> required: sites of the roster, at most the quorum": not required_problem(
+                    plan.required, roster=plan.roster, quorum=plan.quorum
+                ),
                 "plan -> roster: no site twice": len(set(plan.roster)) == len(plan.roster),
                 "plan -> roster, groups: names of 1 to 200 printable characters": are_names(
                     (*plan.roster, *plan.groups.names), longest=200

@@ -20,7 +20,8 @@ from fairsynth.config import StudyPlan
 from fairsynth.errors import ConfigError, EngineError
 from fairsynth.federation import journal
 from fairsynth.federation.engine.processes import Workshop
-from fairsynth.federation.engine.study import Job, OnEvent, follow, submit, write_connection
+from fairsynth.federation.engine.signals import deferred
+from fairsynth.federation.engine.study import Job, OnEvent, follow, run_status, submit, write_connection
 from fairsynth.federation.masking.roster import SignedRoster, read_roster, write_roster
 from fairsynth.federation.plans import plan_sha256
 from fairsynth.federation.server_folder import PLAN, has_finished, is_taken
@@ -73,7 +74,7 @@ def run_network(
             sites=(),
             on_event=on_event,
             plan=plan,
-            resume=resume,
+            resume=resume and (workdir / PLAN).is_file(),
         )
         _persist(workshop, job, restarts=restarts)
 
@@ -83,7 +84,7 @@ def _persist(workshop: Workshop, job: Job, *, restarts: int) -> None:
     while True:
         offset = journal.size(job.workdir)
         try:
-            if run := _taken(job):
+            if run := _taken(job) or _starting(workshop, job):
                 follow(workshop, replace(job, resume=False), run=run, offset=offset)  # another's attempt: from here on
             else:
                 job = replace(job, attempt=secrets.token_hex(8))
@@ -105,9 +106,21 @@ def _taken(job: Job) -> str:
     return str(plain_json.read(job.workdir / FLOWER)["run"]) if is_taken(job.workdir) else ""
 
 
+def _starting(workshop: Workshop, job: Job) -> str:
+    """Flower's number of the run that was submitted and has not come to the study's folder yet; empty where none was.
+
+    Whoever submitted it may have been interrupted then.
+    """
+    if (job.workdir / PLAN).is_file() or not (job.workdir / FLOWER).is_file():
+        return ""
+    run = str(plain_json.read(job.workdir / FLOWER)["run"])
+    return "" if run_status(workshop, run)[0].startswith("finished") else run
+
+
 def _submitted(workshop: Workshop, job: Job) -> str:
-    run = submit(workshop, job)
-    artefacts.write_json(job.workdir / FLOWER, {"run": run})
+    with deferred():  # a run that nobody knows the number of could not be followed
+        run = submit(workshop, job)
+        artefacts.write_json(job.workdir / FLOWER, {"run": run})
     return run
 
 
@@ -119,9 +132,10 @@ def _password(folder: ServerFolder) -> str:
 
 def _check_folder(workdir: Path, *, resume: bool) -> None:
     """Raise ConfigError unless a study may start, or go on, in this folder."""
-    if resume and not (workdir / PLAN).is_file():
+    submitted = (workdir / PLAN).is_file() or (workdir / FLOWER).is_file()
+    if resume and not submitted:
         raise ConfigError.of("no study to resume", where=str(workdir), do="start it without --resume")
-    if not resume and ((workdir / PLAN).is_file() or is_taken(workdir)):
+    if not resume and (submitted or is_taken(workdir)):
         raise ConfigError.of(
             "a study is here", where=str(workdir), do="--resume to go on with it or follow it, or another --out"
         )

@@ -138,6 +138,7 @@ def _facts(study: FinishedStudy) -> Iterator[Fact]:
     else:
         yield Fact(name="This page is of", value=f"site {study.home}")
         yield Fact(name="Sites of the study", value=listed(plan.roster))
-    yield Fact(name="Quorum", value=f"{plan.quorum} of {len(plan.roster)}")
+    named = f", not without {listed(plan.required)}" if plan.required else ""
+    yield Fact(name="Quorum", value=f"{plan.quorum} of {len(plan.roster)}{named}")
     yield from facts.made(study)
     yield from facts.settings(study)

@@ -66,9 +66,26 @@ def test_how_one_site_trains_alone_is_no_part_of_what_sites_agree_on(study):
     assert config.plan() == read_study(study(STUDY)).plan()
 
 
+def test_a_study_names_the_sites_that_must_be_there(study):
+    plan = read_study(study(f"{STUDY}quorum: 2\nrequired: [b, a]\n")).plan()
+    assert (plan.quorum, plan.required) == (2, ("a", "b"))
+    assert type(plan).model_validate_json(plan.model_dump_json(by_alias=True)) == plan
+
+
+def test_a_plan_that_requires_no_site_by_name_is_written_as_it_was_before_there_was_that_key(study):
+    written = read_study(study(STUDY)).plan().model_dump(mode="json", by_alias=True)
+    assert set(written) == {
+        *("schema", "name", "seed", "roster", "quorum", "task", "split", "groups", "vocabulary", "objective"),
+        *("generator", "training", "augmentation", "audit", "privacy"),
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "hint"),
     [
+        ("seed: 1", "seed: 1\nrequired: [c]", 0, "required site 'c' is not among the study's sites"),
+        ("seed: 1", "seed: 1\nrequired: [a, a]", 0, "a site is named twice in `required`"),
+        ("seed: 1", "seed: 1\nquorum: 1\nrequired: [a, b]", 0, "2 sites, more than the quorum of 1: raise `quorum`"),
         ("groups:\n", "fit: {epoch: 3}\ngroups:\n", 13, "did you mean 'epochs'?"),
         ("groups:\n", "fit: {precision: half}\ngroups:\n", 13, "'auto', 'float32' or 'bfloat16'"),
         ("seed: 1", "sede: 1", 3, "did you mean 'seed'?"),

@@ -141,6 +141,14 @@ def test_a_plan_that_the_policy_forbids_is_told_and_not_approved(site, capsys):
     assert (code, "FS-400 a study of 2 sites" in err) == (2, True)
 
 
+def test_an_officer_is_shown_the_sites_without_which_the_study_stops(site, capsys):
+    typed(capsys, "policy", "init", site / "config")
+    plan = plan_of(("site-a", "site-b", "site-c")).model_copy(update={"required": ("site-b",)})
+    (site / "plan.json").write_text(plan.model_dump_json(by_alias=True))
+    code, out, _ = typed(capsys, *approval(site, "--yes"))
+    assert (code, "goes on with 3, not without site-b" in " ".join(out.split())) == (0, True)
+
+
 @pytest.mark.parametrize("arguments", [["ledger", "show"], ["ledger", "verify"], ["approve"]])
 def test_a_folder_that_is_no_sites_ends_with_one_message(arguments, tmp_path, capsys):
     code, _, err = typed(capsys, *arguments, tmp_path)

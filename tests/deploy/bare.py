@@ -24,10 +24,10 @@ from fairsynth.federation.engine.processes import (
     free_ports,
     listens,
     stop,
-    stop_strays,
     tail,
     wait_for,
 )
+from fairsynth.federation.engine.strays import stop_strays
 from fairsynth.federation.engine.study import SUPERLINK, write_connection
 from fairsynth.provisioning.authority import create_authority, write_server
 from fairsynth.provisioning.node_keys import write_node_key

@@ -105,7 +105,7 @@ class Consortium:
         """`fairsynth study` as a process."""
         reach = ("--server", "public", "--address", self.superlink)
         command = [PROGRAMS / "fairsynth", "study", "plan.json", *reach, "--out", "run", *more]
-        with (self.desk / "study.log").open("ab") as log:
+        with (self.desk / "study.log").open("wb") as log:
             return subprocess.Popen([str(one) for one in command], cwd=self.desk, stdout=log, stderr=log)
 
 
@@ -145,10 +145,43 @@ def test_the_doctor_finds_nothing_wrong_at_a_site(consortium):
         assert [finding for finding in said["findings"] if finding["state"] == "failed"] == []
 
 
-def test_a_study_whose_server_is_killed_goes_on_by_itself_to_the_results_of_one_that_never_stopped(consortium):
+@pytest.fixture(scope="module")
+def followed(consortium):
+    """The study, begun by one who was interrupted twice: as soon as it was submitted, and while the sites enrolled.
+
+    What was told each time, with the exit code.
+    """
+    found, _ = consortium
+    server, told = found.desk / "run" / "server", []
+    following = found.study("--roster", "roster.json")
+    until(lambda: (server / "flower.json").is_file(), following)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        following.send_signal(number)
+        code = following.wait(PATIENCE)
+        told.append((code, (found.desk / "study.log").read_text().splitlines()[-1]))
+        if number is signal.SIGINT:
+            following = found.study("--resume")
+            until(lambda: any(event["event"] == "study" for event in scan(server / "journal.jsonl").events), following)
+            until(lambda: "starting Flower" in (found.desk / "study.log").read_text(), following)  # it follows by now
+    return told
+
+
+def test_whoever_follows_a_study_may_stop_and_is_told_how_to_follow_it_again(consortium, followed):
+    found, _ = consortium
+    again = f"fairsynth study plan.json --server public --out run --address {found.superlink} --resume"
+    line = f"no longer followed; the study goes on at the server. Follow it again with: {again}"
+    assert followed == [(130, line), (143, line)]
+    assert [event["event"] for event in scan(found.desk / "run" / "server" / "journal.jsonl").events].count(
+        "study"
+    ) == 1
+
+
+def test_a_study_whose_server_is_killed_goes_on_by_itself_to_the_results_of_one_that_never_stopped(
+    consortium, followed
+):
     found, reference = consortium
     journal = found.desk / "run" / "server" / "journal.jsonl"
-    following = found.study("--roster", "roster.json")
+    following = found.study("--resume")
     until(lambda: any(event["event"] == "round" for event in scan(journal).events), following)
     os.killpg(found.bare.process("fairsynth-superexec").pid, signal.SIGKILL)  # and the ServerApp, in its group
     found.bare.stop("fairsynth-superexec")

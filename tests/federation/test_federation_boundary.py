@@ -98,7 +98,9 @@ def test_without_an_approval_no_request_is_worked_on_and_a_code_says_so(tmp_path
     assert [(line.event, line.kind) for line in site.lines[1:]] == [("released", "failed")] * 2
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"quorum": 1}, {"roster": ("site-a", "site-b", "site-c")}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"quorum": 1}, {"required": ("site-a",)}, {"roster": ("site-a", "site-b", "site-c")}]
+)
 def test_a_changed_plan_is_refused_before_any_patient_is_looked_at(change, one):
     assert code_of(one.ask(enrolment(toy_plan(**change)))) == "FS-402"
     assert one.worked == []

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from fairsynth.config import PrivacyConfig
 from fairsynth.federation.engine import Site, run_deployment
-from fairsynth.federation.engine.processes import Workshop, processes_of
+from fairsynth.federation.engine.processes import Workshop
+from fairsynth.federation.engine.strays import processes_of
 from fairsynth.federation.masking.local import sign_here
 from fairsynth.visits.cohort import prepare
 

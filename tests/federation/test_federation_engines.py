@@ -20,7 +20,8 @@ from fairsynth.config import AuditConfig, AugmentationConfig, TrainingConfig
 from fairsynth.errors import ConfigError, EngineError, ProtocolError
 from fairsynth.federation import activity
 from fairsynth.federation.engine import Site, run_deployment, run_simulation
-from fairsynth.federation.engine.processes import Workshop, free_ports, listens, processes_of, wait_for
+from fairsynth.federation.engine.processes import Workshop, free_ports, listens, wait_for
+from fairsynth.federation.engine.strays import processes_of
 from fairsynth.federation.engine.study import open_job, reason
 from fairsynth.federation.guard import guarded
 from fairsynth.federation.journal import read

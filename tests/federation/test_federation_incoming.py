@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from federation_toys import toy_plan
 from poison_cases import NARROW, STUDY, TEXT
 
 from fairsynth.errors import ProtocolError
@@ -14,6 +17,7 @@ from fairsynth.federation.messages import (
     WEIGHT,
     AgreeRequest,
     AuditRequest,
+    EnrolRequest,
     FeedbackRequest,
     TeachRequest,
     TrainRequest,
@@ -226,6 +230,28 @@ def test_a_plan_that_asks_for_more_than_a_hospitals_computer_has_is_refused(name
         value = getattr(value, part)
     more = CAPS[name] + 1 if isinstance(value, int) else tuple(f"x{n}" for n in range(CAPS[name] + 1))
     refused(lambda: check_plan(changed(PLAN, name.split("."), more)), f"plan -> {name}")
+
+
+@pytest.mark.parametrize("required", [("nowhere",), (PLAN.roster[0],) * 2, PLAN.roster])
+def test_a_plan_that_requires_sites_which_its_quorum_cannot_have_is_refused(required):
+    plan = PLAN.model_copy(update={"required": required, "quorum": len(PLAN.roster) - 1})
+    refused(lambda: check_plan(plan), "plan -> required")
+
+
+def test_a_plan_that_requires_a_site_of_its_roster_is_accepted():
+    check_plan(PLAN.model_copy(update={"required": PLAN.roster[:1]}))
+
+
+def test_a_request_whose_plan_requires_sites_is_read_and_one_that_says_none_in_another_form_is_not():
+    plan = toy_plan(required=("site-b",))
+    assert EnrolRequest.unpack(EnrolRequest(plan=plan).pack()).plan == plan
+    request = EnrolRequest(plan=toy_plan()).pack()
+    for value in ([], ["nowhere"], ["site-b", "site-b"], [1], "site-b"):
+        fields = json.loads(request.fields)
+        fields["plan"]["required"] = value
+        with pytest.raises(ProtocolError) as caught:
+            EnrolRequest.unpack(request.model_copy(update={"fields": json.dumps(fields)}))
+        assert "nowhere" not in str(caught.value)
 
 
 def changed(model, path, value):

@@ -204,6 +204,54 @@ def test_with_a_quorum_the_study_goes_on_without_the_missing_site_and_says_so(tm
     assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
 
 
+@pytest.mark.parametrize(
+    ("roster", "quorum", "told"),
+    [(("site-a", "site-b", "site-c"), 2, "no study without site-b"), (("site-a", "site-b"), 2, "no study without")],
+)
+def test_without_a_site_that_must_be_there_the_study_stops_in_one_line_also_where_the_number_is_reached(
+    roster, quorum, told, tmp_path
+):
+    plan = toy_plan(roster=roster, quorum=quorum, required=("site-b",))
+    with pytest.raises(ProtocolError) as caught:
+        run_study(InProcess(toy_sites(plan, b=silent_from(1))), plan=plan, root=tmp_path)
+    (problem,) = caught.value.problems
+    first, *_ = str(caught.value).splitlines()
+    assert told in first
+    assert first.endswith("train, arm plain, round 1; site-b: FS-301 no reply in time")
+    assert problem.expected == "all required sites: site-b"
+    assert len(rounds_of(tmp_path, "plain")) == 1
+    assert [event["event"] for event in read(tmp_path / "journal.jsonl")][-2:] == ["refused", "failed"]
+
+
+def test_a_study_goes_on_without_a_site_that_it_does_not_require(tmp_path):
+    plan = toy_plan(roster=("site-a", "site-b", "site-c"), required=("site-a", "site-c"))
+    run_study(InProcess(toy_sites(plan, b=silent_from(1))), plan=plan, root=tmp_path)
+    assert read(tmp_path / "journal.jsonl")[-1]["event"] == "finished"
+
+
+def test_several_sites_that_must_be_there_are_named_together(tmp_path):
+    plan = toy_plan(roster=("site-a", "site-b", "site-c"), required=("site-a", "site-b"))
+    sites = toy_sites(plan, a=silent_from(0), b=silent_from(0))
+    with pytest.raises(
+        ProtocolError, match=r"no study without site-a, site-b: train, .*site-a: .*; site-b: "
+    ) as caught:
+        run_study(InProcess(sites), plan=plan, root=tmp_path)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_site_that_must_be_there_and_comes_back_lets_the_study_go_on(tmp_path):
+    plan = toy_plan(roster=("site-a", "site-b", "site-c"), required=("site-b",))
+    with pytest.raises(ProtocolError):
+        run_study(InProcess(toy_sites(plan, b=silent_from(1))), plan=plan, root=tmp_path / "stopped")
+    run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "stopped", resume=True)
+    run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "whole")
+    for arm in ("plain", "fairsynth"):
+        weights = [
+            load(tmp_path / run / f"generator-{arm}", kind=f"generator-{arm}").weights for run in ("stopped", "whole")
+        ]
+        assert weights_sha256(weights[0]) == weights_sha256(weights[1])
+
+
 def test_a_site_that_drops_out_between_enrolment_and_agreement_is_left_out_of_the_totals(tmp_path):
     plan = toy_plan(roster=("site-a", "site-b", "site-c"))
     sites = toy_sites(plan, b=lambda kind, envelope: None if kind == "agree" else envelope)

@@ -252,6 +252,15 @@ def test_a_request_that_is_not_one_is_answered_with_a_code(content, tmp_path):
     assert Failed.unpack(decode(reply.content)).code == "FS-300"
 
 
+def test_a_request_that_comes_to_its_work_after_the_servers_deadline_is_not_worked_on(tmp_path):
+    root = site_at(tmp_path / "site")
+    message = request_message()
+    message.metadata.__dict__["_created_at"] -= message.metadata.ttl + 1
+    reply = answer(message, context_of(root), lambda root, request: pytest.fail("worked on"))
+    assert Failed.unpack(decode(reply.content)).code == "FS-300"
+    assert "too late" in json.loads((root / "site.log").read_text())["problems"][0]["what"]
+
+
 def test_a_reply_over_the_size_cap_is_answered_with_a_code(tmp_path, monkeypatch):
     root = site_at(tmp_path / "site")
     large = Envelope(kind="k", fields="x" * 200)

@@ -17,7 +17,7 @@ from governance_stories import COHORT, NOW, OPEN, Desk, a_plan, with_array, with
 
 from fairsynth.config import AugmentationConfig, VocabularyConfig
 from fairsynth.errors import EgressRefused, NotApproved, PolicyRefusal
-from fairsynth.governance import ledger
+from fairsynth.governance import approval, ledger
 
 CANARY = "8812_zz9_canary"
 
@@ -276,6 +276,7 @@ def test_a_release_of_other_events_than_the_first_is_refused(desk):
     [
         (a_plan(roster=("site-a", "site-b"), quorum=2), "a study of 2 sites"),
         (a_plan(quorum=2), "a study that goes on with 2 sites"),
+        (a_plan(quorum=2, required=("site-a",)), "a study that goes on with 2 sites"),
         (a_plan(augmentation=AugmentationConfig(candidates="taught")), "a study with a teacher"),
         (a_plan(vocabulary=VocabularyConfig(minimum_patients=10)), "codes of too few patients"),
         (a_plan(roster=("site-b", "site-c", "site-d")), "a study without this site"),
@@ -285,6 +286,13 @@ def test_a_plan_that_the_policy_forbids_is_not_approved_by_anyone(plan, what, tm
     with pytest.raises(PolicyRefusal, match=what):
         Desk(tmp_path, plan=plan)
     assert not (tmp_path / "approvals").exists()
+
+
+def test_a_plan_that_requires_a_site_by_name_is_approved_as_one_that_does_not_and_is_another_study(tmp_path):
+    plain, named = a_plan(), a_plan(required=("site-a",))
+    assert approval.plan_sha256(plain) != approval.plan_sha256(named)
+    desk = Desk(tmp_path, plan=named)
+    desk.release(desk.trained())
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from federation_toys import InProcess, toy_plan, toy_sites
 
-from fairsynth.errors import EngineError
+from fairsynth import artefacts, plain_json
+from fairsynth.errors import ConfigError, EngineError
 from fairsynth.federation import journal
 from fairsynth.federation.engine.study import Job, Tail
 from fairsynth.federation.rounds import run_study
@@ -70,3 +73,49 @@ def test_a_tail_with_an_attempt_begins_there_whatever_was_mended_before_it(tmp_p
         handle.write(b"".join(map(journal.text_of, more)))
     assert list(tail.new()) == more
     assert list(tail.new()) == []
+
+
+# --- whoever submitted it was interrupted ----------------------------------------------------------------------------
+
+
+def test_a_run_that_was_submitted_and_is_still_starting_is_followed_and_not_submitted_again(job, monkeypatch):
+    job.workdir.mkdir()
+    artefacts.write_json(job.workdir / network.FLOWER, {"run": "7"})
+    seen = []
+    monkeypatch.setattr(network, "run_status", lambda workshop, run: ("starting", ""))
+    monkeypatch.setattr(network, "follow", lambda workshop, job, *, run, offset: seen.append(run))
+    monkeypatch.setattr(network, "submit", lambda workshop, job: pytest.fail("submitted again"))
+    network._persist(None, job, restarts=0)
+    assert seen == ["7"]
+
+
+def test_a_run_that_ended_before_the_study_began_is_submitted_again_from_the_beginning(job, monkeypatch):
+    job.workdir.mkdir()
+    artefacts.write_json(job.workdir / network.FLOWER, {"run": "7"})
+    seen = []
+    monkeypatch.setattr(network, "run_status", lambda workshop, run: ("finished:failed", ""))
+    monkeypatch.setattr(network, "follow", lambda workshop, job, *, run, offset: seen.append((run, job.resume)))
+    monkeypatch.setattr(network, "submit", lambda workshop, job: "8")
+    network._persist(None, job, restarts=0)
+    assert seen == [("8", False)]
+    assert plain_json.read(job.workdir / network.FLOWER) == {"run": "8"}
+
+
+def test_an_interrupt_in_the_midst_of_a_submission_waits_until_the_runs_number_is_kept(job, monkeypatch):
+    job.workdir.mkdir()
+
+    def submit(workshop, job):
+        signal.raise_signal(signal.SIGINT)
+        return "7"
+
+    monkeypatch.setattr(network, "submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        network._submitted(None, job)
+    assert plain_json.read(job.workdir / network.FLOWER) == {"run": "7"}
+
+
+def test_a_study_that_was_submitted_is_not_begun_again_without_resume(tmp_path):
+    artefacts.write_json(tmp_path / network.FLOWER, {"run": "7"})
+    with pytest.raises(ConfigError, match="a study is here"):
+        network._check_folder(tmp_path, resume=False)
+    network._check_folder(tmp_path, resume=True)

@@ -265,6 +265,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         build(root, out=tmp_path / "report.html")
 
 
+def test_the_page_names_the_sites_without_which_the_study_would_have_stopped(tmp_path: Path) -> None:
+    first, *others = sorted(COHORTS)
+    for required, told in (((), f"1 of {1 + len(others)}"), ((first,), f"1 of {1 + len(others)}, not without {first}")):
+        study = read_finished(write(tmp_path / f"server{len(required)}", plan=make_plan(required=required)))
+        assert {fact.name: fact.value for fact in page(study).facts}["Quorum"] == told
+
+
 def test_a_page_shows_what_it_is_given(tmp_path: Path) -> None:
     content = page(read_finished(write(tmp_path / "server")))
     assert "<h1>other</h1>" in render(replace(content, title="other"))

@@ -1,8 +1,8 @@
 """Processes of Flower: started in groups of their own, with network calls off, all stopped at the end.
 
 In:  commands.   Out: their output in files.
-Never: a process that outlives the block (unless this one is killed with SIGKILL); the user's FLWR_HOME, PYTHONPATH,
-proxies or Flower settings; a request to the web, or a port that others on the network could reach.
+Never: a process that outlives the block, or this process (where there is /proc; elsewhere SIGKILL leaves some); the
+user's FLWR_HOME, PYTHONPATH, proxies or Flower settings; a request to the web, or a port that others could reach.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from fairsynth.errors import EngineError
+from fairsynth.federation.engine.signals import deferred, leaving
+from fairsynth.federation.engine.strays import guarded, stop_strays
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 10.0
@@ -58,23 +59,27 @@ class Workshop:
     secret: str = ""  # no error names it
     home: Path = field(init=False)
     _running: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
-    _handlers: dict[signal.Signals, Any] = field(init=False, default_factory=dict)
+    _open: contextlib.ExitStack = field(init=False, default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Workshop:
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
         short = Path("/tmp")  # noqa: S108  mkdtemp makes it private; paths of ray's sockets have at most 107 characters
-        self.home = Path(tempfile.mkdtemp(prefix="fs-", dir=short if short.is_dir() else None))
-        self.home.chmod(0o700)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(leaving())
+            self.home = Path(tempfile.mkdtemp(prefix="fs-", dir=short if short.is_dir() else None))
+            stack.enter_context(guarded(self.home))
+            stack.callback(self._stop)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._running):
-            stop(process)
-        stop_strays(self.home)
-        shutil.rmtree(self.home, ignore_errors=True)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._open.close()
+
+    def _stop(self) -> None:
+        """Stop what was started, whoever may be in a hurry."""
+        with deferred():
+            stop(*reversed(self._running))
+            stop_strays(self.home)
+            shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -142,6 +147,7 @@ def call(*command: str, home: Path, environment: Mapping[str, str], seconds: flo
             capture_output=True,
             timeout=seconds,
             check=False,
+            start_new_session=True,  # an interrupt that is typed is for us, who end it with what it was to do
         )
     except subprocess.TimeoutExpired:
         raise EngineError.of(f"{command[0]} took longer than {seconds:.0f} s", where=" ".join(command[:3])) from None
@@ -169,36 +175,16 @@ def tail(text: str, *, lines: int = 12) -> str:
     return "\n  ".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process and its group: politely, then by force. Returns when it is gone."""
-    _signal(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=STOP_SECONDS)
-    _signal(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def stop_strays(home: Path) -> None:
-    """Kill what still runs with `home` as its FLWR_HOME, such as ray's daemons, which leave their group."""
-    for _ in range(20):
-        strays = processes_of(home)
-        if not strays:
-            return
-        for number in strays:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(number, signal.SIGKILL)
-        time.sleep(0.1)
-
-
-def processes_of(home: Path) -> list[int]:
-    """Process ids whose environment names `home` as FLWR_HOME; empty where /proc is not to be had."""
-    mark = f"FLWR_HOME={home}".encode()
-    found: list[int] = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark in entry.read_bytes().split(b"\0") and _is_alive(entry.parent):
-                found.append(int(entry.parent.name))
-    return [number for number in found if number != os.getpid()]
+def stop(*processes: subprocess.Popen[bytes]) -> None:
+    """Stop processes and their groups: politely all at once, then by force. Returns when they are gone."""
+    for process in processes:
+        _signal(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        _signal(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_ports(number: int) -> list[int]:
@@ -226,18 +212,6 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((LOOPBACK, port)) == 0
-
-
-def _leave(number: int, _: object) -> None:
-    """Let the blocks that are open end, so that they stop what they started."""
-    raise SystemExit(128 + number)
-
-
-def _is_alive(entry: Path) -> bool:
-    """Whether the process is more than a zombie."""
-    with contextlib.suppress(OSError, IndexError):
-        return (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def _signal(group: int, number: signal.Signals) -> None:
