@@ -10,13 +10,15 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fairsynth.cli.console import errors
 from fairsynth.experiments.engines import Engine
-from fairsynth.experiments.study import Reached, Run
 from fairsynth.federation.engine.signals import LEAVE, leaving
 from fairsynth.federation.server_folder import PLAN, is_taken
-from fairsynth.operations.network import FLOWER
+
+if TYPE_CHECKING:
+    from fairsynth.experiments.study import Reached
 
 INTERRUPTED = 130
 _CODES = {128 + number for number in LEAVE}
@@ -39,6 +41,8 @@ def says_how_to_go_on(how: Callable[[], str]) -> Iterator[None]:
 
 def how_to_resume(study: Path, *, out: Path, engine: Engine) -> str:
     """Of a study on this machine."""
+    from fairsynth.experiments.study import Run
+
     if not (Run(root=out).server / PLAN).is_file():
         return "stopped before the study began; the same command starts it"
     chosen = [] if engine is Engine.simulation else ["--engine", engine.value]
@@ -47,6 +51,9 @@ def how_to_resume(study: Path, *, out: Path, engine: Engine) -> str:
 
 def how_to_follow(plan: Path, reached: Reached, *, out: Path) -> str:
     """Of a study among hospitals, which goes on at the server without us."""
+    from fairsynth.experiments.study import Run
+    from fairsynth.operations.network import FLOWER
+
     folder = Run(root=out).server
     begun = (folder / PLAN).is_file()
     if not begun and not (folder / FLOWER).is_file():

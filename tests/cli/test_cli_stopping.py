@@ -18,8 +18,8 @@ from fairsynth.cli import main
 from fairsynth.cli import study as study_command
 from fairsynth.cli.stopping import how_to_follow, how_to_resume
 from fairsynth.experiments.study import Engine, Reached
-from fairsynth.federation.desk import is_taken
 from fairsynth.federation.journal import scan
+from fairsynth.federation.server_folder import is_taken
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600.0
@@ -90,7 +90,7 @@ def test_a_command_that_is_told_to_stop_says_one_line_and_ends_with_its_code(
         begun(out)
         raise told
 
-    monkeypatch.setattr(study_command, "run_study", stopped)
+    monkeypatch.setattr("fairsynth.experiments.study.run_study", stopped)
     study = ROOT / "studies" / "demo.yaml"
     words = [command, *([str(study)] if command == "study" else []), "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as left:
@@ -105,7 +105,7 @@ def test_an_end_for_another_reason_is_not_told_as_a_stop(tmp_path, monkeypatch, 
     def ended(study, *, out, **_):
         raise SystemExit(3)
 
-    monkeypatch.setattr(study_command, "run_study", ended)
+    monkeypatch.setattr("fairsynth.experiments.study.run_study", ended)
     with pytest.raises(SystemExit) as left:
         main(["study", str(ROOT / "studies" / "demo.yaml"), "--out", str(tmp_path)])
     assert left.value.code == 3

@@ -28,6 +28,7 @@ PARTS = (
     "plans",
     "progress",
     "quality",
+    "stopping",
     "summary",
     "verbs",
 )  # of the command line, no verbs

@@ -17,9 +17,10 @@ from fairsynth import artefacts
 from fairsynth.config import AugmentationConfig, TrainingConfig
 from fairsynth.errors import ArtefactError, CohortError, ConfigError, EngineError, ProtocolError
 from fairsynth.federation import commits
-from fairsynth.federation.desk import is_taken, opened
+from fairsynth.federation.desk import opened
 from fairsynth.federation.journal import read, scan
 from fairsynth.federation.rounds import run_study
+from fairsynth.federation.server_folder import is_taken
 
 TAUGHT = AugmentationConfig(synthetic_patients=10, candidates="taught")
 TRAINING = TrainingConfig(rounds=3, local_epochs=1, round_deadline_seconds=1)
