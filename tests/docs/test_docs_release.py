@@ -3,10 +3,9 @@
 import re
 
 import pytest
-from typer.main import get_command
 from walk import ROOT
 
-from fairsynth.cli.app import app
+from fairsynth.cli.verbs import load
 from fairsynth.synthesis.release import check, export, runs
 from fairsynth.synthesis.release.rules import ReleaseRules
 
@@ -16,7 +15,7 @@ RULES = ReleaseRules()
 
 @pytest.mark.parametrize("verb", ["check", "export"])
 def test_commands_and_their_options_exist(verb):
-    command = get_command(app).commands["release"].commands[verb]
+    command = load("release").commands[verb]
     known = {option for parameter in command.params for option in parameter.opts}
     lines = re.findall(rf"^    fairsynth release {verb} (.*)$", TEXT, re.M)
     assert lines
