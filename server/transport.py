@@ -16,7 +16,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fairsynth.errors import FairSynthError, ProtocolError
-from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode, size_of
+from fairsynth.federation.flower import MESSAGE_TYPES, decode, encode, lifetime, size_of, withheld
 from fairsynth.federation.messages import Envelope, named_site
 from fairsynth.federation.waiting import Waiting, is_outage
 from fairsynth.schemas import SiteId
@@ -52,9 +52,10 @@ class GridTransport:
         if not self._simulated:
             self._look_up()
         contents = {id(envelope): encode(envelope) for envelope in requests.values()}  # a broadcast is encoded once
+        ttl = lifetime(timeout, contents.values(), sites=len(requests))
         kinds, nodes = {site: MESSAGE_TYPES[one.kind] for site, one in requests.items()}, self._nodes
         messages = {
-            site: Message(contents[id(one)], dst_node_id=nodes[site], message_type=kinds[site], ttl=timeout)
+            site: Message(contents[id(one)], dst_node_id=nodes[site], message_type=kinds[site], ttl=ttl)
             for site, one in requests.items()
             if site in nodes
         }
@@ -67,7 +68,8 @@ class GridTransport:
         kind = MESSAGE_TYPES[request.kind]
         content = encode(request)
         nodes = sorted(self._grid.get_node_ids())
-        messages = {node: Message(content, dst_node_id=node, message_type=kind, ttl=timeout) for node in nodes}
+        ttl = lifetime(timeout, [content], sites=len(nodes))
+        messages = {node: Message(content, dst_node_id=node, message_type=kind, ttl=ttl) for node in nodes}
         for node, envelope in sorted(self._exchange(messages, timeout=timeout), key=itemgetter(0)):
             site = named_site(envelope)
             if site not in self._nodes:
@@ -101,30 +103,28 @@ class GridTransport:
 
         Where the node, its process or the reply was lost, or the SuperLink was away, the node is asked the same again
         once it is online, until the time is up: a site answers a request that it has answered with the same reply. A
-        damaged reply or another error of the node leaves its key out. Replies are fetched a few at a time, by the size
-        of the requests; those that are there when the time is up still count.
+        damaged reply or another error of the node leaves its key out. Replies are fetched a few at a time; those that
+        are there when the time is up still count.
         """
-        deadline, waiting, came = time.monotonic() + timeout, Waiting[Key](), True
+        deadline, waiting, over = (began := time.monotonic()) + timeout, Waiting[Key](), False
         size = max(map(size_of, messages.values()), default=1)
         waiting.sent(messages, self._grid.push_messages(list(messages.values())))
-        while waiting and (came or time.monotonic() < deadline):
-            came = False
+        while waiting and not over:
+            over = time.monotonic() >= deadline  # one look more
             for few in waiting.batches(size):
                 asked = time.monotonic()
                 pulled = list(self._grid.pull_messages(few))
                 again = (now := time.monotonic()) + AGAIN_SECONDS
-                errors, received = any(one.has_error() for one in pulled), sum(map(size_of, pulled))
-                if is_outage(now - asked, received=received, errors=errors):
+                if is_outage(now - asked, received=sum(map(size_of, pulled)), withheld=withheld(pulled)):
                     waiting.lose_all(until=again)  # a request that was being handed out then is gone
                 while pulled:
                     message = pulled.pop()
-                    key = waiting.answered(message.metadata.reply_to_message_id)
+                    key = waiting.answered(message.metadata.reply_to_message_id, size=size_of(message))
                     if key is not None and message.has_error() and message.error.code in LOST:
                         waiting.lose([key], until=again)
-                    envelope = _envelope(message)
+                    envelope = None if key is None else _envelope(message)
                     del message
                     if key is not None and envelope is not None:
-                        came = True
                         yield key, envelope
                     del envelope
             if waiting:
@@ -133,14 +133,14 @@ class GridTransport:
                 there = set(self._grid.get_node_ids())
                 online = {key: message.metadata.dst_node_id in there for key, message in messages.items()}
                 if due := waiting.due(now=now, online=online):
-                    again_messages = [_again(messages[key], ttl=deadline - now) for key in due]
+                    again_messages = [_again(messages[key], elapsed=now - began) for key in due]
                     waiting.sent(due, self._grid.push_messages(again_messages))
 
 
-def _again(message: Message, *, ttl: float) -> Message:
-    """The same request as a new message."""
-    told = message.metadata
-    return Message(message.content, dst_node_id=told.dst_node_id, message_type=told.message_type, ttl=ttl)
+def _again(message: Message, *, elapsed: float) -> Message:
+    """The same request as a new message, which ends when the first one would."""
+    told, left = message.metadata, message.metadata.ttl - elapsed
+    return Message(message.content, dst_node_id=told.dst_node_id, message_type=told.message_type, ttl=left)
 
 
 def _envelope(message: Message) -> Envelope | None:

@@ -165,11 +165,13 @@ class Watched:
     def ask(self, requests: Mapping[SiteId, Envelope], *, timeout: float) -> Iterator[tuple[SiteId, Envelope]]:
         """As `Transport.ask`."""
         self._activity.asking(requests, timeout=timeout)
-        for site, envelope in self._transport.ask(requests, timeout=timeout):
-            self._activity.answered(site, envelope)
-            yield site, envelope
-            del envelope
-        self._activity.over()
+        try:
+            for site, envelope in self._transport.ask(requests, timeout=timeout):
+                self._activity.answered(site, envelope)
+                yield site, envelope
+                del envelope
+        finally:
+            self._activity.over()
 
 
 def read(root: Path) -> Picture | None:

@@ -18,7 +18,6 @@ from fairsynth.federation.masking.form import Known
 from fairsynth.federation.masking.sealing import joined, sealed
 from fairsynth.federation.masking.session import alone
 from fairsynth.federation.messages import AgreeRequest, EnrolRequest, Envelope, JoinRequest
-from fairsynth.federation.noised.site import noised
 from fairsynth.federation.site import shared_by
 from fairsynth.federation.site_folder import read_plan, read_site_folder
 
@@ -50,10 +49,16 @@ def _answered(root: Path, request: Envelope, work: Work, *, plan: StudyPlan) -> 
         return work(root, request)
     early = request.kind in (EnrolRequest.kind, AgreeRequest.kind)
     shared = None if early else shared_by(root)
-    given = partial(noised, work=work) if plan.privacy.noised else work
+    given = _noised(work) if plan.privacy.noised else work
     known = Known(patients=shared.patients, codes=shared.codes) if shared else None
     with alone(root):
         return sealed(root, request, given, site=read_site_folder(root).site, plan=plan, known=known)
+
+
+def _noised(work: Work) -> Work:
+    from fairsynth.federation.noised.site import noised  # 0.8 s of imports; each message is a new process
+
+    return partial(noised, work=work)
 
 
 def _plan(root: Path, request: Envelope) -> StudyPlan:

@@ -31,20 +31,13 @@ from fairsynth.schemas import Arrays, SiteId
 _RECORD = "exchange.json"
 
 
-class _Reply(Strict):
-    """A site's reply, its arrays aside."""
-
-    kind: str
-    fields: str
-
-
 class _Record(Strict):
     """`exchange.json`."""
 
     phase: str
     position: NonNegativeInt  # events of the journal before the exchange was accepted
     asked: dict[SiteId, str]  # hash of each site's request
-    replies: dict[SiteId, _Reply]
+    replies: dict[SiteId, str]  # its kind, of each site; fields and arrays are in files of their own
 
 
 class Exchanges:
@@ -124,13 +117,14 @@ class Keeping:
 
     def __init__(self, folder: Path, *, asked: dict[SiteId, str]) -> None:
         self._folder, self._asked = folder, asked
-        self._replies: dict[SiteId, _Reply] = {}
+        self._replies: dict[SiteId, str] = {}
 
     def add(self, site: SiteId, envelope: Envelope) -> None:
         """A reply came."""
-        arrays = {name: np.ascontiguousarray(array) for name, array in envelope.arrays.items()}
-        save_file(arrays, _file(self._folder, site))
-        self._replies[site] = _Reply(kind=envelope.kind, fields=envelope.fields)
+        arrays = {name: np.asarray(array, order="C") for name, array in envelope.arrays.items()}
+        save_file(arrays, _arrays_of(self._folder, site))
+        _fields_of(self._folder, site).write_bytes(envelope.fields.encode())
+        self._replies[site] = envelope.kind
 
     def accept(self, *, phase: str, position: int) -> None:
         """The exchange was accepted when the journal had so many events."""
@@ -139,12 +133,17 @@ class Keeping:
 
 
 def _replies(path: Path, record: _Record) -> Iterator[tuple[SiteId, Envelope]]:
-    for site, one in record.replies.items():
-        yield site, Envelope(kind=one.kind, fields=one.fields, arrays=_arrays(_file(path, site)))
+    for site, kind in record.replies.items():
+        fields = _fields_of(path, site).read_bytes().decode()
+        yield site, Envelope(kind=kind, fields=fields, arrays=_arrays(_arrays_of(path, site)))
 
 
-def _file(folder: Path, site: SiteId) -> Path:
+def _arrays_of(folder: Path, site: SiteId) -> Path:
     return folder / f"{site}.safetensors"
+
+
+def _fields_of(folder: Path, site: SiteId) -> Path:
+    return folder / f"{site}.fields"
 
 
 def _arrays(path: Path) -> Arrays:

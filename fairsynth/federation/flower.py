@@ -12,6 +12,7 @@ of its own, each with requests of its own: 219 for a training message, which too
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -21,6 +22,7 @@ from safetensors.numpy import load, save
 from fairsynth import plain_json
 from fairsynth.errors import ProtocolError
 from fairsynth.federation.messages import MAXIMUM_BYTES, Envelope
+from fairsynth.federation.waiting import SLOWEST
 from fairsynth.schemas import Arrays
 
 MESSAGE_TYPES = {
@@ -42,6 +44,8 @@ MAXIMUM_NAME = 200  # characters of an array's name
 MAXIMUM_HEADER = 1 << 20  # bytes of a safetensors header; its reader would take 100 MB
 MAXIMUM_RANK = 8
 DTYPES = frozenset({"float32", "float64", "int64", "uint16", "uint64"})  # uint16: bfloat16, see `wire`; uint64: masked
+
+_WITHHELD = 3  # Flower's code: message unavailable
 
 _ARRAYS = "arrays"
 _BODY = "body"
@@ -109,8 +113,23 @@ def check_size(envelope: Envelope) -> None:
 
 def size_of(message: Message) -> int:
     """Bytes of a message's arrays; 0 of an error."""
-    records = message.content.array_records.values() if message.has_content() else ()
-    return sum(len(array.data) for record in records for array in record.values())
+    return _bytes(message.content) if message.has_content() else 0
+
+
+def lifetime(timeout: float, contents: Collection[RecordDict], *, sites: int) -> float:
+    """Seconds that a request lives whose replies are waited for so long: theirs ends with it, so there is time to fetch
+    and fold those that came at the end. A reply of training may be three times as large as its request.
+    """
+    return timeout + 3 * sites * max(map(_bytes, contents), default=0) / SLOWEST
+
+
+def withheld(messages: Iterable[Message]) -> bool:
+    """Whether one of them says that a reply was announced and never handed over."""
+    return any(one.has_error() and one.error.code == _WITHHELD for one in messages)
+
+
+def _bytes(content: RecordDict) -> int:
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
 def _load(file: bytes) -> Arrays:

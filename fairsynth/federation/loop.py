@@ -183,6 +183,8 @@ class Server:
             return one.without_model()
 
         with self.conversation.spool() as spool:
+            if epochs:  # weights and both moments of each
+                spool.check_room(3 * len(members.sites) * sum(array.nbytes for array in model.weights.values()))
             replies = self.conversation.ask(
                 dict.fromkeys(members.sites, request),
                 phase=f"train, arm {model.arm}, round {number}",

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
-from scipy.special import expit
 
 from fairsynth.schemas import FloatArray, IntArray
 
@@ -62,6 +60,8 @@ def minimise(total: Total, *, start: FloatArray, inverse_strength: float) -> Opt
 
     That is scikit-learn's objective. Raises LinAlgError when the sums are of no logistic regression.
     """
+    from scipy import linalg  # here, because most messages need no scipy, and each is a new process
+
     weights, sums = start, total(start)
     for _ in range(STEPS):
         now = penalised(sums, weights, inverse_strength=inverse_strength)
@@ -77,6 +77,8 @@ def minimise(total: Total, *, start: FloatArray, inverse_strength: float) -> Opt
 def sums_of(rows: FloatArray, label: IntArray, weights: FloatArray) -> Sums:
     """What a site with `rows` (n, F) and `label` (n,) sends for `weights` (F + 1,)."""
     log_odds = rows @ weights[:-1] + weights[-1]
+    from scipy.special import expit
+
     chance = expit(log_odds)
     left = chance - label
     curve = chance * (1 - chance)

@@ -9,8 +9,10 @@ has answered the others wait here: the server's memory does not grow with their 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from fairsynth.errors import ArtefactError
 from fairsynth.schemas import Arrays, SiteId
 
 IN_MEMORY = 32 << 20  # bytes; a round of small models never touches the disk
@@ -37,12 +40,14 @@ class _Place:
 
 
 class Spool:
-    """The arrays of one round's replies, in an unnamed file in the folder `root`. Every method raises OSError as files
-    do.
+    """The arrays of one round's replies, in an unnamed file in the folder `root`.
+
+    Reading and writing raise OSError as files do.
     """
 
     def __init__(self, root: Path) -> None:
         self._file = tempfile.SpooledTemporaryFile(dir=str(root))  # noqa: SIM115  closed by `__exit__`
+        self._root = root
         self._places: dict[tuple[SiteId, str], _Place] = {}
 
     def __enter__(self) -> Self:
@@ -50,6 +55,17 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
+
+    def check_room(self, needed: int) -> None:
+        """Raise ArtefactError when the disk has not so many bytes: before sites work for nothing."""
+        free = shutil.disk_usage(self._root).free
+        if needed > max(free, IN_MEMORY):
+            raise ArtefactError.of(
+                f"no room for a round's replies: {free:,} bytes are free",
+                where=str(self._root),
+                expected=f"{needed:,} bytes while a round is collected",
+                do="make room, then go on with `fairsynth study ... --resume`: committed rounds are kept",
+            )
 
     def put(self, site: SiteId, arrays: Arrays) -> None:
         """Keep a site's arrays."""
@@ -66,7 +82,7 @@ class Spool:
         self._file.seek(place.start)
         content = self._file.read(place.size)
         if len(content) < place.size:
-            raise OSError("the file of a round's replies ends early")
+            raise OSError(errno.EIO, "the file of a round's replies ends early")
         return np.frombuffer(content, dtype=place.dtype).reshape(place.shape)
 
     def names(self, prefix: str = "") -> list[str]:

@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key")
 
 AT_ONCE = 64 << 20  # bytes of replies that are fetched together
+FIRST = 8  # replies that are, as long as nobody knows how large they are
 OUTAGE_SECONDS = 5.0  # that Flower tries to reach a SuperLink which is away
-SLOWEST = 5e6  # bytes a second from a SuperLink that is there
+SLOWEST = 25e6  # bytes a second of replies that are fetched and folded
 
 
 class Waiting(Generic[Key]):
@@ -21,6 +22,7 @@ class Waiting(Generic[Key]):
     def __init__(self) -> None:
         self._sent: dict[str, Key] = {}
         self._lost: dict[Key, float] = {}
+        self._largest = 0  # bytes of a reply so far
 
     def __bool__(self) -> bool:
         return bool(self._sent or self._lost)
@@ -30,10 +32,16 @@ class Waiting(Generic[Key]):
         """The messages under way."""
         return list(self._sent)
 
-    def batches(self, size: int) -> Iterator[list[str]]:
-        """The messages under way, as many at a time as may be fetched together where a reply is of `size` bytes."""
-        numbers, many = self.numbers, max(1, AT_ONCE // max(size, 1))
-        yield from (numbers[start : start + many] for start in range(0, len(numbers), many))
+    def batches(self, request: int) -> Iterator[list[str]]:
+        """The messages under way, as many at a time as may be fetched together where a reply is as large as the largest
+        before it, or as the `request` of so many bytes.
+        """
+        left = self.numbers
+        while left:
+            many = max(1, AT_ONCE // max(request, self._largest, 1))
+            many = many if self._largest else min(many, FIRST)
+            yield left[:many]
+            left = left[many:]
 
     def sent(self, keys: Iterable[Key], numbers: Iterable[str | None]) -> None:
         """Messages were sent; one without a number was not taken."""
@@ -41,8 +49,9 @@ class Waiting(Generic[Key]):
         self._sent |= new
         self._lost = {key: when for key, when in self._lost.items() if key not in new.values()}
 
-    def answered(self, number: str) -> Key | None:
-        """Whose reply this is, who is waited for no more; None where nobody waits for it."""
+    def answered(self, number: str, *, size: int = 0) -> Key | None:
+        """Whose reply of `size` bytes this is, who is waited for no more; None where nobody waits for it."""
+        self._largest = max(self._largest, size)
         key = self._sent.get(number)
         if key is not None:
             self._sent = {other: one for other, one in self._sent.items() if one != key}
@@ -66,9 +75,9 @@ class Waiting(Generic[Key]):
         return any(now >= when for when in self._lost.values())
 
 
-def is_outage(seconds: float, *, received: int, errors: bool = False) -> bool:
+def is_outage(seconds: float, *, received: int, withheld: bool) -> bool:
     """Whether the SuperLink was away while it was asked for replies: it took longer than so many bytes may take.
 
-    Not where it answered with errors: it waits minutes for a reply that a site announced and does not hand over.
+    Not where a reply was announced and `withheld`: Flower waits minutes for it, then says so.
     """
-    return not errors and seconds > OUTAGE_SECONDS + received / SLOWEST
+    return not withheld and seconds > OUTAGE_SECONDS + received / SLOWEST

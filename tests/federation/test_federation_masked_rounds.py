@@ -421,6 +421,26 @@ def test_a_damaged_masked_reply_is_refused_and_nothing_is_summed(kind, what, tmp
     assert not [event for event in told if event["event"] == done]
 
 
+def test_who_was_refused_and_says_nothing_more_stays_refused_for_that_reason(tmp_path):
+    """Another site is missing, so that all without an accepted reply are asked once more."""
+    plan = masked_plan()
+    members = masked_sites(tmp_path, plan, toy_sites(plan))
+    told = []
+
+    def once(request):
+        told.append(request.kind)
+        return damaged(members["site-b"](request), "another kind") if told.count("enrol") == 1 else None
+
+    silent = lambda request: None if request.kind == "enrol" else members["site-c"](request)  # noqa: E731
+    bad = lambda request: once(request) if request.kind == "enrol" else members["site-b"](request)  # noqa: E731
+    with pytest.raises(ProtocolError):
+        run_study(InProcess({**members, "site-b": bad, "site-c": silent}), plan=plan, root=tmp_path / "server")
+    events = read(tmp_path / "server" / "journal.jsonl")
+    codes = {event["site"]: event["code"] for event in events if event["event"] == "refused"}
+    assert codes == {"site-b": "FS-302", "site-c": "FS-301"}
+    assert told == ["enrol", "enrol"]
+
+
 def poisoned(field: str):
     def change(kind, envelope):
         if kind != "train":

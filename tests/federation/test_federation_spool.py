@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from federation_toys import InProcess, toy_plan, toy_sites
 from masked_toys import masked_plan, masked_sites
 
 from fairsynth.config import AugmentationConfig
-from fairsynth.errors import ProtocolError
+from fairsynth.errors import ArtefactError, ProtocolError
 from fairsynth.federation import spool as spools
 from fairsynth.federation.aggregate import average, average_of
 from fairsynth.federation.messages import EnrolRequest
@@ -127,3 +128,18 @@ def test_an_exchange_that_is_not_accepted_leaves_nothing(tmp_path):
     with pytest.raises(ProtocolError):
         run_study(InProcess(sites), plan=plan, root=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".exchange")]
+
+
+def test_a_disk_without_room_for_a_round_is_told_before_the_sites_train(tmp_path, monkeypatch):
+    plan = toy_plan()
+    sites = toy_sites(plan)
+    monkeypatch.setattr(spools, "IN_MEMORY", 0)
+    monkeypatch.setattr(spools.shutil, "disk_usage", lambda root: SimpleNamespace(free=1000))
+    with pytest.raises(ArtefactError, match=r"no room for a round's replies: 1,000 bytes are free"):
+        run_study(InProcess(sites), plan=plan, root=tmp_path / "server")
+    assert not [request for site in sites.values() for request in site.asked if request.kind == "train"]
+    monkeypatch.undo()
+    run_study(InProcess(sites), plan=plan, root=tmp_path / "server", resume=True)
+    run_study(InProcess(toy_sites(plan)), plan=plan, root=tmp_path / "whole")
+    weights = "generator-fairsynth/weights.safetensors"
+    assert (tmp_path / "server" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()

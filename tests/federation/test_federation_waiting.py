@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairsynth.federation.waiting import Waiting
+from fairsynth.federation.waiting import AT_ONCE, FIRST, Waiting
 
 
 def online(*keys):
@@ -43,3 +43,18 @@ def test_a_message_that_was_not_taken_is_not_waited_for():
     waiting.sent(["a", "b"], [None, "2"])
     assert waiting.numbers == ["2"]
     assert waiting.answered("1") is None
+
+
+def test_as_many_replies_are_fetched_together_as_fit_by_the_largest_that_came():
+    waiting = Waiting()
+    waiting.sent(range(100), [f"m{number}" for number in range(100)])
+    first, *_ = waiting.batches(10)
+    assert len(first) == FIRST  # nobody knows how large replies are
+    waiting.answered("m0", size=AT_ONCE // 30)
+    assert [len(few) for few in waiting.batches(10)] == [30, 30, 30, 9]
+    assert [len(few) for few in waiting.batches(AT_ONCE // 2)][:2] == [2, 2]  # requests are larger
+    seen = []
+    for few in waiting.batches(10):
+        seen += few
+        waiting.answered(few[0], size=2 * AT_ONCE)  # the next ones come one by one
+    assert seen == [f"m{number}" for number in range(1, 100)]

@@ -120,7 +120,9 @@ class PooledConversation(Conversation):
                 if not any(refusal.code == MISSING for refusal in refusals.values()):
                     break
                 waiting = dict.fromkeys(refusals, request)
-                refusals = self.judge(self.asked(waiting, keeping), waiting, check=check, accepted=accepted)
+                again = self.judge(self.asked(waiting, keeping), waiting, check=check, accepted=accepted)
+                # who was refused and says nothing more stays refused, for that reason
+                refusals = {site: refusals[site] if one.code == MISSING else one for site, one in again.items()}
             if refusals:
                 raise self._incomplete(refusals, phase=phase)
             if keeping is not None:
