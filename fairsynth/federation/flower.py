@@ -45,6 +45,7 @@ MAXIMUM_HEADER = 1 << 20  # bytes of a safetensors header; its reader would take
 MAXIMUM_RANK = 8
 DTYPES = frozenset({"float32", "float64", "int64", "uint16", "uint64"})  # uint16: bfloat16, see `wire`; uint64: masked
 
+COLLECTED_SECONDS = 10.0  # that a message lives beyond the wait for its reply, at least
 _WITHHELD = 3  # Flower's code: message unavailable
 
 _ARRAYS = "arrays"
@@ -93,10 +94,11 @@ def decode(content: RecordDict) -> Envelope:
 def request_of(message: Message) -> Envelope:
     """The request in a message to a site. Raises ProtocolError as `decode`, and where nobody waits for a reply now.
 
-    A SuperLink hands out nothing late; a SuperNode does, of what it fetched in time while its SuperExec was away.
+    A SuperLink hands out nothing after a message's life; a SuperNode does, of what it fetched in time while its SuperExec
+    was away; and a message lives a little longer than its reply is waited for (`lifetime`).
     """
     told = message.metadata
-    if told.created_at + told.ttl < time.time():
+    if told.created_at + told.ttl - COLLECTED_SECONDS < time.time():
         raise ProtocolError.of(
             "request that came to its work too late",
             where=told.message_type,
@@ -120,7 +122,7 @@ def lifetime(timeout: float, contents: Collection[RecordDict], *, sites: int) ->
     """Seconds that a request lives whose replies are waited for so long: theirs ends with it, so there is time to fetch
     and fold those that came at the end. A reply of training may be three times as large as its request.
     """
-    return timeout + 3 * sites * max(map(_bytes, contents), default=0) / SLOWEST
+    return timeout + COLLECTED_SECONDS + 3 * sites * max(map(_bytes, contents), default=0) / SLOWEST
 
 
 def withheld(messages: Iterable[Message]) -> bool:
