@@ -25,7 +25,7 @@ DELAY, GRACE = 10, 10  # seconds
 
 
 def is_flower(command: Iterable[str]) -> bool:
-    return next(iter(command)).startswith("flower-")
+    return any(Path(word).name.startswith("flower-") for word in command)
 
 
 def pinned(image: str) -> bool:
@@ -260,7 +260,7 @@ def unit_problems(name: str, service: Mapping[str, str]) -> list[str]:
     if "MemoryMax" not in service:
         found.append("no limits")
     command = service["ExecStart"].split()
-    flower = is_flower([Path(command[0]).name])
+    flower = is_flower(command)
     if flower and "/etc/fairsynth/flower.env" not in service["EnvironmentFile"].split("\n"):
         found.append("off switches are missing")
     if any(switch in service.get("Environment", "") for switch in SWITCHES):

@@ -127,7 +127,9 @@ def test_what_units_run_before_their_start_is_a_command_of_this_version():
 
 def options(command):
     """The options of a command, without the values that differ between the forms."""
-    return {word.partition("=")[0] for word in command if word.startswith("--")} | {command[0].rpartition("/")[2]}
+    return {word.partition("=")[0] for word in command if word.startswith("--")} | {
+        word.rpartition("/")[2] for word in command if word.startswith(("flower-", "fairsynth.")) or word == command[0]
+    }
 
 
 def test_the_three_forms_start_the_same_commands():
@@ -161,6 +163,12 @@ def test_the_superlink_asks_for_keys_and_installs_nothing():
         assert needed | {"--database", "--ssl-keyfile"} <= options(compose(side)["services"][name]["command"])
     assert "--isolation=process" in units()["fairsynth-superlink"]["ExecStart"]
     assert "--isolation=process" in units()["fairsynth-supernode@"]["ExecStart"]
+
+
+def test_a_supernode_that_gives_up_ends_so_that_its_service_starts_it_again():
+    assert {"fairsynth.operations.ending", "flower-supernode"} <= options(
+        compose("site")["services"]["supernode"]["command"]
+    )
 
 
 def test_the_off_switches_are_off_and_the_same_on_both_sides_and_in_the_images():

@@ -154,9 +154,10 @@ def wires(case: Case, w: World) -> None:
         ),
         ("both ways held 60 s", wire.hold, 60.0),
     ):
-        since, progress = time.monotonic(), w.progress()
+        since = time.monotonic()
         begin()
         time.sleep(seconds)
+        progress = w.progress()  # what was under way before may have come in
         wire.release()
         case.recovered(w, "F8", fault, since=since, progress=progress)
     status, details = w.status(second)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,9 +60,15 @@ class Room(Workshop):
             self.nodes[command[command.index("--name") + 1]] = str(parse_answer(answer)["node-id"])
         return answer
 
+    def start(self, *command: str, log: str) -> subprocess.Popen[bytes]:
+        """As the units do: a SuperNode ends when it gives up."""
+        if command[0] == "flower-supernode":
+            command = (sys.executable, "-P", "-m", "fairsynth.operations.ending", *command)
+        return super().start(*command, log=log)
+
     def last(self, program: str) -> subprocess.Popen[bytes]:
         """The process of this program that was started last."""
-        return next(one for one in reversed(self._running) if Path(str(one.args[0])).name == program)
+        return next(one for one in reversed(self._running) if program in one.args)
 
 
 class World:
