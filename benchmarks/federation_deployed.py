@@ -45,8 +45,8 @@ def overhead(root: Path, *, seconds: float) -> dict[str, Any]:
     run = root / "run"
     _study(run, _file(root, tables, sites=2, epochs=1, rounds=ROUNDS), rounds=0)
     folders = sorted((run / "sites").iterdir())
-    one = _alone(folders, epochs=1, rounds=2)
-    epochs = max(1, math.ceil(seconds / one))
+    few, many = (_alone(folders, epochs=number, rounds=1) for number in (2, 12))  # the first one warms up
+    epochs = max(1, math.ceil(10 * (seconds - few) / (many - few)) + 2)
     before = _alone(folders, epochs=epochs, rounds=ROUNDS)
     federated = _study(run, _file(root, tables, sites=2, epochs=epochs, rounds=ROUNDS), rounds=ROUNDS)
     after = _alone(folders, epochs=epochs, rounds=ROUNDS)

@@ -54,7 +54,7 @@ class Refusal:
 
     def __str__(self) -> str:
         reasons = {
-            MISSING: "no reply in time",
+            MISSING: "no reply in time (if its SuperNode is online, restart that)",
             REFUSED: f"reply refused, {'; '.join(self.problems[:3])}",
             EARLIER: "left out in an earlier phase",
         }

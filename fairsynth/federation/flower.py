@@ -94,8 +94,8 @@ def decode(content: RecordDict) -> Envelope:
 def request_of(message: Message) -> Envelope:
     """The request in a message to a site. Raises ProtocolError as `decode`, and where nobody waits for a reply now.
 
-    A SuperLink hands out nothing after a message's life; a SuperNode does, of what it fetched in time while its SuperExec
-    was away; and a message lives a little longer than its reply is waited for (`lifetime`).
+    A SuperLink hands out nothing after a message's life; a SuperNode does, of what it fetched in time while its
+    SuperExec was away; and a message lives a little longer than its reply is waited for (`lifetime`).
     """
     told = message.metadata
     if told.created_at + told.ttl - COLLECTED_SECONDS < time.time():

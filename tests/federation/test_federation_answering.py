@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,16 @@ from federation_toys import toy_plan
 from fairsynth.config import TrainingConfig
 from fairsynth.federation.answering import answered
 from fairsynth.federation.messages import EnrolRequest, Envelope
+
+
+def test_a_message_of_a_study_without_noise_imports_no_scipy_and_no_scikit_learn():
+    """In deployment each message is a new process: what it imports, it pays for."""
+    found = (
+        "import sys, client.app; print([name for name in ('scipy', 'sklearn', 'matplotlib') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", found], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("threads", [1, 3])

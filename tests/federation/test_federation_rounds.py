@@ -217,7 +217,9 @@ def test_without_a_site_that_must_be_there_the_study_stops_in_one_line_also_wher
     (problem,) = caught.value.problems
     first, *_ = str(caught.value).splitlines()
     assert told in first
-    assert first.endswith("train, arm plain, round 1; site-b: FS-301 no reply in time")
+    assert first.endswith(
+        "train, arm plain, round 1; site-b: FS-301 no reply in time (if its SuperNode is online, restart that)"
+    )
     assert problem.expected == "all required sites: site-b"
     assert len(rounds_of(tmp_path, "plain")) == 1
     assert [event["event"] for event in read(tmp_path / "journal.jsonl")][-2:] == ["refused", "failed"]

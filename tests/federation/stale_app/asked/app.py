@@ -48,6 +48,6 @@ def main(grid: Grid, context: Context) -> None:
         kept = order["kept"]  # seconds that messages live, where they are to outlive the wait
         transport.Message = (lambda *told, kept=kept, **more: make(*told, **more | {"ttl": kept})) if kept else make
         request = Envelope(kind="train", fields=json.dumps({"number": number}))
-        replies = link.ask({"site-a": request}, timeout=order["wait"])
+        replies = dict(link.ask({"site-a": request}, timeout=order["wait"]))
         artefacts.write_json(root / f"done-{number}.json", sorted(replies))
         number += 1
