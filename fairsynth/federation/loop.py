@@ -282,6 +282,7 @@ def _study_event(plan: StudyPlan) -> dict[str, object]:
         "plan_sha256": plan_sha256(plan),
         "roster": list(plan.roster),
         "quorum": plan.quorum,
+        **({"required": list(plan.required)} if plan.required else {}),
         "seed": plan.seed,
         "versions": artefacts.software_versions(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from fairsynth import artefacts
 from fairsynth.config import Strict, StudyPlan, Wire
 from fairsynth.errors import ProtocolError
-from fairsynth.extraction import extract
 from fairsynth.federation import incoming as door
 from fairsynth.federation.bounds import Reach, reach
 from fairsynth.federation.messages import (
@@ -80,6 +79,8 @@ def enrol(root: Path, request: Envelope) -> Envelope:
     here = read_site_folder(root)
     if here.site not in plan.roster:
         raise ProtocolError.of("this site is not in the plan's roster", where=here.site)
+    from fairsynth.extraction import extract  # 0.3 s that no other message needs: each is a new process
+
     events = extract(here.data, config=here.config, root=root)
     proposal = prepare(root, config=here.config, plan=plan)
     artefacts.write_text(root / "plan.json", plan.model_dump_json(by_alias=True, indent=2) + "\n")

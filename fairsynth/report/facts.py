@@ -15,7 +15,7 @@ from fairsynth.federation.plans import plan_sha256
 from fairsynth.report.study import StudyRecord
 from fairsynth.report.view import listed
 
-_KNOWN = {"event", "name", "plan_sha256", "roster", "seed", "quorum"}  # printed elsewhere
+_KNOWN = {"event", "name", "plan_sha256", "roster", "seed", "quorum", "required"}  # printed elsewhere
 _SETTINGS = ("task", "split", "groups", "vocabulary", "objective", "generator", "training", "augmentation", "audit")
 
 
