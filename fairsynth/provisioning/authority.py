@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fairsynth import artefacts
@@ -126,8 +128,10 @@ def read_certificate(path: Path) -> x509.Certificate:
 def parse_certificate(pem: bytes, *, where: str) -> x509.Certificate:
     """The certificate in `pem`. Raises ProvisioningRefused."""
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except (ValueError, x509.InvalidVersion):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)  # of what RFC 5280 forbids
+            return x509.load_pem_x509_certificate(pem)
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning):
         raise ProvisioningRefused.of("not a certificate", where=where, expected="X.509, PEM") from None
 
 

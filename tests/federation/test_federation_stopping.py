@@ -37,6 +37,16 @@ PARENT = """
 """
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_in_a_terminal():
+    """Whoever started the tests may ignore signals, as `nohup` and a shell's background jobs do."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def until(ready):
     deadline = time.monotonic() + PATIENCE
     while not ready():

@@ -101,6 +101,15 @@ def test_a_run_that_ended_before_the_study_began_is_submitted_again_from_the_beg
     assert plain_json.read(job.workdir / network.FLOWER) == {"run": "8"}
 
 
+@pytest.fixture
+def _interruptible():
+    """Whoever started the tests may ignore SIGINT, as a shell's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_in_the_midst_of_a_submission_waits_until_the_runs_number_is_kept(job, monkeypatch):
     job.workdir.mkdir()
 
